@@ -1,0 +1,1 @@
+"""The raftsman command and the composition of components into processes."""

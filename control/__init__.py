@@ -1,0 +1,1 @@
+"""The control plane: objects, API server, scheduler, controllers and the client they share."""

@@ -1,0 +1,1 @@
+"""Kubernetes objects as facts and pure functions: no client, no clock, no event loop."""

@@ -1,0 +1,1 @@
+"""The Kubernetes API over the store: authentication, authorization, admission, registry, watch cache."""

@@ -1,0 +1,1 @@
+"""Loops that keep the cluster and its infrastructure provider in step."""

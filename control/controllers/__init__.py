@@ -1,0 +1,1 @@
+"""The control loops: pure reconcilers and the runner that drives them."""

@@ -1,0 +1,1 @@
+"""Node networking: pod wiring, routes between nodes and service rules."""

@@ -1,0 +1,1 @@
+"""Pod wiring: the CNI shim and the daemon behind it."""

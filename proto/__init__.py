@@ -1,0 +1,1 @@
+"""The wire: protocol definitions and their generated stubs; no logic lives here."""

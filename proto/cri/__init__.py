@@ -1,0 +1,1 @@
+"""The part of the container runtime interface that the kubelet calls."""

@@ -1,0 +1,1 @@
+"""Servers that carry the one service table of the store to clients."""

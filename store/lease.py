@@ -1,0 +1,1 @@
+"""Leases as plain data: grant, revoke, keep alive, expire at a given time."""

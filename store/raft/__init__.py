@@ -1,0 +1,1 @@
+"""Consensus: PySyncObj behind our own log, transport and covers."""

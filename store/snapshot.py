@@ -1,0 +1,1 @@
+"""The state machine's state as chunks of bytes, and back."""
