@@ -105,11 +105,8 @@ class TokenRequests:
             "kind": "TokenRequest",
             "apiVersion": "authentication.k8s.io/v1",
             "metadata": {"name": name, "namespace": namespace, "creationTimestamp": _timestamp(now)},
-            "spec": {
-                "audiences": audiences,
-                "expirationSeconds": seconds,
-                "boundObjectRef": reference or None,
-            },
+            "spec": {"audiences": audiences, "expirationSeconds": seconds}
+            | ({"boundObjectRef": reference} if reference else {}),
             "status": {"token": self._signer.sign(claims), "expirationTimestamp": _timestamp(expiry)},
         }
 

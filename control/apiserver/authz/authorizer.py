@@ -37,7 +37,7 @@ def attributes_of(user: UserInfo, info: RequestInfo) -> Attributes:
         name=info.name,
         path=info.path,
         is_resource_request=info.is_resource_request,
-        field_selector=getattr(info, "field_selector", ""),
+        field_selector=info.field_selector,
     )
 
 
