@@ -156,11 +156,15 @@ class ResourceCache:
         """Grows when events were lost; watches of an older epoch must end."""
         self.changed = 0
         """Revision of the last change that is in here."""
+        self.loaded_at = 0
+        """Revision of the list that the state began with."""
         self.floor = 0
         """Every event after this revision is in ``events``."""
         self.events: list[CacheEvent] = []
         self.first = 0
         """Sequence number of events[0]."""
+        self.unreadable: dict[str, str] = {}
+        """Stored values that are no objects, and why; they are left out."""
         self._bytes = 0
         self._waiters: set[asyncio.Future[None]] = set()
 
@@ -175,16 +179,27 @@ class ResourceCache:
             if old is not None and old.revision == item.revision:
                 self.entries[key] = old
                 continue
-            new = Entry(self.kind, key, orjson.loads(item.value), item.revision)
+            new = self._entry(key, item.value, item.revision)
+            if new is None:
+                continue
             self.entries[key] = new
             changes.append(CacheEvent(old, new, item.revision))
         changes.extend(CacheEvent(old, None, revision) for old in before.values())
         self.first += len(self.events)
         self.events.clear()
         self._bytes = 0
-        self.floor = self.changed = revision
+        self.floor = self.changed = self.loaded_at = revision
         self.loaded = True
         return changes
+
+    def _entry(self, key: str, value: bytes, revision: int) -> Entry | None:
+        try:
+            entry = Entry(self.kind, key, orjson.loads(value), revision)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            self.unreadable[key] = repr(error)
+            return None
+        self.unreadable.pop(key, None)
+        return entry
 
     def lose(self) -> None:
         """Note that events were lost: the state must be loaded again and all watches must end."""
@@ -193,8 +208,10 @@ class ResourceCache:
         self.wake()
 
     def apply(self, change: Change) -> CacheEvent | None:
-        """Take one change; return it as an event, None for a deletion of what was not there."""
+        """Take one change; return it as an event, None where it changes nothing that is known."""
         key = change.key[len(self.key_prefix) :]
+        if change.revision <= self.loaded_at:
+            return None
         old = self.entries.get(key)
         if change.value is None:
             if old is None:
@@ -202,7 +219,9 @@ class ResourceCache:
             del self.entries[key]
             new = None
         else:
-            new = Entry(self.kind, key, orjson.loads(change.value), change.revision)
+            new = self._entry(key, change.value, change.revision)
+            if new is None:
+                return None
             self.entries[key] = new
         event = CacheEvent(old, new, change.revision)
         self.changed = change.revision

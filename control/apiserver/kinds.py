@@ -5,39 +5,27 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
-import orjson
-
-import control.api
 from control.api import status
-from control.api.resources import Resource
-
-_FACTS = Path(control.api.__file__).parent / "facts" / "resources.json"
-
-
-@dataclass(frozen=True, slots=True)
-class Subresource:
-    """One subresource and the kind that it speaks."""
-
-    name: str
-    group: str
-    version: str
-    kind: str
-    verbs: tuple[str, ...]
+from control.api.resources import Resource, Served, Subresource, catalog
 
 
 @dataclass(frozen=True)
 class Kind:
-    """One built-in kind."""
+    """One built-in kind as one version serves it."""
 
-    resource: Resource
-    singular: str
-    verbs: frozenset[str]
-    short_names: tuple[str, ...] = ()
-    categories: tuple[str, ...] = ()
-    subresources: tuple[Subresource, ...] = ()
+    served: Served
+
+    @cached_property
+    def resource(self) -> Resource:
+        """Its names."""
+        return self.served.resource
+
+    @cached_property
+    def verbs(self) -> frozenset[str]:
+        """What may be done with it."""
+        return frozenset(self.served.verbs)
 
     @cached_property
     def key_prefix(self) -> str:
@@ -47,7 +35,7 @@ class Kind:
     @cached_property
     def has_status(self) -> bool:
         """Whether status is written by a subresource alone."""
-        return any(subresource.name == "status" for subresource in self.subresources)
+        return self.subresource("status") is not None
 
     @cached_property
     def fields(self) -> Mapping[str, Callable[[dict[str, Any]], str]]:
@@ -57,7 +45,7 @@ class Kind:
 
     def subresource(self, name: str) -> Subresource | None:
         """Return the subresource of this name."""
-        return next((subresource for subresource in self.subresources if subresource.name == name), None)
+        return self.served.subresource(name)
 
 
 _KEY_PREFIXES = {
@@ -115,12 +103,16 @@ def _reader(path: str) -> Callable[[dict[str, Any]], str]:
     return read
 
 
+_STORAGE_VERSIONS = {("", "events"): ("", "v1"), ("autoscaling", "horizontalpodautoscalers"): ("autoscaling", "v2")}
+_SAME_OBJECTS = {("events.k8s.io", "events"): ("", "events")}
+
+
 class Kinds:
     """All kinds that are served, by path, and stored, by key."""
 
-    def __init__(self, kinds: Iterable[Kind], prefix: str = "/registry") -> None:
+    def __init__(self, served: Iterable[Served], prefix: str = "/registry") -> None:
         self.prefix = prefix
-        self.all = tuple(kinds)
+        self.all = tuple(Kind(each) for each in served)
         self._by_path = {(kind.resource.group, kind.resource.version, kind.resource.plural): kind for kind in self.all}
         self._by_name = {(kind.resource.group, kind.resource.plural): kind for kind in reversed(self.all)}
 
@@ -136,6 +128,14 @@ class Kinds:
             raise status.failure(404, "NotFound", "the server could not find the requested resource")
         return kind
 
+    def storage(self, kind: Kind) -> Kind:
+        """Return the kind in the group and version that objects are stored in."""
+        name = (kind.resource.group, kind.resource.plural)
+        name = _SAME_OBJECTS.get(name, name)
+        if name in _STORAGE_VERSIONS:
+            return self._by_path.get((*_STORAGE_VERSIONS[name], name[1]), kind)
+        return kind
+
     def key_prefix(self, kind: Kind) -> str:
         """Return the prefix of all keys of a kind, with its slash."""
         return f"{self.prefix}/{kind.key_prefix}/"
@@ -146,27 +146,9 @@ class Kinds:
 
     def group_versions(self) -> list[tuple[str, str]]:
         """Return the served group versions in the order of discovery, the core group first."""
-        found = dict.fromkeys((kind.resource.group, kind.resource.version) for kind in self.all)
-        return list(found)
+        return list(dict.fromkeys((kind.resource.group, kind.resource.version) for kind in self.all))
 
 
 def load(prefix: str = "/registry") -> Kinds:
-    """Read the table of built-in kinds."""
-    rows: list[dict[str, Any]] = orjson.loads(_FACTS.read_bytes())
-    return Kinds((_kind(row) for row in rows), prefix)
-
-
-def _kind(row: dict[str, Any]) -> Kind:
-    resource = Resource(row["group"], row["version"], row["plural"], row["kind"], row["namespaced"])
-    subresources = tuple(
-        Subresource(sub["name"], sub["group"], sub["version"], sub["kind"], tuple(sub["verbs"]))
-        for sub in row["subresources"]
-    )
-    return Kind(
-        resource,
-        row["singular"],
-        frozenset(row["verbs"]),
-        tuple(row["shortNames"]),
-        tuple(row["categories"]),
-        subresources,
-    )
+    """Return the built-in kinds."""
+    return Kinds(catalog(), prefix)
