@@ -10,6 +10,7 @@ from rich.table import Table
 
 from cli.options import name_option
 from lab import lifecycle, state
+from lab import nodes as lab_nodes
 from lab.components import Timers
 from lab.progress import Progress
 from lab.state import Cluster
@@ -51,7 +52,7 @@ async def _bring_up(
     recorded: Cluster | None, name: str, nodes: int, control_planes: int, demo: bool, progress: Progress
 ) -> str | None:
     if recorded is not None and recorded.phase == "running":
-        down = [node.name for node in recorded.nodes if not lifecycle.nodes.is_running(recorded, node)]
+        down = [node.name for node in recorded.nodes if not lab_nodes.is_running(recorded, node)]
         cluster = lifecycle.start_nodes(name, down, progress)
     else:
         if recorded is not None:

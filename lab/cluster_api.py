@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
-from control.client.connect import connect
 
 from control.api import meta, resources
 from control.api.meta import Object
@@ -17,6 +16,7 @@ from control.api.resources import Resource
 from control.api.status import ApiError
 from control.client import kubeconfig
 from control.client.client import Client
+from control.client.connect import connect
 from lab.state import Cluster, LabError
 
 T = TypeVar("T")
