@@ -39,6 +39,10 @@ class Feed:
         self.kinds = kinds
         self.revision = 0
         """Every change up to here is in the caches."""
+        self.following = False
+        """Whether the store's watch runs."""
+        self.ended = False
+        """Whether this server is going away: watches end."""
         self._store = store
         self._caches: dict[str, ResourceCache] = {}
         """By key prefix: versions of one kind share a cache."""
@@ -63,6 +67,12 @@ class Feed:
         """Wait until the feed follows the store."""
         await self._started.wait()
 
+    def end_watches(self) -> None:
+        """Let all watches end: clients come back to another server."""
+        self.ended = True
+        for cache in self._caches.values():
+            cache.wake()
+
     # Following the store.
 
     async def _follow(self) -> None:
@@ -71,6 +81,7 @@ class Feed:
                 self._advance(await self._store.revision())
                 await self._reload_listened()
                 self._started.set()
+                self.following = True
                 async for batch in self._store.watch(self.revision + 1):
                     self._take(batch.changes)
                     self._advance(batch.revision)
@@ -78,6 +89,7 @@ class Feed:
                 log.warning("store compacted changes that were not seen yet revision=%s", self.revision)
             except StoreError as error:
                 log.warning("store watch failed error=%s", error)
+            self.following = False
             self._losses += 1
             for cache in self._caches.values():
                 cache.lose()

@@ -8,10 +8,12 @@ from typing import Any
 
 from control.api import selectors, status
 from control.api.meta import Object
+from control.api.patch import copy_json
 from control.api.selectors import SelectorError
 from control.apiserver import deletion, fields, objects, scale
 from control.apiserver.cache import Entry, Filter
 from control.apiserver.config import ApiServerConfig
+from control.apiserver.convert import convert
 from control.apiserver.feed import Feed
 from control.apiserver.kinds import Kind
 from control.apiserver.paging import ListQuery
@@ -153,8 +155,10 @@ class Service:
         self, kind: Kind, info: RequestInfo, value: Any, duplicates: list[str], context: Context
     ) -> Object:
         """Create an object."""
+        stored = self.registry.kinds.storage(kind)
         obj = objects.complete(kind, value, context.options.field_validation, duplicates, context.warnings)
-        return await self.registry.create(kind, info.namespace, obj, context)
+        made = await self.registry.create(stored, info.namespace, convert(obj, stored.resource), context)
+        return convert(made, kind.resource)
 
     async def update(
         self, kind: Kind, info: RequestInfo, value: Any, duplicates: list[str], context: Context
@@ -165,30 +169,40 @@ class Service:
         self._check_part(info)
         obj = objects.complete(kind, value, context.options.field_validation, duplicates, context.warnings)
 
+        stored = self.registry.kinds.storage(kind)
+
         async def change(old: Object) -> Object:
-            return {**obj, "metadata": {**obj["metadata"]}}
+            # Admission may write into the object, and the change may be computed again.
+            return convert(copy_json(obj), stored.resource)
 
-        return await self.registry.update(kind, info.namespace, info.name, change, context, info.subresource)
+        made = await self.registry.update(stored, info.namespace, info.name, change, context, info.subresource)
+        return convert(made, kind.resource)
 
-    async def patch(self, kind: Kind, info: RequestInfo, patch_type: str, patch: Any, context: Context) -> Object:
-        """Change an object by a patch."""
+    async def patch(
+        self, kind: Kind, info: RequestInfo, patch_type: str, patch: Any, context: Context
+    ) -> tuple[Object, bool]:
+        """Change an object by a patch; tell whether that created it."""
         if patch_type == APPLY_PATCH:
             raise status.unsupported_media_type("server-side apply is not served")
         if info.subresource == "scale":
             changed = await self._rescale(
                 kind, info, lambda old: objects.apply_patch(patch_type, old, patch, "autoscaling.v1.Scale"), context
             )
-            return scale.scale_of(changed)
+            return scale.scale_of(changed), False
         self._check_part(info)
 
-        async def change(old: Object) -> Object:
-            value = objects.apply_patch(patch_type, old, patch, kind.served.definition)
-            warnings: list[str] = []
-            obj = objects.complete(kind, value, context.options.field_validation, [], warnings)
-            context.warnings[:] = warnings
-            return obj
+        stored = self.registry.kinds.storage(kind)
 
-        return await self.registry.update(kind, info.namespace, info.name, change, context, info.subresource)
+        async def change(old: Object) -> Object:
+            served = convert(old, kind.resource)
+            value = objects.apply_patch(patch_type, served, patch, kind.served.definition)
+            warnings: list[str] = []
+            obj = objects.complete(kind, copy_json(value), context.options.field_validation, [], warnings)
+            context.warnings[:] = warnings
+            return convert(obj, stored.resource)
+
+        made = await self.registry.update(stored, info.namespace, info.name, change, context, info.subresource)
+        return convert(made, kind.resource), False
 
     async def _rescale(self, kind: Kind, info: RequestInfo, make: Any, context: Context) -> Object:
         async def change(old: Object) -> Object:
@@ -211,12 +225,14 @@ class Service:
     ) -> tuple[Object, bool]:
         """Delete an object or begin to; return what to answer, and whether it is gone."""
         wish = deletion.read_options(options)
+        kind = self.registry.kinds.storage(kind)
         return await deletion.delete(self.registry, kind, info.namespace, info.name, wish, context)
 
     async def delete_collection(
         self, kind: Kind, chosen: Filter, options: Object | None, context: Context
     ) -> tuple[list[Object], int]:
         """Delete all objects that are meant."""
+        kind = self.registry.kinds.storage(kind)
         return await deletion.delete_collection(self.registry, kind, chosen, deletion.read_options(options), context)
 
 

@@ -137,7 +137,7 @@ class Watch:
             if made:
                 yield made
                 continue
-            if now() >= end:
+            if now() >= end or self._feed.ended:
                 return
             wake_at = min(bookmark_at, end) if self._options.allow_bookmarks else end
             await cache.wait(max(wake_at - now(), 0.0))
