@@ -15,21 +15,23 @@ RESULTS = Path(__file__).parent / "results"
 
 def describe() -> dict[str, Any]:
     """Return processor, cores, memory, kernel, Python and load."""
-    model = next(
-        (line.partition(":")[2].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")), ""
-    )
-    memory_kib = next((int(line.split()[1]) for line in _lines("/proc/meminfo") if line.startswith("MemTotal")), 0)
+    memory_kib = int(_value("/proc/meminfo", "MemTotal:").split()[0])
     return {
-        "processor": model or platform.machine(),
+        "processor": _value("/proc/cpuinfo", "model name").lstrip(": ") or platform.machine(),
         "cores": os.cpu_count(),
         "memory_gib": round(memory_kib / 1024 / 1024, 1),
         "kernel": platform.release(),
-        "system": next((l.partition("=")[2].strip('"') for l in _lines("/etc/os-release") if l.startswith("PRETTY_NAME")), ""),
+        "system": _value("/etc/os-release", "PRETTY_NAME=").strip('"'),
         "python": platform.python_version(),
         "load_average_1_min": round(os.getloadavg()[0], 2),
         "revision": _revision(),
         "measured_at": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-    }  # fmt: skip
+    }
+
+
+def _value(path: str, prefix: str) -> str:
+    """Return what follows a prefix in a file of lines, empty where it does not stand there."""
+    return next((line.removeprefix(prefix).strip() for line in _lines(path) if line.startswith(prefix)), "")
 
 
 def _lines(path: str) -> list[str]:

@@ -15,6 +15,7 @@ import click
 import net.cni.server
 import net.proxy.server
 import net.routes.server
+import node.bootstrap
 import node.kubelet
 import uvloop
 from net.cni.config import CniConfig
@@ -29,16 +30,8 @@ from control.client.flags import DURATION
 from control.client.kubeconfig import Kubeconfig, Material
 
 log = logging.getLogger(__name__)
-JOIN_POLL_S = 0.05
 RETRY_S = 1.0
 COMPONENT_USERS = {"proxy": "system:kube-proxy", "cni": "raftsman:cni"}
-
-
-async def wait_for_identity(path: Path) -> Kubeconfig:
-    """Return the node's own kubeconfig once the kubelet's bootstrap has written it."""
-    while not path.exists():
-        await asyncio.sleep(JOIN_POLL_S)
-    return kubeconfig.load(path)
 
 
 async def component_kubeconfig(own: Kubeconfig, component: str, directory: Path) -> Path:
@@ -65,10 +58,10 @@ async def component_kubeconfig(own: Kubeconfig, component: str, directory: Path)
     return path
 
 
-async def run_network(kubelet: KubeletConfig, cni: CniConfig, proxy: ProxyConfig, routes: RoutesConfig) -> None:
-    """Run pod network, proxy and routes once the node has joined."""
-    own = await wait_for_identity(kubelet.kubeconfig)
-    directory = kubelet.cert_dir
+async def run_network(
+    own: Kubeconfig, directory: Path, cni: CniConfig, proxy: ProxyConfig, routes: RoutesConfig
+) -> None:
+    """Run pod network, proxy and routes of a node that has joined."""
     cni_path, proxy_path = await asyncio.gather(
         component_kubeconfig(own, "cni", directory), component_kubeconfig(own, "proxy", directory)
     )
@@ -79,10 +72,11 @@ async def run_network(kubelet: KubeletConfig, cni: CniConfig, proxy: ProxyConfig
 
 
 async def run_agent(kubelet: KubeletConfig, cni: CniConfig, proxy: ProxyConfig, routes: RoutesConfig) -> None:
-    """Run a node until cancelled; one part's failure ends all, and whoever keeps the process starts it again."""
+    """Join, then run a node until cancelled; one part's failure ends all, and whoever keeps the process restarts it."""
+    own = await node.bootstrap.join(kubelet)
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(node.kubelet.run(kubelet), name="kubelet")
-        tasks.create_task(run_network(kubelet, cni, proxy, routes), name="network")
+        tasks.create_task(run_network(own, kubelet.cert_dir, cni, proxy, routes), name="network")
 
 
 def _labels(pairs: tuple[str, ...]) -> dict[str, str]:
