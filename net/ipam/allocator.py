@@ -101,14 +101,13 @@ class Allocator:
         for address in [a for a, at in self.resting.items() if now_s - at >= self.reuse_delay_s]:
             del self.resting[address]
         used = {claim.address for claim in self.claims.values()}
-        for offset, address in self._candidates():
+        for offset, address in self._candidates(netaddr.IPNetwork(self.cidr)):
             if address not in used and address not in self.resting:
                 self.cursor = offset + 1
                 return address
         raise RangeExhaustedError(f"no free address in {self.cidr}: {len(used)} are in use")
 
-    def _candidates(self) -> Iterator[tuple[int, str]]:
-        network = netaddr.IPNetwork(self.cidr)
+    def _candidates(self, network: netaddr.IPNetwork) -> Iterator[tuple[int, str]]:
         first, size = int(network.first), int(network.size)
         low, high = (0, size) if size <= 2 else (2, size - 1)
         span = high - low

@@ -12,6 +12,7 @@ read the kernel again, which a canary chain that vanished, or a failure, asks fo
 from __future__ import annotations
 
 import logging
+import time
 from dataclasses import dataclass, field
 
 from net import chains
@@ -65,6 +66,17 @@ class IptablesApplier:
     _accepted: dict[str, ServiceText] = field(default_factory=dict)
     _refused: dict[str, ServiceText] = field(default_factory=dict)
     _rendered: dict[str, tuple[tuple[PortRules, ...], ServiceText]] = field(default_factory=dict)
+
+    last_read_s: float = 0.0
+    """How long the last reading of the kernel's rules took, in seconds."""
+
+    def use(self, settings: RuleSettings) -> None:
+        """Take new settings; everything is rendered anew when they differ."""
+        if settings != self.settings:
+            self.settings = settings
+            self._rendered.clear()
+            self._accepted.clear()
+            self._refused.clear()
 
     def forget(self) -> None:
         """Read the kernel again at the next sync, and try again what it refused."""
@@ -131,9 +143,11 @@ class IptablesApplier:
         return len(text)
 
     async def _read(self) -> Tables:
+        began = time.perf_counter()
         standing: Tables = {}
         for table in ("nat", "filter", "mangle"):
             standing.update(chains.parse(await self.door.save(table)))
+        self.last_read_s = time.perf_counter() - began
         return standing
 
     async def canary_stands(self) -> bool:
