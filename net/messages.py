@@ -7,10 +7,10 @@ Names and numbers are linux/rtnetlink.h's. Reading (dumps) is `netlink`'s busine
 from __future__ import annotations
 
 import ipaddress
-import socket
 import struct
 from dataclasses import dataclass
 
+AF_UNSPEC, AF_INET, AF_INET6 = 0, 2, 10
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK = 16, 17, 18
 RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
 RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 24, 25, 26
@@ -58,7 +58,7 @@ def attribute(kind: int, payload: bytes) -> bytes:
 def packed(address: str) -> tuple[int, bytes]:
     """Return an address's family and bytes."""
     parsed = ipaddress.ip_address(address)
-    return (socket.AF_INET if parsed.version == 4 else socket.AF_INET6), parsed.packed
+    return (AF_INET if parsed.version == 4 else AF_INET6), parsed.packed
 
 
 def _u32(number: int) -> bytes:
@@ -74,7 +74,7 @@ def _mac(text: str) -> bytes:
 
 
 def _link_header(index: int = 0, flags: int = 0, change: int = 0) -> bytes:
-    return struct.pack("=BxHiII", socket.AF_UNSPEC, 0, index, flags, change)
+    return struct.pack("=BxHiII", AF_UNSPEC, 0, index, flags, change)
 
 
 def create_veth(host: str, host_mac: str, peer: str, peer_mac: str, peer_namespace: int, mtu: int) -> Message:
@@ -113,7 +113,7 @@ def put_address(index: int, address: str, prefix_length: int) -> Message:
 
 def _route_body(network: str, index: int, gateway: str, protocol: int, source: str, metric: int, onlink: bool) -> bytes:
     target = ipaddress.ip_network(network)
-    family = socket.AF_INET if target.version == 4 else socket.AF_INET6
+    family = AF_INET if target.version == 4 else AF_INET6
     scope = RT_SCOPE_UNIVERSE if gateway else RT_SCOPE_LINK
     flags = RTNH_F_ONLINK if onlink else 0
     body = struct.pack("=BBBBBBBBI", family, target.prefixlen, 0, 0, RT_TABLE_MAIN, protocol, scope, RTN_UNICAST, flags)

@@ -118,7 +118,7 @@ def _weigh(saved: str) -> tuple[int, int]:
 
 def _legacy_tables() -> str:
     try:
-        return Path("/proc/net/ip_tables_names").read_text()
+        return Path("/proc/thread-self/net/ip_tables_names").read_text()
     except OSError:  # the kernel has no legacy iptables
         return ""
 

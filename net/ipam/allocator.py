@@ -111,7 +111,7 @@ class Allocator:
         first, size = int(network.first), int(network.size)
         low, high = (0, size) if size <= 2 else (2, size - 1)
         span = high - low
-        start = (self.cursor - low) % span if span > 0 else 0
+        start = self.cursor - low if low <= self.cursor < high else 0
         for step in range(span):
             offset = low + (start + step) % span
             yield offset, str(netaddr.IPAddress(first + offset, network.version))
