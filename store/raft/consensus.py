@@ -1,15 +1,15 @@
 """The only door to PySyncObj: its elections, log matching and commit, with what it lacks for safety added around.
 
 Theory of operation. ``RaftCore`` is driven from outside and never waits: ``receive`` takes a peer's frame, ``tick``
-does what is due, frames leave by ``send``. Nothing in here reads a clock of its own, draws a number or touches a socket.
+does what is due, frames leave by ``send``. Nothing in here has a clock, a source of chance or a socket of its own.
 
 *Nothing is promised before it is on disk.* Frames that depend on the log (acknowledgements, votes, new terms) wait in
 ``_held`` until the owner calls ``sync``; only ``AppendEntries`` leave at once, so that followers write while the leader
 does. ``tick`` syncs first, so that the leader never counts itself for an entry that is not on its own disk.
 
 PySyncObj's methods are private by name (``__x``) but looked up on the object, so a subclass replaces one by defining
-``_SyncObj__x``. Each method here that starts so covers a defect, named in its docstring; ``HOOKS`` lists everything of
-the library's inside that we rely on, for the test that an upgrade must pass. What the library takes from its module
+``_SyncObj__x``. Each method here that starts so covers a defect, named in its docstring; a test lists everything of
+the library's inside that we rely on. What the library takes from its module
 (clock, journal, poller, pickle) is replaced there once, below.
 """
 
@@ -17,8 +17,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import pysyncobj.syncobj as library
 from pysyncobj import SyncObj, SyncObjConf
@@ -26,43 +25,21 @@ from pysyncobj.node import Node
 from pysyncobj.transport import Transport
 
 from proto.raft import message_pb2 as pb
+from store.raft.elections import ElectionRules, Random, Timing
 from store.raft.journal import Journal
+from store.raft.messages import contiguous, frame_of
 
 logger = logging.getLogger(__name__)
 
 GROUP = b"\x10"
 """First byte of a log entry that holds requests; PySyncObj's own no-operation begins with 1."""
-FOLLOWER, CANDIDATE, LEADER = 0, 1, 2
+LEADER = 2
+"""PySyncObj's number for it."""
 APPEND_BYTES_MAX = 1 << 20
 WINDOW_ENTRIES_MAX = 128
 """Entries under way to one follower."""
 APPLY_SECONDS_MAX = 0.05
 COMMAND_BYTES_MAX = 8 << 20
-
-HOOKS = (
-    *("raftState", "raftCurrentTerm", "raftLeader", "raftLog", "raftLastApplied", "raftCommitIndex", "raftNextIndex"),
-    *("raftMatchIndex", "raftElectionDeadline", "newAppendEntriesTime", "otherNodes", "connectedNodes"),
-    *("transferInProgress", "votedForNodeId", "lastResponseTime"),
-    *("onMessageReceived", "sendAppendEntries", "applyLogEntries", "doApplyCommand", "getEntries", "onBecomeLeader"),
-    *("setState", "setCurrentTerm", "generateRaftTimeout", "tryLogCompaction", "loadDumpFile"),
-    *("parseChangeClusterRequest", "onNodeConnected", "onNodeDisconnected"),
-)
-
-
-class Random(Protocol):
-    """A source of random numbers."""
-
-    def random(self) -> float:
-        """Return a number in [0, 1)."""
-        ...
-
-
-@dataclass(frozen=True)
-class Timing:
-    """Raft's intervals in seconds."""
-
-    heartbeat_s: float = 0.1
-    election_s: float = 1.0
 
 
 class _MemberNode(Node):  # type: ignore[misc]
@@ -86,7 +63,7 @@ class _Outlet(Transport):  # type: ignore[misc]
         self._core = core
 
     def send(self, node: Node, message: dict[str, Any]) -> bool:
-        self._core.hold(node.id, _frame(message, self._core))
+        self._core.hold(node.id, self._core.frame_of(message))
         return True
 
 
@@ -121,7 +98,7 @@ library.createPoller = lambda _kind: _NoPoller()
 library.pickle = _NoPickle()
 
 
-class RaftCore(SyncObj):  # type: ignore[misc]
+class RaftCore(ElectionRules, SyncObj):  # type: ignore[misc]
     """One member's Raft state."""
 
     def __init__(
@@ -144,11 +121,7 @@ class RaftCore(SyncObj):  # type: ignore[misc]
         self._held: list[tuple[int, pb.Frame]] = []
         self._nodes = {one: _MemberNode(one) for one in sorted(peer_ids)}
         self._floor = dict.fromkeys(self._nodes, 0)
-        self._voters: set[int] = set()
-        self._pre_votes: set[int] | None = None
-        self._election_granted = False
-        self._transfer = False
-        self._leader_contact = float("-inf")
+        ElectionRules.__init__(self)
         self._conflict = False
         self._echoed_round = 0
         self._commit_told = 0
@@ -168,11 +141,13 @@ class RaftCore(SyncObj):  # type: ignore[misc]
             dynamicMembershipChange=False,
             useFork=False,
         )
-        super().__init__(_MemberNode(member_id), list(self._nodes.values()), configuration, transport=_Outlet(self))
+        nodes = list(self._nodes.values())
+        SyncObj.__init__(self, _MemberNode(member_id), nodes, configuration, transport=_Outlet(self))
         self._SyncObj__raftLastApplied = journal.base_index
         self._SyncObj__raftCommitIndex = journal.getRaftCommitIndex()
-        if not self._nodes:
-            self._SyncObj__raftElectionDeadline = -1.0
+        # A member that has just started asks early: a leader would be heard by then, and asking disturbs nobody.
+        patience_s = timing.heartbeat_s * (2.0 + 4.0 * random.random()) if self._nodes else -1.0
+        self._SyncObj__raftElectionDeadline = clock() + patience_s
 
     # What the owner sees and calls.
 
@@ -211,11 +186,6 @@ class RaftCore(SyncObj):  # type: ignore[misc]
     def term_started(self) -> bool:
         """Whether an entry of the current term has been applied: before that a leader knows too little to serve."""
         return self._journal.term_at(self.applied_index) == self.term
-
-    @property
-    def quorum(self) -> int:
-        """How many members decide."""
-        return (len(self._nodes) + 1) // 2 + 1
 
     def connected(self, peer_id: int) -> None:
         """Take note that frames can be sent to a peer."""
@@ -305,6 +275,10 @@ class RaftCore(SyncObj):  # type: ignore[misc]
             handler(self, node, frame)
         return True
 
+    def frame_of(self, message: dict[str, Any]) -> pb.Frame:
+        """Return what PySyncObj wants sent, with what it does not know."""
+        return frame_of(message, self.term, self._echoed_round, self._transfer)
+
     def hold(self, peer_id: int, frame: pb.Frame) -> None:
         """Send a frame as soon as everything before it is on disk."""
         self._held.append((peer_id, frame))
@@ -326,7 +300,7 @@ class RaftCore(SyncObj):  # type: ignore[misc]
             logger.critical("two leaders in one term: term=%d other=%x", self.term, node.id)
             return
         entries = [(entry.command, entry.index, entry.term) for entry in request.entries]
-        if not _contiguous(request.previous_index, entries):
+        if not contiguous(request.previous_index, entries):
             logger.warning("dropping a malformed append from peer=%x", node.id)
             return
         self._leader_contact = self._clock()
@@ -404,90 +378,6 @@ class RaftCore(SyncObj):  # type: ignore[misc]
     def _belongs_to_this_leadership(self, reply: pb.Acknowledgement) -> bool:
         """Count no acknowledgement that was meant for another term (D6: the library's carry none)."""
         return self.is_leader and reply.term == self.term
-
-    def _receive_vote_request(self, node: _MemberNode, frame: pb.Frame) -> None:
-        request = frame.vote_request
-        if not request.transfer and self._in_contact_with_leader():
-            return
-        message = {
-            "type": "request_vote",
-            "term": request.term,
-            "last_log_index": request.last_index,
-            "last_log_term": request.last_term,
-        }
-        self._SyncObj__onMessageReceived(node, message)
-
-    def _in_contact_with_leader(self) -> bool:
-        """Tell whether an election would only disturb a leader that works (D12)."""
-        if self.is_leader:
-            return True
-        return self._clock() - self._leader_contact < self._timing.election_s
-
-    def _receive_vote(self, node: _MemberNode, frame: pb.Frame) -> None:
-        if frame.vote.term == self.term and self._first_vote_of(node):
-            self._SyncObj__onMessageReceived(node, {"type": "response_vote", "term": frame.vote.term})
-
-    def _first_vote_of(self, node: _MemberNode) -> bool:
-        """Count each voter once: the library counts answers, so that a repeated one could make two leaders."""
-        if node.id in self._voters:
-            return False
-        self._voters.add(node.id)
-        return True
-
-    def _receive_pre_vote_request(self, node: _MemberNode, frame: pb.Frame) -> None:
-        request = frame.pre_vote_request
-        mine = (self._journal[-1][2], self._journal.last_index)
-        granted = (
-            request.term > self.term
-            and (request.last_term, request.last_index) >= mine
-            and not self._in_contact_with_leader()
-        )
-        reply = pb.PreVote(term=request.term if granted else self.term, granted=granted)
-        self.hold(node.id, pb.Frame(pre_vote=reply))
-
-    def _receive_pre_vote(self, node: _MemberNode, frame: pb.Frame) -> None:
-        reply = frame.pre_vote
-        if not reply.granted:
-            if reply.term > self.term:
-                self._step_down(reply.term)
-        elif self._pre_votes is not None and reply.term == self.term + 1:
-            self._pre_votes.add(node.id)
-            if len(self._pre_votes) + 1 >= self.quorum:
-                self._stand_now()
-
-    def _receive_timeout_now(self, node: _MemberNode, frame: pb.Frame) -> None:
-        if frame.timeout_now.term == self.term and self._SyncObj__raftLeader == node:
-            self._SyncObj__onMessageReceived(node, {"type": "timeout_now", "term": frame.timeout_now.term})
-            self._transfer = self._election_granted = True
-
-    # Elections.
-
-    def _stand_when_due(self) -> None:
-        """Ask whether an election would be won before disturbing anybody with a new term (pre-vote)."""
-        if self.is_leader or self._election_granted or not self._nodes:
-            return
-        if self._SyncObj__raftElectionDeadline >= self._clock() or not self._SyncObj__connectedNodes:
-            return
-        self._SyncObj__raftElectionDeadline = self._clock() + self._SyncObj__generateRaftTimeout()
-        self._SyncObj__raftLeader = None
-        self._pre_votes = set()
-        request = pb.PreVoteRequest(
-            term=self.term + 1, last_index=self._journal.last_index, last_term=self._journal[-1][2]
-        )
-        for peer_id in self._nodes:
-            self.hold(peer_id, pb.Frame(pre_vote_request=request))
-
-    def _stand_now(self) -> None:
-        self._pre_votes = None
-        self._election_granted = True
-        self._SyncObj__raftElectionDeadline = self._clock() - 1.0
-
-    def _step_down(self, term: int) -> None:
-        self._SyncObj__setCurrentTerm(term, None)
-        self._SyncObj__setState(FOLLOWER)
-        self._SyncObj__raftLeader = None
-        self._pre_votes = None
-        self._SyncObj__raftElectionDeadline = self._clock() + self._SyncObj__generateRaftTimeout()
 
     # What the library calls by its private names.
 
@@ -590,35 +480,6 @@ class RaftCore(SyncObj):  # type: ignore[misc]
 
     def _SyncObj__parseChangeClusterRequest(self, command: bytes) -> None:  # noqa: N802
         """Find no membership change in any command (D8, D13: the library would unpickle it)."""
-
-
-def _contiguous(previous: int, entries: list[tuple[bytes, int, int]]) -> bool:
-    return all(entry[1] == previous + 1 + place and entry[0] for place, entry in enumerate(entries))
-
-
-def _frame(message: dict[str, Any], core: RaftCore) -> pb.Frame:
-    """Turn a message that PySyncObj sends by itself into a frame."""
-    kind = message["type"]
-    if kind == "next_node_idx":
-        body = pb.Acknowledgement(
-            term=core.term,
-            next_index=message["next_node_idx"],
-            reset=message["reset"],
-            success=message["success"],
-            read_round=core._echoed_round,
-        )
-        return pb.Frame(acknowledgement=body)
-    if kind == "request_vote":
-        request = pb.VoteRequest(
-            term=message["term"],
-            last_index=message["last_log_index"],
-            last_term=message["last_log_term"],
-            transfer=core._transfer,
-        )
-        return pb.Frame(vote_request=request)
-    if kind == "response_vote":
-        return pb.Frame(vote=pb.Vote(term=message["term"]))
-    raise AssertionError(f"PySyncObj sent a message that is not expected of it: {kind}")
 
 
 _HANDLERS: dict[str, Callable[[RaftCore, _MemberNode, pb.Frame], None]] = {

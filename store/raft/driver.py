@@ -16,7 +16,6 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack
 
 from proto.raft import message_pb2 as pb
-from store.raft.consensus import Timing
 from store.raft.contract import (
     ConsensusConfig,
     NoLeaderError,
@@ -26,6 +25,7 @@ from store.raft.contract import (
     TooManyRequestsError,
 )
 from store.raft.disk import Directory
+from store.raft.elections import Timing
 from store.raft.members import check_unchanged, encode
 from store.raft.replica import Identity, Limits, Replica
 from store.raft.transport import PeerNetwork

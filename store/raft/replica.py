@@ -1,9 +1,9 @@
 """One member without a world: frames, requests and time come in by calls, frames and results go out by calls.
 
 Theory of operation. ``advance`` does all that can be done now: it makes groups of waiting requests, has the log on
-disk, lets held frames go, commits, applies. The owner calls it after each batch of input and when ``next_deadline`` comes; a
-batch costs one sync, however many requests and frames it had. The asyncio shell (``driver``) and the simulator of the
-tests are the two owners.
+disk, lets held frames go, commits, applies. The owner calls it after each batch of input and when ``next_deadline``
+comes; a batch costs one sync, however many requests and frames it had. The asyncio shell (``driver``) and the tests'
+simulator are the two owners.
 
 A request walks: ``propose`` → ``Waiting`` (numbered, with a deadline) → the leader's ``Groups``, here or by a Forward
 frame → one log entry → applied on every member; the member that numbered it answers from its own state. Until then it
@@ -21,7 +21,7 @@ from google.protobuf.message import DecodeError
 
 from proto.raft import command_pb2
 from proto.raft import message_pb2 as pb
-from store.raft.consensus import GROUP, RaftCore, Random, Timing
+from store.raft.consensus import GROUP, RaftCore
 from store.raft.contract import (
     ProposalError,
     RequestTooLargeError,
@@ -29,6 +29,7 @@ from store.raft.contract import (
     TooManyRequestsError,
 )
 from store.raft.disk import Disk
+from store.raft.elections import Random, Timing
 from store.raft.installs import Installer, Sender
 from store.raft.journal import Journal
 from store.raft.proposals import Done, Groups, Waiting
@@ -190,7 +191,7 @@ class Replica:
             return
         kind = frame.WhichOneof("body")
         if kind == "forward":
-            if self._serving:
+            if self.core.is_leader:
                 self._groups.add(frame.forward.requests)
         elif kind == "read_request":
             if self.core.is_leader and len(self._reads) < self._limits.queue_requests_max:

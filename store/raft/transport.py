@@ -53,7 +53,7 @@ def _context(protocol: int, files: TLSFiles) -> ssl.SSLContext:
 
 
 def check_hello(hello: pb.Hello, config: ConsensusConfig, certificate: dict[str, Any] | None) -> Peer:
-    """Return the peer that greets; raise HandshakeError where it is none of ours or another than its certificate says."""
+    """Return the peer that greets; raise HandshakeError where its certificate or the member list says otherwise."""
     if hello.version != PROTOCOL_VERSION:
         raise HandshakeError(f"it speaks version {hello.version} of the peer protocol, this one {PROTOCOL_VERSION}")
     if hello.cluster_id != config.cluster_id:

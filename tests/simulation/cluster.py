@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from proto.raft import message_pb2 as pb
-from store.raft.consensus import Timing
 from store.raft.contract import OutcomeUnknownError, ProposalError
+from store.raft.elections import Timing
 from store.raft.replica import Identity, Limits, Replica
 from tests.simulation.world import PowerLossError, SimulatedDisk, SimulatedNetwork, VirtualClock, Weather
 
@@ -66,9 +66,7 @@ class Outcome:
 class Cluster:
     """Members, world and checks; everything follows from the seed."""
 
-    def __init__(
-        self, seed: int, size: int = 3, weather: Weather | None = None, limits: Limits | None = None
-    ) -> None:
+    def __init__(self, seed: int, size: int = 3, weather: Weather | None = None, limits: Limits | None = None) -> None:
         self.seed = seed
         self.chance = random.Random(seed)
         self.clock = VirtualClock()
