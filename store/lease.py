@@ -27,6 +27,8 @@ class Lease:
     keys: set[bytes] = field(default_factory=set)
     deadline_s: float | None = None
     """None where this member is not the leader, or has not yet looked at the lease as one."""
+    due_s: float = 0.0
+    """When the leader looks at the lease next: the one entry of the queue of deadlines that counts."""
 
 
 class Lessor:
@@ -140,19 +142,23 @@ class Lessor:
         self._fresh.clear()
         ended: list[int] = []
         while self._deadlines and self._deadlines[0][0] <= now_s and len(ended) < limit:
-            _, lease_id = heapq.heappop(self._deadlines)
+            due_s, lease_id = heapq.heappop(self._deadlines)
             lease = self._leases.get(lease_id)
-            if lease is None or lease.deadline_s is None or lease.deadline_s > now_s:
+            if lease is None or lease.due_s != due_s:
                 continue  # revoked, or renewed since this entry was made
             ended.append(lease_id)
-            heapq.heappush(self._deadlines, (now_s + _REVOKE_RETRY_S, lease_id))
+            self._look_at(lease, now_s + _REVOKE_RETRY_S)
         return ended
 
     def _schedule(self, lease: Lease, now_s: float) -> None:
         lease.deadline_s = now_s + lease.ttl_s
-        heapq.heappush(self._deadlines, (lease.deadline_s, lease.lease_id))
+        self._look_at(lease, lease.deadline_s)
+
+    def _look_at(self, lease: Lease, due_s: float) -> None:
+        lease.due_s = due_s
+        heapq.heappush(self._deadlines, (due_s, lease.lease_id))
         if len(self._deadlines) > 64 + 4 * len(self._leases):
             # Renewals leave old entries behind; a lease renewed every second must not grow the heap for hours.
             live = (other for other in self._leases.values() if other.deadline_s is not None)
-            self._deadlines = [(other.deadline_s or 0.0, other.lease_id) for other in live]
+            self._deadlines = [(other.due_s, other.lease_id) for other in live]
             heapq.heapify(self._deadlines)

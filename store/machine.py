@@ -22,8 +22,8 @@ from proto.etcd.rpc_pb2 import (
     LeaseGrantResponse,
     LeaseRevokeRequest,
     LeaseRevokeResponse,
-    RequestOp,
     TxnRequest,
+    TxnResponse,
 )
 from proto.raft.command_pb2 import InternalRequest
 from proto.raft.state_pb2 import AlarmState, LeaseState, StateHeader
@@ -37,7 +37,7 @@ from store.refusal import Reason, Refused
 
 log = logging.getLogger(__name__)
 
-_CREATES = {"put", "txn", "lease_grant"}
+_CREATES = {"put", "lease_grant"}
 
 
 class Machine:
@@ -76,7 +76,7 @@ class Machine:
         if handler is None:
             log.error("entry holds an unknown request index=%d kind=%s", index, kind)
             return Refused(Reason.CORRUPT)
-        if self.has_no_space and kind in _CREATES and _grows(request):
+        if self.has_no_space and (kind in _CREATES or (kind == "txn" and txn.grows(request.txn))):
             return Refused(Reason.NO_SPACE)
         try:
             return handler(request)
@@ -126,7 +126,7 @@ class Machine:
         """Whether requests that add to the store are refused until space is made."""
         return any(kind == AlarmType.NOSPACE for _, kind in self.alarms)
 
-    def read_txn(self, request: TxnRequest) -> object:
+    def read_txn(self, request: TxnRequest) -> TxnResponse:
         """Answer a transaction that changes nothing, as of now."""
         return txn.txn(self.store.write(), request, self.lessor)
 
@@ -185,21 +185,3 @@ class Machine:
         )
         response.header.revision = self.store.current_revision
         return response
-
-
-def _grows(request: InternalRequest) -> bool:
-    """Whether a request may add to the store; a transaction without puts may be what makes space."""
-    if request.WhichOneof("request") != "txn":
-        return True
-    return any(_op_grows(operation) for branch in (request.txn.success, request.txn.failure) for operation in branch)
-
-
-def _op_grows(operation: RequestOp) -> bool:
-    match operation.WhichOneof("request"):
-        case "request_put":
-            return True
-        case "request_txn":
-            branches = (operation.request_txn.success, operation.request_txn.failure)
-            return any(_op_grows(inner) for branch in branches for inner in branch)
-        case _:
-            return False

@@ -6,13 +6,15 @@ A snapshot is a sequence of bytes; how it is cut into pieces on the way means no
     block*                       kind (u8), length (u32), CRC-32 of kind and body (u32), body
       'H'  StateHeader           first, once
       'R'  records               (packed revision: u8 length + bytes, record: u32 length + bytes)*
-      'E'  count of records      last; without it the snapshot is cut short
+      'E'  count of records      without it the snapshot is cut short
+      'P'  zeros                 perhaps, to fill a file
 
 All integers are big-endian.
 """
 
 from __future__ import annotations
 
+import hashlib
 import struct
 import zlib
 from collections.abc import Iterable, Iterator
@@ -30,6 +32,7 @@ _LENGTH = struct.Struct(">I")
 _BLOCK_RECORDS_MAX = 512
 _BLOCK_BYTES_SOFT = 128 * 1024
 _BLOCK_BYTES_MAX = 1 << 30
+_SECTOR_BYTES = 512
 
 
 class SnapshotError(ValueError):
@@ -83,7 +86,22 @@ def decode(chunks: Iterable[bytes]) -> Iterator[StateHeader | tuple[int, bytes]]
     if _COUNT.unpack(body) != (count,):
         raise SnapshotError("the snapshot lacks records")
     if source.has_more():
-        raise SnapshotError("bytes follow the end of the snapshot")
+        kind, body = source.block()
+        if kind != b"P" or source.has_more():
+            raise SnapshotError("bytes follow the end of the snapshot")
+
+
+def sealed(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """Fill a snapshot up to whole sectors and add its SHA-256, as the clients of etcd check it in a saved file."""
+    digest = hashlib.sha256()
+    size_bytes = 0
+    for chunk in chunks:
+        digest.update(chunk)
+        size_bytes += len(chunk)
+        yield chunk
+    padding = _block(b"P", bytes(-(size_bytes + _BLOCK.size) % _SECTOR_BYTES))
+    digest.update(padding)
+    yield padding + digest.digest()
 
 
 def _block(kind: bytes, body: bytes | bytearray) -> bytes:
@@ -129,4 +147,9 @@ class _Source:
         return kind, body
 
     def has_more(self) -> bool:
-        return bool(self._buffer) or any(self._chunks)
+        while not self._buffer:
+            chunk = next(self._chunks, None)
+            if chunk is None:
+                return False
+            self._buffer += chunk
+        return True

@@ -148,6 +148,16 @@ def is_serializable(request: TxnRequest) -> bool:
     )
 
 
+def grows(request: TxnRequest) -> bool:
+    """Whether a transaction may add to the store; one without puts may be what makes space."""
+    return any(
+        operation.WhichOneof("request") == "request_put"
+        or (operation.WhichOneof("request") == "request_txn" and grows(operation.request_txn))
+        for branch in (request.success, request.failure)
+        for operation in branch
+    )
+
+
 # What a request does
 
 

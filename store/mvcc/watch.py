@@ -98,7 +98,7 @@ class WatchStream:
         self._store = store
         self._pending_changes_max = pending_changes_max
         self._by_id: dict[int, Watcher] = {}
-        self._next_id = 1
+        self._next_id = 0
         self._pending: dict[Watcher, None] = {}
         self._pending_changes = 0
         self._behind: deque[Watcher] = deque()
@@ -116,7 +116,7 @@ class WatchStream:
         self, watch_id: int, wanted: Interval, start_revision: int, options: WatchOptions = WatchOptions()
     ) -> int | None:
         """Add a watcher and return its id, chosen here for 0; None where the id is taken."""
-        if watch_id in self._by_id:
+        if watch_id and watch_id in self._by_id:
             return None
         if not watch_id:
             while self._next_id in self._by_id:
@@ -268,6 +268,15 @@ class Watchers:
         self._bounds_are_stale = False
         self._streams: dict[WatchStream, None] = {}
         self._woken: dict[WatchStream, None] = {}
+
+    def __len__(self) -> int:
+        """Watchers of all streams."""
+        return sum(len(stream) for stream in self._streams)
+
+    @property
+    def streams(self) -> int:
+        """Open streams."""
+        return len(self._streams)
 
     def open(self) -> WatchStream:
         """Begin a stream."""
