@@ -2,7 +2,7 @@
 
 from typing import Any, TypeAlias
 
-Object: TypeAlias = "dict[str, Any]"
+Object: TypeAlias = dict[str, Any]
 """A Kubernetes object: JSON-shaped, camelCase."""
 
 

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import orjson
 
 
 @dataclass(frozen=True)
@@ -57,3 +62,77 @@ CLUSTER_ROLE_BINDINGS = Resource(
     "rbac.authorization.k8s.io", "v1", "clusterrolebindings", "ClusterRoleBinding", namespaced=False
 )
 PRIORITY_CLASSES = Resource("scheduling.k8s.io", "v1", "priorityclasses", "PriorityClass", namespaced=False)
+
+
+@dataclass(frozen=True)
+class Subresource:
+    """What is served below one object: status, scale, log and others."""
+
+    name: str
+    group: str
+    """Group, version and kind of what it answers with."""
+    version: str
+    kind: str
+    verbs: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Served:
+    """All that discovery tells of a built-in resource."""
+
+    resource: Resource
+    singular: str
+    verbs: tuple[str, ...]
+    """create, delete, deletecollection, get, list, patch, update, watch."""
+    short_names: tuple[str, ...]
+    categories: tuple[str, ...]
+    definition: str
+    """The name that `control.api.schema.definition` knows."""
+    subresources: tuple[Subresource, ...]
+
+    def subresource(self, name: str) -> Subresource | None:
+        """Return the subresource of this name."""
+        return next((entry for entry in self.subresources if entry.name == name), None)
+
+
+@cache
+def catalog() -> tuple[Served, ...]:
+    """Return every built-in resource, sorted by group, version and plural."""
+    rows = orjson.loads((Path(__file__).parent / "facts" / "resources.json").read_bytes())
+    return tuple(_served(row) for row in rows)
+
+
+def _served(row: dict[str, Any]) -> Served:
+    subresources = tuple(
+        Subresource(entry["name"], entry["group"], entry["version"], entry["kind"], tuple(entry["verbs"]))
+        for entry in row["subresources"]
+    )
+    return Served(
+        Resource(row["group"], row["version"], row["plural"], row["kind"], row["namespaced"]),
+        row["singular"],
+        tuple(row["verbs"]),
+        tuple(row["shortNames"]),
+        tuple(row["categories"]),
+        row["definition"],
+        subresources,
+    )
+
+
+@cache
+def _by_plural() -> dict[tuple[str, str, str], Served]:
+    return {(s.resource.group, s.resource.version, s.resource.plural): s for s in catalog()}
+
+
+@cache
+def _by_kind() -> dict[tuple[str, str, str], Served]:
+    return {(s.resource.group, s.resource.version, s.resource.kind): s for s in catalog()}
+
+
+def by_plural(group: str, version: str, plural: str) -> Served | None:
+    """Return the built-in resource of this plural, None where there is none."""
+    return _by_plural().get((group, version, plural))
+
+
+def by_kind(group: str, version: str, kind: str) -> Served | None:
+    """Return the built-in resource of this kind, None where there is none."""
+    return _by_kind().get((group, version, kind))

@@ -1,0 +1,77 @@
+"""Everything that one API server needs to know, built once from its flags."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class EtcdConfig:
+    """Where the store is and how to be believed by it."""
+
+    servers: tuple[str, ...]
+    """URLs of the members, tried in turn."""
+    ca_file: Path | None = None
+    cert_file: Path | None = None
+    key_file: Path | None = None
+    prefix: str = "/registry"
+    request_timeout_s: float = 10.0
+    """A request is retried on other members until this has passed."""
+    attempt_timeout_s: float = 4.0
+    """One member has this long to answer."""
+    message_bytes_max: int = 64 << 20
+    """Largest message that is accepted from a member."""
+
+
+@dataclass(frozen=True)
+class ApiServerConfig:
+    """One API server: flags of kube-apiserver, under their own names."""
+
+    etcd: EtcdConfig
+    bind_address: str = "127.0.0.1"
+    secure_port: int = 6443
+    """0 binds a free one."""
+    grpc_port: int = 6444
+    """Port of the gRPC hub; 0 binds a free one, -1 serves none."""
+    advertise_address: str = ""
+    """Address under which default/kubernetes finds this instance; empty means bind_address."""
+    tls_cert_file: Path | None = None
+    tls_private_key_file: Path | None = None
+    client_ca_file: Path | None = None
+    requestheader_client_ca_file: Path | None = None
+    service_account_issuer: str = "https://kubernetes.default.svc.cluster.local"
+    service_account_key_files: tuple[Path, ...] = ()
+    """Public or private keys that tokens are checked with."""
+    service_account_signing_key_file: Path | None = None
+    api_audiences: tuple[str, ...] = ()
+    """Audiences that tokens must be for; empty means the issuer."""
+    service_cluster_ip_range: str = "10.96.0.0/16"
+    service_node_port_range: tuple[int, int] = (30000, 32767)
+    """First and last port, both included."""
+    kubelet_client_certificate: Path | None = None
+    kubelet_client_key: Path | None = None
+    kubelet_certificate_authority: Path | None = None
+    kubelet_preferred_address_types: tuple[str, ...] = (
+        "Hostname",
+        "InternalDNS",
+        "InternalIP",
+        "ExternalDNS",
+        "ExternalIP",
+    )
+    authorization_modes: tuple[str, ...] = ("Node", "RBAC")
+    anonymous_auth: bool = True
+    enable_bootstrap_token_auth: bool = True
+    default_not_ready_toleration_s: int = 300
+    default_unreachable_toleration_s: int = 300
+    event_ttl_s: int = 3600
+    body_bytes_max: int = 3 << 20
+    """Largest request body."""
+    request_timeout_s: float = 60.0
+    """Requests other than watches and streams end after this."""
+    min_request_timeout_s: int = 1800
+    """Watches without timeoutSeconds end after this or up to twice as long."""
+    max_requests_inflight: int = 400
+    """Requests served at once, watches and streams apart; the rest is told to try again."""
+    shutdown_delay_s: float = 0.0
+    """Time between the first sign of the end (readyz fails) and the closing of the ports."""
