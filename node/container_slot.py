@@ -19,7 +19,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from node.pod_spec import ContainerSpec
+from node.pod_spec import ContainerSpec, spec_hash
 from node.runtime import STATE_ORDER, ContainerInfo
 
 SlotState = Literal[
@@ -146,6 +146,11 @@ class Slot:
     def succeeded(self) -> bool:
         """Say whether the last instance ended with exit code 0."""
         return self.state == "done" and self.current is not None and self.current.exit_code == 0
+
+    @property
+    def outdated(self) -> bool:
+        """Say whether the instance was made from another definition than the pod now has."""
+        return self.current is not None and self.current.spec_hash not in ("", spec_hash(self.spec))
 
     def move(self, to: SlotState) -> None:
         """Change the state, by the table alone."""

@@ -286,10 +286,9 @@ class PodMachine:
             self._out.append(w.PullImage(slot.name))
         elif slot.state == "killing" and slot.kill_retry_at and self._now >= slot.kill_retry_at:
             self.kill(slot, 0, pre_stop=False, message=slot.kill_message, again=True)
-        elif slot.state == "running" and slot.current is not None:
-            if slot.current.spec_hash not in ("", pod_spec.spec_hash(slot.spec)):
-                text = f"Container {slot.name} definition changed, will be restarted"
-                self.kill(slot, self.grace_of_pod(), pre_stop=True, message=text)
+        elif slot.state == "running" and slot.outdated:
+            text = f"Container {slot.name} definition changed, will be restarted"
+            self.kill(slot, self.grace_of_pod(), pre_stop=True, message=text)
 
     def _decide_restart(self, slot: Slot) -> None:
         ended = slot.current

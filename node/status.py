@@ -87,9 +87,8 @@ def _container_statuses(machine: PodMachine, before: Status) -> dict[str, list[S
 def _container_status(machine: PodMachine, slot: Slot, before: Status | None) -> Status:
     current, previous = slot.current, slot.previous
     waiting = _waiting(machine, slot)
-    if current is None and before is not None and (machine.termination or before.get("restartCount")):
-        if machine.termination and "terminated" in (before.get("state") or {}):
-            return before  # the instance was removed; what was told of it stays told
+    if current is None and before is not None and machine.termination and "terminated" in before.get("state", {}):
+        return before  # the instance was removed; what was told of it stays told
     state: Status
     last: ContainerInfo | None
     if waiting is not None:
