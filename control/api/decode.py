@@ -158,7 +158,10 @@ _LEAVES: dict[str, Callable[[Any, str, str, str], Any]] = {
     "StringList": _string_list,
     "RawExtension": _anything,
     "FieldsV1": _anything,
-    "Any": _anything,
+    "JSON": _anything,
+    "JSONSchemaPropsOrArray": _anything,
+    "JSONSchemaPropsOrBool": _anything,
+    "JSONSchemaPropsOrStringArray": _anything,
 }
 _ZEROES: dict[str, Any] = {"string": "", "bool": False, "int32": 0, "int64": 0}
 

@@ -136,7 +136,7 @@ def package_of(group: str, version: str) -> str:
 
 def find(group: str, version: str, kind: str) -> Definition | None:
     """Return the definition of a kind, None where it is not built in."""
-    for package in (package_of(group, version), f"meta.{version}"):
+    for package in (package_of(group, version), "meta.v1"):
         if kind in _table(package):
             return definition(f"{package}.{kind}")
     return None

@@ -62,6 +62,8 @@ class RequestInfo:
     name: str = ""
     rest: tuple[str, ...] = ()
     """Path segments behind the subresource, as of pods/x/proxy/…"""
+    field_selector: str = ""
+    """The field selector of a list or watch, as it was sent: authorizers may know it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,6 +244,18 @@ class Lookup(Protocol):
         ...
 
 
+class RangeStore(Protocol):
+    """Single keys of the store below ``ranges/``, changed by compare-and-swap."""
+
+    async def read(self, name: str) -> tuple[bytes | None, int]:
+        """Return the value, None where there is none, and its revision (0 for none)."""
+        ...
+
+    async def swap(self, name: str, value: bytes, revision: int) -> bool:
+        """Store the value where the key is still at ``revision``; tell whether it was."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Hub:
     """What the API server lends to those who plug in."""
@@ -251,6 +265,8 @@ class Hub:
     client: Client
     """The registry in this process, asked as system:apiserver without authorization; admission still runs."""
     handlers: Handlers
+    ranges: RangeStore
+    """Where node ports are allocated; ``control.apiserver.ranges`` has the one over etcd."""
 
 
 async def nothing_to_do() -> None:
@@ -301,7 +317,8 @@ def parse(method: str, path: str, query: Mapping[str, tuple[str, ...]]) -> Reque
         verb = "watch"
     elif verb == "delete" and not name:
         verb = "deletecollection"
-    return RequestInfo(verb, path, True, group, version, resource, subresource, namespace, name, tuple(rest[3:]))
+    behind, selector = tuple(rest[3:]), (query.get("fieldSelector") or ("",))[0]
+    return RequestInfo(verb, path, True, group, version, resource, subresource, namespace, name, behind, selector)
 
 
 def _collection_verb(verb: str, query: Mapping[str, tuple[str, ...]]) -> tuple[str, str]:

@@ -58,6 +58,10 @@ class TokenBucket:
         self._tokens -= 1.0
         return 0.0 if self._tokens >= 0.0 else -self._tokens / self._rate_per_s
 
+    def give_back(self) -> None:
+        """Return a token that was reserved and not used."""
+        self._tokens += 1.0
+
 
 class QueueCore(Generic[K]):
     """The queue's state and rules, without a clock or a loop."""

@@ -62,11 +62,10 @@ _WORDS = {
     "runtime.Object": "RawExtension",
     "types.UID": "string",
     "types.NodeName": "string",
-    "JSON": "Any",
-    "JSONSchemaPropsOrArray": "Any",
-    "JSONSchemaPropsOrBool": "Any",
-    "JSONSchemaPropsOrStringArray": "Any",
-    "JSONSchemas": "Any",
+    "JSON": "JSON",
+    "JSONSchemaPropsOrArray": "JSONSchemaPropsOrArray",
+    "JSONSchemaPropsOrBool": "JSONSchemaPropsOrBool",
+    "JSONSchemaPropsOrStringArray": "JSONSchemaPropsOrStringArray",
 }
 _PREFIXES = {"metav1": "meta.v1"} | dict.fromkeys(("v1", "corev1", "apiv1", "api"), "core.v1")
 _SKIPPED = {"TypeMeta"} | {word for word in _WORDS if word[0].isupper()}
