@@ -56,7 +56,6 @@ class KubeletConfig:
     """How often the runtime is listed where it sends no events."""
     housekeeping_period_s: float = 10.0
     image_pulls_max: int = 3
-    event_qps_max: float = 50.0
     container_log_max_bytes: int = 10 * 1024 * 1024
     container_log_files_max: int = 5
     image_gc_high_percent: int = 85

@@ -15,6 +15,7 @@ from control.api import meta
 from control.api.meta import Object
 from control.api.resources import PODS, SERVICES
 from control.client.client import Client
+from control.client.events import EventRecorder
 from control.client.informer import Informer
 from node import bootstrap, dns, mounts, node_facts
 from node import pod_words as w
@@ -28,7 +29,6 @@ from node.node_status import NodeStatus
 from node.pleg import Pleg
 from node.pod_runtime import NodeServices
 from node.pod_worker import PodWorker
-from node.recorder import Recorder
 from node.runtime import ContainerInfo
 from node.server.app import KubeletServer
 from node.sources import ApiSources
@@ -59,7 +59,7 @@ class Kubelet:
         facts = node_facts.read(config)
         self.pods = Informer(client, PODS, field_selector=f"spec.nodeName={config.node_name}")
         self.services = Informer(client, SERVICES)
-        self.recorder = Recorder(client, config.node_name, config.event_qps_max)
+        self.recorder = EventRecorder(client, "kubelet", config.node_name)
         self.status = StatusManager(client, self._latest)
         self.pleg = Pleg(cri, config.relist_period_s, self._observed, self._describe)
         self.node = NodeStatus(config, client, cri, facts, self._runtime_alive)
@@ -219,5 +219,3 @@ async def run(config: KubeletConfig) -> None:
     finally:
         await cri.close()
         await client.close()
-
-

@@ -13,6 +13,7 @@ from pathlib import Path
 from control.api import meta
 from control.api.meta import Object
 from control.api.status import ApiError
+from control.client.events import EventKind, EventRecorder
 from node import dns, environment, last_words, mounts, pod_spec, resources
 from node import runtime as rt
 from node.cgroups import Cgroups
@@ -24,7 +25,6 @@ from node.handlers import HandlerError, Handlers
 from node.images import ImageError, Images
 from node.paths import PodPaths
 from node.pod_spec import ContainerSpec
-from node.recorder import Recorder
 from node.sources import ApiSources
 from node.volumes import manager as volumes
 from node.volumes.context import VolumeContext, VolumeError
@@ -54,7 +54,7 @@ class NodeServices:
     images: Images
     handlers: Handlers
     sources: ApiSources
-    recorder: Recorder
+    recorder: EventRecorder
     cgroups: Cgroups
     services: Callable[[], list[Object]]
     """Returns all Services, for their environment variables."""
@@ -327,10 +327,11 @@ class PodRuntime:
             await asyncio.to_thread(self._node.cgroups.remove, cgroup.path)
         self._node.sources.forget(meta.uid(self.pod))
 
-    def event(self, kind: str, reason: str, message: str, wanted: ContainerSpec | None = None) -> None:
+    def event(self, kind: EventKind, reason: str, message: str, wanted: ContainerSpec | None = None) -> None:
         """Record an Event about the pod, or about one of its containers."""
         path = ""
         if wanted is not None:
             field = {"init": "initContainers", "sidecar": "initContainers", "ephemeral": "ephemeralContainers"}
             path = f"spec.{field.get(wanted.kind, 'containers')}{{{wanted.name}}}"
-        self._node.recorder.record(self.pod, "Pod", kind, reason, message, path)
+        # Objects out of a list do not say their own kind.
+        self._node.recorder.event({**self.pod, "kind": "Pod", "apiVersion": "v1"}, kind, reason, message, path)
