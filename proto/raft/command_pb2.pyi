@@ -124,3 +124,57 @@ class InternalRequest(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType_request) -> _WhichOneofReturnType_request | None: ...
 
 Global___InternalRequest: _TypeAlias = InternalRequest  # noqa: Y015
+
+@_typing.final
+class LeaderRequest(_message.Message):
+    """What a member asks of the leader outside the log."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LEASE_KEEP_ALIVE_FIELD_NUMBER: _builtins.int
+    LEASE_TIME_TO_LIVE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def lease_keep_alive(self) -> _rpc_pb2.LeaseKeepAliveRequest: ...
+    @_builtins.property
+    def lease_time_to_live(self) -> _rpc_pb2.LeaseTimeToLiveRequest: ...
+    def __init__(
+        self,
+        *,
+        lease_keep_alive: _rpc_pb2.LeaseKeepAliveRequest | None = ...,
+        lease_time_to_live: _rpc_pb2.LeaseTimeToLiveRequest | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["lease_keep_alive", b"lease_keep_alive", "lease_time_to_live", b"lease_time_to_live", "request", b"request"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lease_keep_alive", b"lease_keep_alive", "lease_time_to_live", b"lease_time_to_live", "request", b"request"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_request: _TypeAlias = _typing.Literal["lease_keep_alive", "lease_time_to_live"]  # noqa: Y015
+    _WhichOneofArgType_request: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_request) -> _WhichOneofReturnType_request | None: ...
+
+Global___LeaderRequest: _TypeAlias = LeaderRequest  # noqa: Y015
+
+@_typing.final
+class LeaderResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LEASE_KEEP_ALIVE_FIELD_NUMBER: _builtins.int
+    LEASE_TIME_TO_LIVE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def lease_keep_alive(self) -> _rpc_pb2.LeaseKeepAliveResponse: ...
+    @_builtins.property
+    def lease_time_to_live(self) -> _rpc_pb2.LeaseTimeToLiveResponse: ...
+    def __init__(
+        self,
+        *,
+        lease_keep_alive: _rpc_pb2.LeaseKeepAliveResponse | None = ...,
+        lease_time_to_live: _rpc_pb2.LeaseTimeToLiveResponse | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["lease_keep_alive", b"lease_keep_alive", "lease_time_to_live", b"lease_time_to_live", "response", b"response"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lease_keep_alive", b"lease_keep_alive", "lease_time_to_live", b"lease_time_to_live", "response", b"response"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_response: _TypeAlias = _typing.Literal["lease_keep_alive", "lease_time_to_live"]  # noqa: Y015
+    _WhichOneofArgType_response: _TypeAlias = _typing.Literal["response", b"response"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_response) -> _WhichOneofReturnType_response | None: ...
+
+Global___LeaderResponse: _TypeAlias = LeaderResponse  # noqa: Y015

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from control.apiserver.authn.identity import InvalidCredentialError
@@ -24,6 +24,7 @@ from control.apiserver.request import UserInfo
 _UID_OID = x509.ObjectIdentifier("1.3.6.1.4.1.57683.2")
 _CREDENTIAL_ID = "authentication.kubernetes.io/credential-id"
 CACHE_MAX = 4096
+_PUBLIC_FORM = (serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,11 @@ class CertificateAuthority:
     def from_file(cls, path: Path) -> CertificateAuthority:
         """Read a bundle of PEM certificates."""
         return cls(path.read_bytes())
+
+    def shares_issuer_with(self, other: CertificateAuthority) -> bool:
+        """Whether some authority belongs to both bundles."""
+        keys = {issuer.public_key().public_bytes(*_PUBLIC_FORM) for issuer in self._issuers}
+        return any(issuer.public_key().public_bytes(*_PUBLIC_FORM) in keys for issuer in other._issuers)
 
     def user_of(self, certificate_der: bytes, now: datetime) -> UserInfo | None:
         """Name the holder; None for another authority's certificate, InvalidCredentialError for a bad one of ours."""

@@ -1,0 +1,203 @@
+"""Puts together everything that judges requests of one API server: the one call that the main road makes."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from ipaddress import IPv4Network
+from pathlib import Path
+from random import Random
+
+from control.api.meta import Object, name, namespace
+from control.api.resources import (
+    NAMESPACES,
+    NODES,
+    PODS,
+    PRIORITY_CLASSES,
+    SECRETS,
+    SERVICE_ACCOUNTS,
+    SERVICES,
+    Resource,
+)
+from control.api.status import ApiError
+from control.apiserver.admission.certificates import Certificates
+from control.apiserver.admission.chain import AdmissionChain
+from control.apiserver.admission.namespace_lifecycle import NamespaceLifecycle
+from control.apiserver.admission.node_restriction import NodeRestriction
+from control.apiserver.admission.pod_defaults import (
+    SYSTEM_PRIORITY_CLASSES,
+    DefaultTolerationSeconds,
+    Priority,
+    TaintNodesByCondition,
+)
+from control.apiserver.admission.rbac_escalation import RbacEscalation
+from control.apiserver.admission.service_account import ServiceAccountAdmission
+from control.apiserver.allocation.addresses import Addresses
+from control.apiserver.allocation.allocator import ServiceAllocator
+from control.apiserver.allocation.node_ports import NodePorts
+from control.apiserver.allocation.ranges import AddressRange, PortRange
+from control.apiserver.allocation.repair import Repair
+from control.apiserver.authn.chain import Authentication, TokenAuthenticator
+from control.apiserver.authn.front_proxy import FrontProxyHeaders
+from control.apiserver.authn.jwt_keys import (
+    TokenSigner,
+    TokenVerifier,
+    VerificationKey,
+    load_private_key,
+    load_public_keys,
+)
+from control.apiserver.authn.reviews import AuthenticationReviews
+from control.apiserver.authn.token_request import TokenRequests
+from control.apiserver.authn.x509 import CertificateAuthority
+from control.apiserver.authz import bootstrap
+from control.apiserver.authz.authorizer import ModeAuthorizer
+from control.apiserver.authz.reviews import AccessReviews
+from control.apiserver.config import ApiServerConfig
+from control.apiserver.request import Hub, Security
+
+logger = logging.getLogger(__name__)
+
+SYSTEM_NAMESPACES = ("kube-system", "kube-public", "kube-node-lease", "default")
+_RECONCILE_ATTEMPTS_MAX = 5
+
+
+def secure(hub: Hub) -> Security:
+    """Build authentication, authorization, admission and allocation, and register their handlers."""
+    config = hub.config
+    authorizer = ModeAuthorizer(config.authorization_modes)
+    signer, keys = token_keys(config)
+    audiences = config.api_audiences or (config.service_account_issuer,)
+    tokens = TokenAuthenticator(
+        TokenVerifier(keys, (config.service_account_issuer,)),
+        audiences,
+        hub.lookup,
+        hub.client,
+        bootstrap=config.enable_bootstrap_token_auth,
+    )
+    authentication = Authentication(
+        authorities=_authority(config.client_ca_file),
+        proxy_authorities=_proxy_authority(config),
+        proxy_headers=FrontProxyHeaders(),
+        tokens=tokens,
+        authorizer=authorizer,
+    )
+    AccessReviews(authorizer).register(hub.handlers)
+    AuthenticationReviews(tokens).register(hub.handlers)
+    TokenRequests(hub.client, signer, issuer=config.service_account_issuer, audiences=audiences).register(hub.handlers)
+    random = Random()
+    ports = NodePorts(hub.ranges, PortRange(*config.service_node_port_range), random)
+    network = AddressRange(IPv4Network(config.service_cluster_ip_range))
+    allocator = ServiceAllocator(Addresses(hub.client, network, random), ports, random)
+    repair = Repair(hub.client, ports)
+
+    async def start() -> None:
+        await _fill_caches(hub, authorizer)
+        await _bootstrap_objects(hub)
+
+    return Security(
+        authenticator=authentication,
+        authorizer=authorizer,
+        admission=_admission(hub, authorizer),
+        allocators={SERVICES: allocator},
+        bootstrap=start,
+        run=repair.run,
+    )
+
+
+def token_keys(config: ApiServerConfig) -> tuple[TokenSigner | None, list[VerificationKey]]:
+    """The key that signs tokens, and all that verify them: the signing key's own half is always among them."""
+    keys = [key for path in config.service_account_key_files for key in load_public_keys(path)]
+    if config.service_account_signing_key_file is None:
+        return None, keys
+    signer = TokenSigner(load_private_key(config.service_account_signing_key_file))
+    if all(key.key_id != signer.public.key_id for key in keys):
+        keys.append(signer.public)
+    return signer, keys
+
+
+def _authority(path: Path | None) -> CertificateAuthority | None:
+    return None if path is None else CertificateAuthority.from_file(path)
+
+
+def _proxy_authority(config: ApiServerConfig) -> CertificateAuthority | None:
+    """The front proxy's authority; one that also signs clients would let each of them be anybody."""
+    if config.requestheader_client_ca_file is None:
+        return None
+    proxy = CertificateAuthority.from_file(config.requestheader_client_ca_file)
+    clients = _authority(config.client_ca_file)
+    if clients is not None and proxy.shares_issuer_with(clients):
+        raise ValueError(
+            "--requestheader-client-ca-file and --client-ca-file hold the same authority:"
+            " every client could ask as anybody"
+        )
+    return proxy
+
+
+def _admission(hub: Hub, authorizer: ModeAuthorizer) -> AdmissionChain:
+    config = hub.config
+    return AdmissionChain(
+        (
+            NodeRestriction(hub.lookup),
+            NamespaceLifecycle(hub.lookup, hub.client),
+            ServiceAccountAdmission(hub.lookup, hub.client),
+            TaintNodesByCondition(),
+            Priority(hub.lookup),
+            DefaultTolerationSeconds(config.default_not_ready_toleration_s, config.default_unreachable_toleration_s),
+            Certificates(authorizer),
+            RbacEscalation(authorizer, hub.client),
+        )
+    )
+
+
+async def _fill_caches(hub: Hub, authorizer: ModeAuthorizer) -> None:
+    await authorizer.follow(hub.lookup)
+    for resource in (NAMESPACES, SERVICE_ACCOUNTS, SECRETS, PODS, NODES, PRIORITY_CLASSES):
+        await hub.lookup.warm(resource)
+
+
+async def _bootstrap_objects(hub: Hub) -> None:
+    """Make what every cluster starts with; other API servers may be doing the same."""
+    for space in SYSTEM_NAMESPACES:
+        await _ensure(hub, NAMESPACES, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": space}})
+    for class_name, (value, description) in SYSTEM_PRIORITY_CLASSES.items():
+        priority: Object = {
+            "apiVersion": "scheduling.k8s.io/v1",
+            "kind": "PriorityClass",
+            "metadata": {"name": class_name},
+            "value": value,
+            "description": description,
+            "preemptionPolicy": "PreemptLowerPriority",
+        }
+        await _ensure(hub, PRIORITY_CLASSES, priority)
+    if "RBAC" in hub.config.authorization_modes:
+        for resource, wanted in bootstrap.policy():
+            await _reconcile(hub, resource, wanted)
+
+
+async def _ensure(hub: Hub, resource: Resource, wanted: Object) -> None:
+    if hub.lookup.get(resource, name(wanted), namespace(wanted)) is not None:
+        return
+    try:
+        await hub.client.create(resource, wanted, namespace(wanted))
+    except ApiError as error:
+        if error.reason != "AlreadyExists":
+            raise
+
+
+async def _reconcile(hub: Hub, resource: Resource, wanted: Object) -> None:
+    """Create the object, or add what the one that exists lacks."""
+    for _ in range(_RECONCILE_ATTEMPTS_MAX):
+        try:
+            existing = hub.lookup.get(resource, name(wanted), namespace(wanted))
+            if existing is None:
+                await hub.client.create(resource, wanted, namespace(wanted))
+            elif (changed := bootstrap.reconciled(existing, wanted)) is not None:
+                await hub.client.update(resource, changed)
+        except ApiError as error:
+            if error.code != 409:
+                raise
+            # Another API server was faster, or the cache is behind: look again a moment later.
+            await asyncio.sleep(0.05)
+            continue
+        return
+    logger.warning("bootstrap object is contended resource=%s name=%s", resource.plural, name(wanted))
