@@ -15,6 +15,7 @@ from store.frontdoor.plain import PlainDoor
 from store.frontdoor.reference import ReferenceDoor
 from store.machine import Machine
 from store.raft.contract import Consensus, ConsensusConfig, Peer, StateMachine
+from store.raft.driver import RaftConsensus
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +29,12 @@ class Serving:
     backend: Backend
     client_ports: tuple[int, ...]
     metrics_ports: tuple[int, ...]
+
+
+async def run(config: StoreConfig) -> None:
+    """Serve as a member until cancelled."""
+    async with serve(config, RaftConsensus):
+        await asyncio.Event().wait()
 
 
 @asynccontextmanager
