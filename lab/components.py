@@ -90,7 +90,7 @@ def controlplane_command(cluster: Cluster, node: NodeSpec, timers: Timers) -> li
     )  # fmt: skip
 
 
-def node_command(cluster: Cluster, node: NodeSpec, socket: Path) -> list[str]:
+def node_command(cluster: Cluster, node: NodeSpec, socket: Path, timers: Timers) -> list[str]:
     """Return the command line of a node's agent: kubelet, proxy, pod network."""
     directory = cluster.node_directory(node)
     flags = [
@@ -101,7 +101,8 @@ def node_command(cluster: Cluster, node: NodeSpec, socket: Path) -> list[str]:
         "--client-ca-file", str(cluster.pki / "ca.crt"), "--cgroup-root", f"/raftsman/{cluster.name}/{node.name}",
         "--cluster-cidr", cluster.pod_range, "--service-cluster-ip-range", cluster.service_range,
         "--cni-conf-dir", str(directory / "cni" / "net.d"), "--cni-bin-dir", str(directory / "cni" / "bin"),
-        "--cni-state-dir", str(directory / "cni" / "state"),
+        "--cni-state-dir", str(directory / "cni" / "state"), "--pod-logs-dir", str(directory / "pods"),
+        "--node-lease-duration", f"{timers.node_lease_duration_s}s", "--node-status-update-frequency", "5s",
     ]  # fmt: skip
     if node.control_plane:
         flags += ["--node-labels", "node-role.kubernetes.io/control-plane="]
@@ -115,7 +116,7 @@ def commands(cluster: Cluster, node: NodeSpec, socket: Path, timers: Timers) -> 
         found["store"] = store_command(cluster, node)
     if node.control_plane:
         found["controlplane"] = controlplane_command(cluster, node, timers)
-    found["node"] = node_command(cluster, node, socket)
+    found["node"] = node_command(cluster, node, socket, timers)
     return found
 
 

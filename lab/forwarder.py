@@ -65,6 +65,7 @@ class Forwarder:
             writer.close()
             return
         self._connections += 1
+        far = None
         try:
             far = await self._connect()
             if far is None:
@@ -75,7 +76,18 @@ class Forwarder:
                 tasks.create_task(_copy(far[0], writer))
         finally:
             self._connections -= 1
-            writer.close()
+            for end in (writer, far[1] if far else None):
+                if end is not None:
+                    end.close()
+                    await _ended(end)
+
+
+async def _ended(writer: asyncio.StreamWriter) -> None:
+    """Wait until a closed connection's descriptor is free."""
+    try:
+        await writer.wait_closed()
+    except OSError as error:
+        log.debug("connection ended badly error=%s", error)
 
 
 async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

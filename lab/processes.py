@@ -81,12 +81,15 @@ def is_alive(pid: int) -> bool:
 
 
 def main_process(cluster: Cluster, component: str) -> Process | None:
-    """Return the program itself of a component, not the shell that keeps it running or its children."""
+    """Return the program itself of a component, not its children."""
     own = [process for process in find(cluster) if process.component == component]
     pids = {process.pid for process in own}
-    programs = [process for process in own if not process.command.startswith(("sh ", "/bin/sh "))]
-    shells = pids - {process.pid for process in programs}
-    return next((process for process in programs if parent(process.pid) in shells), None)
+    return next((process for process in own if parent(process.pid) not in pids and _is_program(process)), None)
+
+
+def _is_program(process: Process) -> bool:
+    """Tell a program from the pause between two runs of it."""
+    return not process.command.startswith("sleep ")
 
 
 def send(pid: int, number: signal.Signals) -> None:
