@@ -51,6 +51,8 @@ class Member:
     machine: ListMachine = field(default_factory=ListMachine)
     replica: Replica | None = None
     starts: int = 0
+    touched: bool = False
+    """It has input that it has not dealt with."""
 
 
 @dataclass
@@ -123,14 +125,20 @@ class Cluster:
         """Let events happen until a time has gone by."""
         end = self.clock.now + seconds
         while until is None or not until():
-            at = min([self.network.next_at(), *(self._deadline(member) for member in self.members.values())])
+            touched = any(member.touched and member.replica is not None for member in self.members.values())
+            at = (
+                self.clock.now
+                if touched
+                else min([self.network.next_at(), *(self._deadline(member) for member in self.members.values())])
+            )
             if at > end:
                 self.clock.now = end
                 return
             self.clock.now = max(self.clock.now, at)
             self.network.deliver_due()
             for member in self.members.values():
-                if member.replica is not None:
+                if member.replica is not None and (member.touched or self._deadline(member) <= self.clock.now):
+                    member.touched = False
                     self._guarded(member, member.replica.advance)
                     self._check_member(member)
 
@@ -148,6 +156,7 @@ class Cluster:
         if here is not None and there is not None:
             here.connected(peer_id)
             there.connected(member_id)
+            self.members[member_id].touched = self.members[peer_id].touched = True
 
     def _send(self, source: int, target: int, frame: pb.Frame) -> bool:
         data = frame.SerializeToString(deterministic=True)
@@ -159,6 +168,7 @@ class Cluster:
         member = self.members[target]
         replica = member.replica
         if replica is not None:
+            member.touched = True
             self._guarded(member, lambda: replica.receive(source, pb.Frame.FromString(data)))
 
     # Faults.
@@ -205,6 +215,7 @@ class Cluster:
             outcome.result, outcome.error, outcome.done = result, error, True
 
         replica.propose(outcome.payload, done)
+        self.members[replica.member_id].touched = True
         return outcome
 
     def read(self, member_id: int | None = None) -> None:
@@ -224,6 +235,7 @@ class Cluster:
                 assert expected <= seen, f"stale read; seed={self.seed} missing={sorted(expected - seen)}"
 
         member.replica.read_index(done)
+        member.touched = True
 
     # Checks.
 
