@@ -53,6 +53,7 @@ class Member:
     starts: int = 0
     touched: bool = False
     """It has input that it has not dealt with."""
+    deadline: float = 0.0
 
 
 @dataclass
@@ -125,25 +126,24 @@ class Cluster:
         """Let events happen until a time has gone by."""
         end = self.clock.now + seconds
         while until is None or not until():
-            touched = any(member.touched and member.replica is not None for member in self.members.values())
-            at = (
-                self.clock.now
-                if touched
-                else min([self.network.next_at(), *(self._deadline(member) for member in self.members.values())])
-            )
+            at = min([self.network.next_at(), *(self._deadline(member) for member in self.members.values())])
             if at > end:
                 self.clock.now = end
                 return
             self.clock.now = max(self.clock.now, at)
             self.network.deliver_due()
             for member in self.members.values():
-                if member.replica is not None and (member.touched or self._deadline(member) <= self.clock.now):
+                if member.replica is not None and self._deadline(member) <= self.clock.now:
                     member.touched = False
                     self._guarded(member, member.replica.advance)
+                    if member.replica is not None:
+                        member.deadline = member.replica.next_deadline()
                     self._check_member(member)
 
     def _deadline(self, member: Member) -> float:
-        return float("inf") if member.replica is None else member.replica.next_deadline()
+        if member.replica is None:
+            return float("inf")
+        return self.clock.now if member.touched else member.deadline
 
     def _guarded(self, member: Member, call: Callable[[], None]) -> None:
         try:
