@@ -8,8 +8,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from store.frontdoor.reference import ServerTLS
-from store.identity import cluster_id, member_id
 from store.raft.contract import TLSFiles
+from store.raft.members import cluster_id, member_id
 
 
 class ConfigError(ValueError):

@@ -50,6 +50,10 @@ class Lessor:
         """All leases by id."""
         return [self._leases[lease_id] for lease_id in sorted(self._leases)]
 
+    def by_remaining_time(self, now_s: float) -> list[Lease]:
+        """All leases, the one that ends first in front."""
+        return sorted(self.leases(), key=lambda lease: self.remaining_s(lease.lease_id, now_s))
+
     def get(self, lease_id: int) -> Lease | None:
         """A lease, if it lives."""
         return self._leases.get(lease_id)

@@ -15,6 +15,7 @@ from store.frontdoor.plain import PlainDoor
 from store.frontdoor.reference import ReferenceDoor
 from store.machine import Machine
 from store.raft.contract import Consensus, ConsensusConfig, Peer, StateMachine
+from store.raft.driver import RaftConsensus
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +29,12 @@ class Serving:
     backend: Backend
     client_ports: tuple[int, ...]
     metrics_ports: tuple[int, ...]
+
+
+async def run(config: StoreConfig) -> None:
+    """Serve as a member until cancelled."""
+    async with serve(config, RaftConsensus):
+        await asyncio.Event().wait()
 
 
 @asynccontextmanager
@@ -47,7 +54,7 @@ async def serve(config: StoreConfig, make_consensus: ConsensusFactory) -> AsyncI
     await consensus.start()
     try:
         async with asyncio.TaskGroup() as tasks:
-            running = tasks.create_task(services.run())
+            running = tasks.create_task(services.run(config.name, config.advertise_client_urls))
             await door.start()
             metrics_ports = [await plain.listen(address_of(url)) for url in config.listen_metrics_urls]
             log.info(
@@ -90,17 +97,8 @@ def consensus_config(config: StoreConfig) -> ConsensusConfig:
 
 
 def member_facts(config: StoreConfig) -> tuple[MemberFacts, ...]:
-    """The members as the cluster service shows them; only the own client URLs are known from the flags."""
-    own = config.member()
-    return tuple(
-        MemberFacts(
-            member.member_id,
-            member.name,
-            member.peer_urls,
-            config.advertise_client_urls if member == own else (),
-        )
-        for member in config.members()
-    )
+    """The members that the configuration names."""
+    return tuple(MemberFacts(member.member_id, member.peer_urls) for member in config.members())
 
 
 def limits(config: StoreConfig) -> Limits:

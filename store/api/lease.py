@@ -95,7 +95,8 @@ class LeaseService:
         """Name all leases."""
         decode(LeaseLeasesRequest, body)
         await self._backend.read_barrier()
-        leases = [LeaseStatus(ID=lease.lease_id) for lease in self._backend.machine.lessor.leases()]
+        found = self._backend.machine.lessor.by_remaining_time(self._backend.clock())
+        leases = [LeaseStatus(ID=lease.lease_id) for lease in found]
         return LeaseLeasesResponse(header=self._backend.header(), leases=leases).SerializeToString()
 
     # The leader's side

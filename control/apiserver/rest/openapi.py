@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from hashlib import sha256
+import asyncio
 
 import orjson
 
+from control.api import openapi
 from control.apiserver.kinds import Kinds
-from control.apiserver.rest.exchange import Exchange
+from control.apiserver.rest.exchange import JSON_TYPE, Exchange
 from control.apiserver.service import unknown_path
 
 
@@ -15,32 +16,26 @@ class OpenAPI:
     """Documents of all group versions, made on first request."""
 
     def __init__(self, kinds: Kinds) -> None:
-        self._paths = {_path(group, version): (group, version) for group, version in kinds.group_versions()}
-        self._index = b""
+        self._versions = kinds.group_versions()
+        self._paths = {openapi.relative_path(group, version): (group, version) for group, version in self._versions}
 
     async def serve(self, exchange: Exchange, rest: str) -> None:
         """Answer /openapi/v3 and what is below."""
         if not rest:
-            await exchange.answer(200, self._made_index())
+            await self._index(exchange)
             return
         found = self._paths.get(rest)
         if found is None:
             raise unknown_path()
-        await exchange.answer(200, self._document(*found))
+        etag = (b"etag", f'"{openapi.document_hash(*found)}"'.encode())
+        if exchange.header("if-none-match").encode() == etag[1]:
+            await exchange.answer(304, b"", JSON_TYPE, (etag,))
+            return
+        await exchange.answer(200, openapi.document_bytes(*found), JSON_TYPE, (etag,))
 
-    def _made_index(self) -> bytes:
-        if not self._index:
-            paths = {}
-            for path, (group, version) in self._paths.items():
-                digest = sha256(self._document(group, version)).hexdigest().upper()
-                paths[path] = {"serverRelativeURL": f"/openapi/v3/{path}?hash={digest}"}
-            self._index = orjson.dumps({"paths": paths})
-        return self._index
-
-    @staticmethod
-    def _document(group: str, version: str) -> bytes:
-        return orjson.dumps({"openapi": "3.0.0", "info": {"title": "Kubernetes", "version": version}, "paths": {}})
-
-
-def _path(group: str, version: str) -> str:
-    return f"apis/{group}/{version}" if group else f"api/{version}"
+    async def _index(self, exchange: Exchange) -> None:
+        for group, version in self._versions:
+            # Each document takes milliseconds to make, and others wait for answers meanwhile.
+            openapi.document_hash(group, version)
+            await asyncio.sleep(0)
+        await exchange.answer(200, orjson.dumps(openapi.index(self._versions)))

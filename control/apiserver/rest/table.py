@@ -1,46 +1,44 @@
-"""Objects as rows of a Table, as kubectl get shows them."""
+"""Objects as rows of a Table, as kubectl get shows them, or as their metadata alone."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from typing import Any
+from typing import cast
 
+from control.api import status
 from control.api.meta import Object
+from control.api.printers import table as printers
 from control.api.resources import Resource
-from control.api.times import age
 
-COLUMNS = (
-    {"name": "Name", "type": "string", "format": "name", "description": "", "priority": 0},
-    {"name": "Age", "type": "string", "format": "", "description": "", "priority": 0},
-)
+
+def read_include(text: str) -> printers.IncludeObject:
+    """Read the includeObject parameter; raises BadRequest."""
+    if text not in ("", "None", "Metadata", "Object"):
+        raise status.bad_request(f'unrecognized includeObject value: "{text}"')
+    return cast(printers.IncludeObject, text or "Metadata")
 
 
 def table(
-    resource: Resource, objects: Iterable[Object], metadata: Object, include: str, version: str, columns: bool = True
+    resource: Resource,
+    objects: Iterable[Object],
+    metadata: Object,
+    include: printers.IncludeObject,
+    version: str,
+    columns: bool = True,
+    subresource: str = "",
 ) -> Object:
-    """Return a Table of objects; ``include`` is Metadata, Object or None."""
-    now = datetime.now(UTC)
-    rows = [{"cells": cells(obj, now), "object": included(obj, include, version)} for obj in objects]
-    return {
-        "kind": "Table",
-        "apiVersion": f"meta.k8s.io/{version}",
-        "metadata": metadata,
-        "columnDefinitions": list(COLUMNS) if columns else None,
-        "rows": rows,
-    }
-
-
-def cells(obj: Object, now: datetime) -> list[Any]:
-    """Return one row's cells."""
-    return [obj["metadata"].get("name", ""), age(obj["metadata"].get("creationTimestamp"), now)]
-
-
-def included(obj: Object, include: str, version: str) -> Object | None:
-    """Return what stands beside a row's cells."""
-    if include == "Object":
-        return obj
-    return None if include == "None" else partial(obj, version)
+    """Return a Table of objects."""
+    shown = printers.printer(resource.group, resource.version, resource.plural, subresource)
+    return printers.table(
+        shown,
+        objects,
+        datetime.now(UTC),
+        include=include,
+        list_metadata=metadata,
+        with_columns=columns,
+        version=version,
+    )
 
 
 def partial(obj: Object, version: str) -> Object:

@@ -11,6 +11,7 @@ import yaml
 
 from control.api import status
 from control.api.meta import Object
+from control.api.printers.table import IncludeObject
 from control.apiserver import objects
 from control.apiserver.cache import Delivery, Entry, Filter
 from control.apiserver.convert import convert
@@ -103,7 +104,7 @@ class Verbs:
         self, exchange: Exchange, shown: list[Object], metadata: Object, media: MediaType, kind: Kind
     ) -> None:
         if media.transform == "Table":
-            include = exchange.parameter("includeObject") or "Metadata"
+            include = table.read_include(exchange.parameter("includeObject"))
             body: Object = table.table(kind.resource, shown, metadata, include, media.version)
         elif media.transform:
             body = {
@@ -120,9 +121,10 @@ class Verbs:
         """Answer with one object in the wanted representation; a Status is never transformed."""
         if obj.get("kind") != "Status" or obj.get("apiVersion") != "v1":
             if media.transform == "Table":
-                include = exchange.parameter("includeObject") or "Metadata"
+                include = table.read_include(exchange.parameter("includeObject"))
                 metadata = {"resourceVersion": obj["metadata"].get("resourceVersion", "")}
-                obj = table.table(kind.resource, [obj], metadata, include, media.version)
+                scaled = "scale" if obj.get("kind") == "Scale" else ""
+                obj = table.table(kind.resource, [obj], metadata, include, media.version, subresource=scaled)
             elif media.transform:
                 obj = table.partial(obj, media.version)
         await self._write(exchange, code, obj, media)
@@ -163,7 +165,8 @@ class Verbs:
             await exchange.part(b"", last=True)
 
     async def _pump(self, exchange: Exchange, watch: Watch, media: MediaType, kind: Kind) -> None:
-        shape = _Shape(kind, media, exchange.parameter("includeObject") or "Metadata", self._converts(kind))
+        include = table.read_include(exchange.parameter("includeObject"))
+        shape = _Shape(kind, media, include, self._converts(kind))
         async for batch in watch.batches():
             await exchange.part(b"".join([shape.line(delivery) for delivery in batch]))
 
@@ -253,7 +256,7 @@ class Verbs:
 class _Shape:
     """How one watch wants its events."""
 
-    def __init__(self, kind: Kind, media: MediaType, include: str, converts: bool) -> None:
+    def __init__(self, kind: Kind, media: MediaType, include: IncludeObject, converts: bool) -> None:
         self._kind = kind
         self._media = media
         self._include = include

@@ -57,8 +57,6 @@ async def start(tmp_path: Path, **changes: object) -> AsyncIterator[Member]:
         data_dir=tmp_path,
         listen_client_urls=("http://127.0.0.1:0",),
         listen_metrics_urls=("http://127.0.0.1:0",),
-        election_timeout_ms=200,
-        heartbeat_interval_ms=20,
     )
     config = replace(config, **changes)  # type: ignore[arg-type]
     async with serve(config, make) as serving:
