@@ -11,7 +11,7 @@ from control.api.status import ApiError
 from control.client.informer import Informer
 from control.client.workqueue import WorkQueue
 from control.controllers.actions import Action, Create, Update
-from control.controllers.runner import Context, enqueue
+from control.controllers.runner import Context, enqueue, is_namespace_terminating
 
 DEFAULT_ACCOUNT = "default"
 ROOT_CA = "kube-root-ca.crt"
@@ -87,15 +87,9 @@ class NamespaceObjectController:
             try:
                 await self._context.write(action)
             except ApiError as error:
-                if not _is_terminating(error):
+                if error.code != 404 and not is_namespace_terminating(error):
                     raise
         return None
-
-
-def _is_terminating(error: ApiError) -> bool:
-    """Tell whether the namespace began to go away after the cache last saw it."""
-    causes = (error.status.get("details") or {}).get("causes") or []
-    return error.code == 404 or any(cause.get("reason") == "NamespaceTerminating" for cause in causes)
 
 
 def service_account_controller(context: Context) -> NamespaceObjectController:

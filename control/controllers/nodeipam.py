@@ -120,10 +120,10 @@ class NodeIpamController:
             )
             log.error("no pod addresses for a node node=%s error=%s", key, error)
             return 60.0
-        change = {"spec": {"podCIDR": parts[0], "podCIDRs": parts}}
-        head = {"metadata": {"resourceVersion": meta.resource_version(node)}}
+        # Unconditional: nobody else writes these fields, and kubelet and taints write the node all the time.
+        change = {"metadata": {"uid": meta.uid(node)}, "spec": {"podCIDR": parts[0], "podCIDRs": parts}}
         try:
-            await self._context.write(Patch(NODES, "", key, {**head, **change}))
+            await self._context.write(Patch(NODES, "", key, change))
         except BaseException:
             self._release(key)
             raise

@@ -20,7 +20,7 @@ from control.controllers import pods as facts
 from control.controllers.actions import Delete, Plan, Plans, Update, apply
 from control.controllers.claims import claim
 from control.controllers.expectations import Expectations
-from control.controllers.runner import Context, enqueue
+from control.controllers.runner import Context, enqueue, is_namespace_terminating
 
 BURST = 500
 """How many pods one look may create or delete."""
@@ -250,6 +250,8 @@ class ReplicaSetController:
                     pod = await self._context.client.create(PODS, body, meta.namespace(replica_set))
                 except ApiError as error:
                     self._expectations.created(key, left)
+                    if is_namespace_terminating(error):
+                        return None  # nothing can be made there any more, and the set itself will go
                     self._context.recorder.event(
                         replica_set, "Warning", "FailedCreate", f"Error creating: {error.message}"
                     )

@@ -25,6 +25,9 @@ from control.controllers.actions import Action, Plan, apply, apply_one
 
 log = logging.getLogger(__name__)
 
+RACES = frozenset({"Conflict", "AlreadyExists", "NotFound"})
+"""Refusals that only say that the cache was behind."""
+
 
 def utc_now() -> datetime:
     """Return the wall clock's time."""
@@ -69,6 +72,12 @@ class Controller(Protocol):
         ...
 
 
+def is_namespace_terminating(error: ApiError) -> bool:
+    """Tell whether a creation was refused because its namespace is going away."""
+    causes = (error.status.get("details") or {}).get("causes") or []
+    return any(cause.get("reason") == "NamespaceTerminating" for cause in causes)
+
+
 def enqueue(queue: WorkQueue[str], key_of: Callable[[Object], str | None] = meta.key) -> Handler:
     """Return a handler that queues a key for each change of an object."""
 
@@ -91,7 +100,7 @@ async def work(controller: Controller) -> None:
         except ApiError as error:
             delay = queue.add_rate_limited(key)
             # Losing a race against another writer is ordinary: the next look sees what it wrote.
-            level = logging.DEBUG if error.reason in ("Conflict", "AlreadyExists") else logging.WARNING
+            level = logging.DEBUG if error.reason in RACES else logging.WARNING
             log.log(level, "sync failed controller=%s key=%s delay_s=%.3f error=%s", controller.name, key, delay, error)
         except Exception:
             delay = queue.add_rate_limited(key)

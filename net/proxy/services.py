@@ -69,8 +69,11 @@ class ServicePort:
 
     @property
     def uses_cluster_endpoints(self) -> bool:
-        """Whether some traffic may go to endpoints of all nodes."""
-        return not self.internal_local or (not self.external_local and self.externally_accessible)
+        """Whether some traffic may go to endpoints of all nodes.
+
+        With a Local external policy it may, too: what comes from the cluster itself takes the short way.
+        """
+        return not self.internal_local or self.externally_accessible
 
     @property
     def uses_local_endpoints(self) -> bool:
