@@ -134,7 +134,11 @@ class Journal:
         The snapshot must be on disk already: the log before it is given up here.
         """
         base: Entry = (NO_OPERATION, index, term)
-        self._entries = [base, *suffix_after(self._entries, index, term)]
+        suffix = suffix_after(self._entries, index, term)
+        if not suffix and len(self._entries) > 1:
+            # Said for itself: when this is read again, the entry that did not match may be gone with its segment.
+            self._wal.truncate(self.base_index + 1)
+        self._entries = [base, *suffix]
         self._commit = max(self._commit, index)
         self.durable_index = max(min(self.durable_index, self.last_index), index)
         self._wal.set_base(index, term)

@@ -17,7 +17,7 @@ from store.raft.disk import Disk, File
 
 logger = logging.getLogger(__name__)
 
-MAGIC = b"RAFTSNAP"
+MAGIC = b"RAFTSNPF"
 VERSION = 1
 SUFFIX = ".snapshot"
 TEMPORARY = ".tmp"

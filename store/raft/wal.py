@@ -95,8 +95,13 @@ class Recovered:
         return None
 
     def _move_base(self, index: int, term: int) -> None:
+        if index <= self.base_index:
+            # A segment repeats at its head what is known; it says nothing new.
+            return
         self.base_index, self.base_term = index, term
-        self.entries = suffix_after(self.entries, index, term)
+        if self.entries and index >= self.entries[0][1]:
+            # Otherwise the entries up to this base went with a dropped segment, and those that follow are good.
+            self.entries = suffix_after(self.entries, index, term)
 
 
 def suffix_after(entries: list[Entry], index: int, term: int) -> list[Entry]:

@@ -60,7 +60,7 @@ def live_through(cluster: Cluster, events: int) -> None:
 @pytest.mark.parametrize("seed", range(FIRST_SEED, FIRST_SEED + SEEDS))
 def test_no_acknowledged_write_is_lost(seed: int) -> None:
     entries = (10_000, 12, 5)[seed % 3]
-    limits = Limits(request_timeout_s=3.0, snapshot_entries=entries, segment_bytes=4096 if seed % 2 else 1 << 20)
+    limits = Limits(request_timeout_s=3.0, snapshot_entries=entries, segment_bytes=(1024, 4096, 1 << 20)[seed % 4 % 3])
     size = 5 if seed % 5 == 4 else 3
     live_through(Cluster(seed, size=size, weather=STORMY, limits=limits), events=25)
 
