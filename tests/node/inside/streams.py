@@ -137,7 +137,9 @@ async def test_the_previous_instance_has_its_log(kubelet: Kubelet, api: NodeApi)
     command = "cat /proc/sys/kernel/random/uuid; test -e /v/up && exec sleep 1000; touch /v/up; exit 1"
     mount = {"name": "v", "mountPath": "/v"}
     api.run_pod("web", container(command, volumeMounts=[mount]), volumes=[{"name": "v", "emptyDir": {}}])
-    await until(lambda: api.container("web").get("restartCount") == 1 and is_ready(api, "web")(), what="the second runs")
+    await until(
+        lambda: api.container("web").get("restartCount") == 1 and is_ready(api, "web")(), what="the second runs"
+    )
     now = await get(kubelet, "/containerLogs/default/web/main")
     before = await get(kubelet, "/containerLogs/default/web/main?previous=true")
     assert (now[0], before[0]) == (200, 200)
