@@ -25,7 +25,7 @@ from proto.etcd.rpc_pb2 import (
     TxnRequest,
     TxnResponse,
 )
-from proto.raft.command_pb2 import InternalRequest
+from proto.raft.command_pb2 import InternalRequest, MemberAttributes
 from proto.raft.state_pb2 import AlarmState, LeaseState, StateHeader
 from store import snapshot
 from store.lease import Lessor
@@ -50,6 +50,8 @@ class Machine:
         self.watchers = Watchers(self.store, pending_changes_max)
         self.alarms: set[tuple[int, int]] = set()
         """(member id, AlarmType) of what is raised."""
+        self.members: dict[int, MemberAttributes] = {}
+        """What each member has made known of itself."""
         self._handlers: dict[str, Callable[[InternalRequest], object]] = {
             "put": lambda request: self._write(lambda writing: txn.put(writing, request.put, self.lessor)),
             "delete_range": lambda request: self._write(
@@ -60,6 +62,7 @@ class Machine:
             "lease_grant": lambda request: self._grant(request.lease_grant),
             "lease_revoke": lambda request: self._revoke(request.lease_revoke),
             "alarm": lambda request: self._alarm(request.alarm),
+            "member_attributes": lambda request: self._publish(request.member_attributes),
         }
 
     # The log
@@ -94,6 +97,7 @@ class Machine:
             compact_revision=self.store.compact_revision,
             leases=[LeaseState(id=lease.lease_id, ttl_s=lease.ttl_s) for lease in self.lessor.leases()],
             alarms=[AlarmState(member_id=member_id, type=kind) for member_id, kind in sorted(self.alarms)],
+            members=[self.members[member_id] for member_id in sorted(self.members)],
         )
         return snapshot.encode(header, self.store.export())
 
@@ -117,6 +121,7 @@ class Machine:
         self.lessor.replace(lessor)
         self.store.replace(store)
         self.alarms = {(alarm.member_id, alarm.type) for alarm in header.alarms}
+        self.members = {member.member_id: member for member in header.members}
         self.watchers.restored(seen)
 
     # What a member may ask without the log
@@ -168,6 +173,10 @@ class Machine:
         response = self._write(delete_keys)
         assert isinstance(response, LeaseRevokeResponse), "the response made above"
         return response
+
+    def _publish(self, attributes: MemberAttributes) -> MemberAttributes:
+        self.members[attributes.member_id] = attributes
+        return attributes
 
     def _alarm(self, request: AlarmRequest) -> AlarmResponse:
         wanted = [

@@ -54,7 +54,7 @@ async def serve(config: StoreConfig, make_consensus: ConsensusFactory) -> AsyncI
     await consensus.start()
     try:
         async with asyncio.TaskGroup() as tasks:
-            running = tasks.create_task(services.run())
+            running = tasks.create_task(services.run(config.name, config.advertise_client_urls))
             await door.start()
             metrics_ports = [await plain.listen(address_of(url)) for url in config.listen_metrics_urls]
             log.info(
@@ -97,17 +97,8 @@ def consensus_config(config: StoreConfig) -> ConsensusConfig:
 
 
 def member_facts(config: StoreConfig) -> tuple[MemberFacts, ...]:
-    """The members as the cluster service shows them; only the own client URLs are known from the flags."""
-    own = config.member()
-    return tuple(
-        MemberFacts(
-            member.member_id,
-            member.name,
-            member.peer_urls,
-            config.advertise_client_urls if member == own else (),
-        )
-        for member in config.members()
-    )
+    """The members that the configuration names."""
+    return tuple(MemberFacts(member.member_id, member.peer_urls) for member in config.members())
 
 
 def limits(config: StoreConfig) -> Limits:

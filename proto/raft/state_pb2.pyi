@@ -7,6 +7,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from proto.raft import command_pb2 as _command_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -26,6 +27,7 @@ class StateHeader(_message.Message):
     COMPACT_REVISION_FIELD_NUMBER: _builtins.int
     LEASES_FIELD_NUMBER: _builtins.int
     ALARMS_FIELD_NUMBER: _builtins.int
+    MEMBERS_FIELD_NUMBER: _builtins.int
     current_revision: _builtins.int
     compact_revision: _builtins.int
     """-1 before the first compaction."""
@@ -33,6 +35,8 @@ class StateHeader(_message.Message):
     def leases(self) -> _containers.RepeatedCompositeFieldContainer[Global___LeaseState]: ...
     @_builtins.property
     def alarms(self) -> _containers.RepeatedCompositeFieldContainer[Global___AlarmState]: ...
+    @_builtins.property
+    def members(self) -> _containers.RepeatedCompositeFieldContainer[_command_pb2.MemberAttributes]: ...
     def __init__(
         self,
         *,
@@ -40,10 +44,11 @@ class StateHeader(_message.Message):
         compact_revision: _builtins.int = ...,
         leases: _abc.Iterable[Global___LeaseState] | None = ...,
         alarms: _abc.Iterable[Global___AlarmState] | None = ...,
+        members: _abc.Iterable[_command_pb2.MemberAttributes] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alarms", b"alarms", "compact_revision", b"compact_revision", "current_revision", b"current_revision", "leases", b"leases"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alarms", b"alarms", "compact_revision", b"compact_revision", "current_revision", b"current_revision", "leases", b"leases", "members", b"members"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -43,12 +43,10 @@ _SCRUB_INTERVAL_S = 1.0
 
 @dataclass(frozen=True)
 class MemberFacts:
-    """One member as Cluster and Status show it."""
+    """What is known of a member before it has started; its name and client URLs it makes known itself."""
 
     member_id: int
-    name: str
     peer_urls: tuple[str, ...]
-    client_urls: tuple[str, ...] = ()
     is_learner: bool = False
 
 

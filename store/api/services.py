@@ -21,7 +21,8 @@ class Services:
         self._backend = backend
         self._lease = LeaseService(backend)
         self._watch = WatchService(backend)
-        self._others = (KVService(backend), ClusterService(backend), MaintenanceService(backend))
+        self._cluster = ClusterService(backend)
+        self._others = (KVService(backend), self._cluster, MaintenanceService(backend))
         backend.consensus.handle_questions(self._lease.answer)
         backend.consensus.on_leadership(self._lease.on_leadership)
         backend.consensus.on_applied(self._watch.on_applied)
@@ -37,9 +38,10 @@ class Services:
                     table[path] = Streaming(self._while_leader(method.handler), method.client_streaming)
         return table
 
-    async def run(self) -> None:
+    async def run(self, name: str, client_urls: tuple[str, ...]) -> None:
         """Do what the services do by themselves; runs as long as the member serves."""
         async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._cluster.publish(name, client_urls))
             tasks.create_task(self._backend.watch_leader())
             tasks.create_task(self._backend.keep_scrubbing())
             tasks.create_task(self._lease.expire())
