@@ -85,7 +85,7 @@ class Service:
                 raise unknown_path()
             allowed = info.verb in offered.verbs
         else:
-            allowed = info.verb in kind.verbs
+            allowed = info.verb in kind.verbs and (bool(info.name) or info.verb not in ("update", "patch"))
         if not allowed:
             raise status.failure(
                 405, "MethodNotAllowed", "the server does not allow this method on the requested resource"

@@ -119,8 +119,7 @@ class RaftConsensus:
         self._failure = self._loop.create_future()
         tasks = await self._tasks.enter_async_context(asyncio.TaskGroup())
         await self._network.start(tasks, self._listener)
-        self._watch = tasks.create_task(self._watch_failure(), name="consensus")
-        self._dialling = tasks
+        tasks.create_task(self._watch_failure(), name="consensus")
         self._soon()
 
     async def stop(self) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import struct
 from collections.abc import Iterable, Sequence
-from urllib.parse import urlsplit
 
 from store.raft.contract import Peer
 
@@ -33,25 +32,6 @@ def cluster_id(member_ids: Iterable[int]) -> int:
     """Return the cluster's id: a hash of the initial members' ids."""
     packed = b"".join(struct.pack(">Q", one) for one in sorted(member_ids))
     return int.from_bytes(hashlib.sha1(packed).digest()[:8], "big")
-
-
-def parse_initial_cluster(text: str, cluster_token: str) -> tuple[Peer, ...]:
-    """Read ``NAME=URL,…`` as ``--initial-cluster`` gives it; a name may come with several addresses."""
-    urls: dict[str, list[str]] = {}
-    for part in filter(None, (part.strip() for part in text.split(","))):
-        name, separator, url = part.partition("=")
-        if not separator or not name:
-            raise MembershipError(f"--initial-cluster: {part!r} is not NAME=URL")
-        urls.setdefault(name, []).append(url)
-    members = []
-    for name, addresses in urls.items():
-        parts = urlsplit(addresses[0])
-        if parts.hostname is None or parts.port is None:
-            raise MembershipError(f"--initial-cluster: {addresses[0]!r} has no host and port")
-        members.append(Peer(member_id(addresses, cluster_token), name, parts.hostname, parts.port))
-    if len({member.member_id for member in members}) != len(members):
-        raise MembershipError("--initial-cluster: two members have the same address")
-    return tuple(members)
 
 
 def encode(members: Sequence[Peer]) -> bytes:

@@ -171,6 +171,7 @@ class PeerNetwork:
         self._outgoing: dict[int, _Connection] = {}
         self._connections: set[_Connection] = set()
         self._server: asyncio.Server | None = None
+        self._dialling: list[asyncio.Task[None]] = []
         self._stopping = False
 
     async def start(self, tasks: asyncio.TaskGroup, listener: socket.socket | None = None) -> None:
@@ -184,12 +185,15 @@ class PeerNetwork:
             self._server = await loop.create_server(
                 lambda: _Connection(self, None), member.host, member.port, ssl=tls, reuse_address=True
             )
-        for peer in self.config.peers:
-            tasks.create_task(self._keep_connected(peer), name=f"dial {peer.name}")
+        self._dialling = [
+            tasks.create_task(self._keep_connected(peer), name=f"dial {peer.name}") for peer in self.config.peers
+        ]
 
     def stop(self) -> None:
-        """Close everything; the dialling tasks end with their group."""
+        """Close everything."""
         self._stopping = True
+        for task in self._dialling:
+            task.cancel()
         if self._server is not None:
             self._server.close()
         for connection in list(self._connections):

@@ -51,6 +51,9 @@ class Member:
     machine: ListMachine = field(default_factory=ListMachine)
     replica: Replica | None = None
     starts: int = 0
+    touched: bool = False
+    """It has input that it has not dealt with."""
+    deadline: float = 0.0
 
 
 @dataclass
@@ -130,12 +133,17 @@ class Cluster:
             self.clock.now = max(self.clock.now, at)
             self.network.deliver_due()
             for member in self.members.values():
-                if member.replica is not None:
+                if member.replica is not None and self._deadline(member) <= self.clock.now:
+                    member.touched = False
                     self._guarded(member, member.replica.advance)
+                    if member.replica is not None:
+                        member.deadline = member.replica.next_deadline()
                     self._check_member(member)
 
     def _deadline(self, member: Member) -> float:
-        return float("inf") if member.replica is None else member.replica.next_deadline()
+        if member.replica is None:
+            return float("inf")
+        return self.clock.now if member.touched else member.deadline
 
     def _guarded(self, member: Member, call: Callable[[], None]) -> None:
         try:
@@ -148,6 +156,7 @@ class Cluster:
         if here is not None and there is not None:
             here.connected(peer_id)
             there.connected(member_id)
+            self.members[member_id].touched = self.members[peer_id].touched = True
 
     def _send(self, source: int, target: int, frame: pb.Frame) -> bool:
         data = frame.SerializeToString(deterministic=True)
@@ -159,6 +168,7 @@ class Cluster:
         member = self.members[target]
         replica = member.replica
         if replica is not None:
+            member.touched = True
             self._guarded(member, lambda: replica.receive(source, pb.Frame.FromString(data)))
 
     # Faults.
@@ -205,6 +215,7 @@ class Cluster:
             outcome.result, outcome.error, outcome.done = result, error, True
 
         replica.propose(outcome.payload, done)
+        self.members[replica.member_id].touched = True
         return outcome
 
     def read(self, member_id: int | None = None) -> None:
@@ -224,6 +235,7 @@ class Cluster:
                 assert expected <= seen, f"stale read; seed={self.seed} missing={sorted(expected - seen)}"
 
         member.replica.read_index(done)
+        member.touched = True
 
     # Checks.
 
