@@ -273,6 +273,26 @@ def test_kill_in_the_middle_of_adds_leaks_nothing(daemon: Daemon, made: list[Nam
     eventually(lambda: set(host_links(daemon.node)) == wanted)
 
 
+def test_host_ports_lead_to_the_pod(daemon: Daemon, made: list[Namespace]) -> None:
+    stranger, pod = Namespace("stranger"), new_pod(made)
+    made.append(stranger)
+    fabric = made[0]
+    assert isinstance(fabric, Fabric)
+    fabric.join(stranger, "192.168.77.100")
+    pod.serve("pod", 80)
+    mappings = [{"hostPort": 8081, "containerPort": 80, "protocol": "tcp"}]
+    assert daemon.call("ADD", pod, runtimeConfig={"portMappings": mappings})[0] == 0
+    assert stranger.ask("192.168.77.11", 8081) == ("pod", "192.168.77.100")
+    assert daemon.node.ask("192.168.77.11", 8081)[0] == "pod"
+    assert pod.ask("192.168.77.11", 8081)[0] == "pod"
+    daemon.kill()
+    assert stranger.ask("192.168.77.11", 8081)[0] == "pod"
+    daemon.start()
+    assert daemon.call("DEL", pod) == (0, {})
+    with pytest.raises(ConnectionRefusedError):
+        stranger.ask("192.168.77.11", 8081)
+
+
 def test_an_interface_without_a_claim_is_collected(daemon: Daemon, made: list[Namespace]) -> None:
     pod = new_pod(made)
     daemon.call("ADD", pod)

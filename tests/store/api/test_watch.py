@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -12,17 +13,17 @@ import pytest
 from proto.etcd import rpc_pb2 as pb
 from tests.store.api.conftest import Member, start
 
-ALL = {"key": b"\0", "range_end": b"\0"}
+ALL: dict[str, Any] = {"key": b"\0", "range_end": b"\0"}
 
 
 class Watching:
     """A client's watch stream, read with a deadline."""
 
-    def __init__(self, member: Member, **options: object) -> None:
-        self.stream = member.watch.Watch(**options)  # type: ignore[arg-type]
+    def __init__(self, member: Member, **options: Any) -> None:
+        self.stream = member.watch.Watch(**options)
 
-    async def create(self, **options: object) -> pb.WatchResponse:
-        await self.stream.write(pb.WatchRequest(create_request=pb.WatchCreateRequest(**options)))  # type: ignore[arg-type]
+    async def create(self, **options: Any) -> pb.WatchResponse:
+        await self.stream.write(pb.WatchRequest(create_request=pb.WatchCreateRequest(**options)))
         return await self.read()
 
     async def read(self) -> pb.WatchResponse:
