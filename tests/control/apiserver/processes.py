@@ -20,6 +20,7 @@ from lab import pki
 
 ROOT = Path(__file__).parents[3]
 START_TIMEOUT_S = 30.0
+ADVERTISED = "192.0.2.10"
 _READY = re.compile(r"ready address=\S+ port=(\d+) grpc=(\d+)")
 
 
@@ -60,19 +61,44 @@ def wait_for_port(port: int, started: subprocess.Popen[bytes]) -> None:
         time.sleep(0.05)
 
 
+class EtcdServer:
+    """One member of etcd that can be killed and started again on its data."""
+
+    def __init__(self, program: Path, directory: Path) -> None:
+        self._directory = directory
+        self._port = free_port()
+        peer = f"http://127.0.0.1:{free_port()}"
+        self.url = f"http://127.0.0.1:{self._port}"
+        self._command = [
+            str(program), "--data-dir", str(directory / "etcd"), "--listen-client-urls", self.url,
+            "--advertise-client-urls", self.url, "--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer,
+            "--initial-cluster", f"default={peer}",
+        ]  # fmt: skip
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it and wait until it listens."""
+        with (self._directory / "etcd.log").open("ab") as output:
+            self._process = subprocess.Popen(self._command, stdout=output, stderr=output)
+        wait_for_port(self._port, self._process)
+
+    def kill(self) -> None:
+        """Kill it as power loss does."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+
 @contextmanager
-def etcd_server(program: Path, directory: Path, port: int = 0) -> Iterator[str]:
-    """Run one member of etcd; yield its URL."""
-    client, peer = port or free_port(), free_port()
-    url = f"http://127.0.0.1:{client}"
-    command = [
-        str(program), "--data-dir", str(directory / "etcd"), "--listen-client-urls", url, "--advertise-client-urls", url,
-        "--listen-peer-urls", f"http://127.0.0.1:{peer}", "--initial-advertise-peer-urls", f"http://127.0.0.1:{peer}",
-        "--initial-cluster", f"default=http://127.0.0.1:{peer}",
-    ]  # fmt: skip
-    with process(command, directory / "etcd.log") as started:
-        wait_for_port(client, started)
-        yield url
+def etcd_server(program: Path, directory: Path) -> Iterator[EtcdServer]:
+    """Run one member of etcd."""
+    server = EtcdServer(program, directory)
+    server.start()
+    try:
+        yield server
+    finally:
+        server.kill()
 
 
 @dataclass
@@ -131,7 +157,7 @@ def api_server(store_url: str, directory: Path, *flags: str) -> Iterator[Server]
         "--secure-port", "0", "--grpc-port", "0", "--tls-cert-file", str(folder / "apiserver.crt"),
         "--tls-private-key-file", str(folder / "apiserver.key"), "--client-ca-file", str(folder / "ca.crt"),
         "--service-account-signing-key-file", str(folder / "sa.key"), "--service-account-key-file",
-        str(folder / "sa.pub"), *flags,
+        str(folder / "sa.pub"), "--advertise-address", ADVERTISED, *flags,
     ]  # fmt: skip
     with process(command, log) as started:
         deadline = time.monotonic() + START_TIMEOUT_S
@@ -160,7 +186,13 @@ class Kubectl:
     def run(self, *arguments: str, text: str = "") -> subprocess.CompletedProcess[str]:
         """Run a command whatever comes of it."""
         return subprocess.run(
-            self.command(*arguments), input=text, capture_output=True, text=True, env=self.environment, timeout=60, check=False
+            self.command(*arguments),
+            input=text,
+            capture_output=True,
+            text=True,
+            env=self.environment,
+            timeout=60,
+            check=False,
         )
 
     def __call__(self, *arguments: str, text: str = "") -> str:
@@ -174,3 +206,9 @@ class Kubectl:
         return subprocess.Popen(
             self.command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=self.environment
         )
+
+    def finish(self, started: subprocess.Popen[str], timeout_s: float = 40.0) -> str:
+        """Wait for a command in the background; return what it printed."""
+        output, _ = started.communicate(timeout=timeout_s)
+        assert started.returncode == 0, output
+        return output
