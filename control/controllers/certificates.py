@@ -19,11 +19,11 @@ from control.api import meta
 from control.api.meta import Object
 from control.api.resources import CERTIFICATE_SIGNING_REQUESTS as REQUESTS
 from control.api.resources import NODES
+from control.client.actions import Delete, Update
+from control.client.runner import Context, enqueue
 from control.client.workqueue import WorkQueue
 from control.controllers import certificaterules as rules
-from control.controllers.actions import Delete, Update
 from control.controllers.pods import format_time, parse_time
-from control.controllers.runner import Context, enqueue
 
 log = logging.getLogger(__name__)
 

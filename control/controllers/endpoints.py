@@ -8,9 +8,10 @@ from typing import Any
 from control.api import meta
 from control.api.meta import Object
 from control.api.resources import ENDPOINTS, PODS, SERVICES
+from control.client.actions import Action, Create, Delete, Update
 from control.client.informer import BY_NAMESPACE, by_namespace
+from control.client.runner import Context, enqueue
 from control.client.workqueue import WorkQueue
-from control.controllers.actions import Action, Create, Delete, Update
 from control.controllers.endpointslice import (
     HEADLESS,
     Ports,
@@ -18,7 +19,6 @@ from control.controllers.endpointslice import (
     wants_slices,
     wished_endpoints,
 )
-from control.controllers.runner import Context, enqueue
 
 ADDRESSES_MAX = 1000
 OVER_CAPACITY = "endpoints.kubernetes.io/over-capacity"

@@ -9,11 +9,11 @@ from typing import Any
 from control.api import meta, selectors
 from control.api.meta import Object
 from control.api.resources import ENDPOINT_SLICES, NODES, PODS, SERVICES
+from control.client.actions import Action, Create, Delete, Update
 from control.client.informer import BY_NAMESPACE, by_namespace
+from control.client.runner import Context, enqueue
 from control.client.workqueue import WorkQueue
 from control.controllers import pods as facts
-from control.controllers.actions import Action, Create, Delete, Update
-from control.controllers.runner import Context, enqueue
 
 SERVICE_NAME = "kubernetes.io/service-name"
 MANAGED_BY = "endpointslice.kubernetes.io/managed-by"

@@ -10,6 +10,7 @@ from control.client.election import Elector
 from control.client.events import EventRecorder
 from control.client.informer import Informers
 from control.client.kubeconfig import load
+from control.client.runner import Context, Controller, run_controllers
 from control.controllers.certificates import (
     Authority,
     CertificateApprover,
@@ -27,7 +28,6 @@ from control.controllers.nodeipam import NodeIpamController, mask_sizes
 from control.controllers.nodelifecycle import NodeLifecycleController
 from control.controllers.podeviction import PodCollector, TaintEvictionController
 from control.controllers.replicaset import ReplicaSetController
-from control.controllers.runner import Context, Controller, run_controllers
 
 log = logging.getLogger(__name__)
 

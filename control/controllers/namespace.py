@@ -11,12 +11,12 @@ from control.api import meta
 from control.api.meta import Object
 from control.api.resources import EVENTS, NAMESPACES, PODS, Resource
 from control.api.status import ApiError
+from control.client.actions import Update
 from control.client.client import DeleteOptions, ListOptions
+from control.client.runner import Context, enqueue
 from control.client.workqueue import WorkQueue
-from control.controllers.actions import Update
 from control.controllers.discovery import discover
 from control.controllers.pods import format_time
-from control.controllers.runner import Context, enqueue
 
 log = logging.getLogger(__name__)
 

@@ -8,10 +8,10 @@ from control.api import meta
 from control.api.meta import Object
 from control.api.resources import CONFIG_MAPS, NAMESPACES, SERVICE_ACCOUNTS, Resource
 from control.api.status import ApiError
+from control.client.actions import Action, Create, Update
 from control.client.informer import Informer
+from control.client.runner import Context, enqueue, is_namespace_terminating
 from control.client.workqueue import WorkQueue
-from control.controllers.actions import Action, Create, Update
-from control.controllers.runner import Context, enqueue, is_namespace_terminating
 
 DEFAULT_ACCOUNT = "default"
 ROOT_CA = "kube-root-ca.crt"

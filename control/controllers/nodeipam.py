@@ -10,9 +10,9 @@ from typing import TypeAlias
 from control.api import meta
 from control.api.meta import Object
 from control.api.resources import NODES
+from control.client.actions import Patch, Tell
+from control.client.runner import Context, enqueue
 from control.client.workqueue import WorkQueue
-from control.controllers.actions import Patch, Tell
-from control.controllers.runner import Context, enqueue
 
 log = logging.getLogger(__name__)
 

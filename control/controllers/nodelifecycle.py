@@ -12,12 +12,12 @@ from control.api import meta
 from control.api.meta import Object
 from control.api.resources import LEASES, NODES, PODS
 from control.api.status import ApiError
+from control.client.actions import Patch, Tell
 from control.client.client import STRATEGIC_MERGE_PATCH
+from control.client.runner import Context
 from control.client.workqueue import TokenBucket, WorkQueue
 from control.controllers import nodehealth as health
 from control.controllers import pods as facts
-from control.controllers.actions import Patch, Tell
-from control.controllers.runner import Context
 
 log = logging.getLogger(__name__)
 

@@ -11,13 +11,13 @@ from control.api import meta
 from control.api.meta import Object
 from control.api.resources import NODES, PODS
 from control.api.status import ApiError
+from control.client.actions import Delete, Patch, Tell
 from control.client.client import STRATEGIC_MERGE_PATCH, DeleteOptions
+from control.client.runner import Context, enqueue
 from control.client.workqueue import WorkQueue
 from control.controllers import nodehealth as health
 from control.controllers import pods as facts
-from control.controllers.actions import Delete, Patch, Tell
 from control.controllers.nodelifecycle import BY_NODE, by_node
-from control.controllers.runner import Context, enqueue
 
 log = logging.getLogger(__name__)
 

@@ -13,14 +13,14 @@ from control.api import meta
 from control.api.meta import Object
 from control.api.resources import PODS, REPLICA_SETS
 from control.api.status import ApiError
+from control.client.actions import Delete, Plan, Plans, Update, apply
 from control.client.client import DeleteOptions
 from control.client.informer import BY_NAMESPACE, by_namespace
+from control.client.runner import Context, enqueue, is_namespace_terminating
 from control.client.workqueue import WorkQueue
 from control.controllers import pods as facts
-from control.controllers.actions import Delete, Plan, Plans, Update, apply
 from control.controllers.claims import claim
 from control.controllers.expectations import Expectations
-from control.controllers.runner import Context, enqueue, is_namespace_terminating
 
 BURST = 500
 """How many pods one look may create or delete."""

@@ -8,13 +8,13 @@ from control.api import meta
 from control.api.meta import Object
 from control.api.resources import DEPLOYMENTS, PODS, REPLICA_SETS
 from control.api.status import ApiError
+from control.client.actions import Create, apply_one
 from control.client.informer import BY_NAMESPACE, BY_OWNER, by_namespace, by_owner
+from control.client.runner import Context, enqueue
 from control.client.workqueue import WorkQueue
-from control.controllers.actions import Create, apply_one
 from control.controllers.claims import claim
 from control.controllers.deployment import revisions
 from control.controllers.deployment.reconcile import reconcile
-from control.controllers.runner import Context, enqueue
 
 log = logging.getLogger(__name__)
 

@@ -10,9 +10,9 @@ from typing import Any
 from control.api import meta
 from control.api.meta import Object
 from control.api.resources import DEPLOYMENTS, REPLICA_SETS
+from control.client.actions import Create, Delete, Patch, Plan, Plans, Tell
 from control.client.client import DeleteOptions
 from control.controllers import pods as pod_facts
-from control.controllers.actions import Create, Delete, Patch, Plan, Plans, Tell
 from control.controllers.deployment import conditions, numbers, revisions
 from control.controllers.deployment.numbers import actual, replicas
 

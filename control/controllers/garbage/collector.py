@@ -13,6 +13,7 @@ from control.api.resources import Resource
 from control.api.status import ApiError
 from control.client.client import DeleteOptions
 from control.client.informer import Informer
+from control.client.runner import Context
 from control.client.workqueue import WorkQueue
 from control.controllers.discovery import discover
 from control.controllers.garbage.graph import (
@@ -27,7 +28,6 @@ from control.controllers.garbage.graph import (
     decide,
     item_of,
 )
-from control.controllers.runner import Context
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from control.api.meta import Object
 from control.api.resources import PODS
 from control.client.events import EventRecorder
 from control.client.informer import Informers
-from control.controllers.runner import Context, Controller, run_controllers
+from control.client.runner import Context, Controller, run_controllers
 from tests.fakes.fake_client import FakeClient
 
 START = datetime(2026, 1, 1, tzinfo=UTC)

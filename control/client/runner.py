@@ -17,11 +17,11 @@ from control.api import meta
 from control.api.meta import Object
 from control.api.resources import Resource
 from control.api.status import ApiError
+from control.client.actions import Action, Plan, apply, apply_one
 from control.client.client import Client
 from control.client.events import EventRecorder
 from control.client.informer import Handler, Informer, Informers
 from control.client.workqueue import WorkQueue
-from control.controllers.actions import Action, Plan, apply, apply_one
 
 log = logging.getLogger(__name__)
 
