@@ -125,9 +125,9 @@ class PodMachine:
             case w.PodUpdated():
                 self._pod_updated(event.pod)
             case w.PodRemoved():
+                # Only force takes an object away before its pod has ended: nobody waits for it any more.
                 self.removed = True
-                grace = pod_spec.grace_period_s(self.pod) if self.termination == "deleted" else GRACE_LEAST_S
-                self._request_termination("removed", min(grace, self.grace_s) if self.termination else grace)
+                self._request_termination("removed", GRACE_LEAST_S)
             case w.Observed():
                 pod_observe.observe(self, event)
             case w.VolumesMounted():

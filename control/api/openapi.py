@@ -1,8 +1,8 @@
 """OpenAPI v3 documents, one for each group version, made from the tables of facts.
 
 They serve kubectl's create, apply, diff, edit and explain: schemas with list types and merge keys, and paths with the
-They serve kubectl: schemas with list types and merge keys, and paths with the kinds that they handle, for create, apply,
-diff, edit and explain.  Descriptions of fields are not ours; where the package kubernetes-validate is installed they are
+kinds that they handle.  Descriptions of fields are not ours; where the package kubernetes-validate is installed they
+are taken from it.
 """
 
 from __future__ import annotations

@@ -13,8 +13,8 @@ from control.api.defaulting import apply_defaults
 from control.api.meta import Object
 from control.api.patch import json_patch, merge_patch
 from control.api.protobuf import ProtobufError, decode_body
-from control.api.status import Cause
 from control.api.strategic import strategic_merge_patch
+from control.api.validation.objects import validate as check_object
 from control.apiserver.kinds import Kind
 from control.client.client import APPLY_PATCH, JSON_PATCH, MERGE_PATCH, STRATEGIC_MERGE_PATCH
 
@@ -111,9 +111,6 @@ def apply_patch(patch_type: str, obj: Object, patch: Any, definition: str) -> An
 
 def validate(kind: Kind, obj: Object, old: Object | None, subresource: str = "") -> None:
     """Raise Invalid with a cause for each fault of the object."""
-    name = obj["metadata"].get("name") or ""
-    causes: list[Cause] = []
-    if not name:
-        causes.append(Cause("FieldValueRequired", "Required value: name or generateName is required", "metadata.name"))
+    causes = check_object(kind.resource, obj, old, subresource)
     if causes:
-        raise status.invalid(kind.resource.kind, name, causes, kind.resource.group)
+        raise status.invalid(kind.resource.kind, obj["metadata"].get("name") or "", causes, kind.resource.group)

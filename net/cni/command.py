@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from pathlib import Path
+from typing import Literal
 
 import click
 import uvloop
@@ -27,6 +28,7 @@ DEFAULT = CniConfig()
 @click.option("--state-dir", type=click.Path(path_type=Path), default=DEFAULT.state_dir)
 @click.option("--pod-cidr", default="", help="The pods' addresses, where no API server says them.")
 @click.option("--mtu", default=DEFAULT.mtu, help="The pods' MTU; 0 takes the uplink's.")
+@click.option("--iptables-backend", type=click.Choice(["auto", "legacy", "nft"]), default=DEFAULT.iptables_backend)
 def command(
     kubeconfig: Path | None,
     hostname_override: str,
@@ -36,6 +38,7 @@ def command(
     state_dir: Path,
     pod_cidr: str,
     mtu: int,
+    iptables_backend: Literal["auto", "legacy", "nft"],
 ) -> None:
     """Wire this node's pods by CNI: addresses from the Node's pod CIDR, a veth pair each."""
     if kubeconfig is None and not pod_cidr:
@@ -50,6 +53,7 @@ def command(
         state_dir=state_dir,
         pod_cidr=pod_cidr,
         mtu=mtu,
+        iptables_backend=iptables_backend,
     )
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(run(config))

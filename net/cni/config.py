@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,8 @@ class CniConfig:
     """The node's pod CIDR where there is no API server to say it."""
     mtu: int = 0
     """The pods' MTU in bytes; that of the node's uplink where 0."""
+    iptables_backend: Literal["auto", "legacy", "nft"] = "auto"
+    """Which iptables programs open host ports."""
     pod_wait_s: float = 8.0
     """How long ADD waits until the informer knows the pod, in seconds."""
     reuse_delay_s: float = 30.0

@@ -20,11 +20,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from net import netlink
-from net.cni import spec, wiring
+from net.cni import hostports, spec, wiring
+from net.cni.hostports import HostPorts
 from net.cni.spec import CniError, Request
 from net.ipam import files
 from net.ipam.allocator import Allocator, Attachment, Claim, RangeExhaustedError
 from net.netlink import NetlinkError
+from net.xtables import XtablesError
 
 log = logging.getLogger(__name__)
 
@@ -66,8 +68,7 @@ class CniDaemon:
     pod_known: PodKnown | None = None
     threads: int = 4
     calls_max: int = 256
-    port_mapper: Callable[[Claim, list[dict[str, Any]] | None], Awaitable[None]] | None = None
-    """Opens a pod's host ports; None as mappings closes them."""
+    host_ports: HostPorts | None = None
     _pool: ThreadPoolExecutor = field(init=False)
     _locks: dict[Attachment, tuple[asyncio.Lock, int]] = field(default_factory=dict)
     _calls: int = 0
@@ -167,6 +168,7 @@ class CniDaemon:
             wiring.host_interface(attachment),
             request.pod,
             request.pod_uid,
+            hostports.parse((request.configuration.get("runtimeConfig") or {}).get("portMappings") or ()),
         )
         try:
             claim = self.allocator.allocate(wanted, time.monotonic())
@@ -176,10 +178,8 @@ class CniDaemon:
         try:
             await self.keeper.persist()
             await self._in_thread(wiring.attach, plan)
-            mappings = (request.configuration.get("runtimeConfig") or {}).get("portMappings") or []
-            if mappings and self.port_mapper is not None:
-                await self.port_mapper(claim, mappings)
-        except OSError as error:
+            await self._sync_host_ports(claim)
+        except (OSError, XtablesError) as error:
             await self._remove(attachment)
             raise CniError(spec.WIRING_FAILED, f"{request.interface} cannot be wired", str(error)) from error
         wired = spec.Wired(
@@ -197,14 +197,24 @@ class CniDaemon:
     async def _remove(self, attachment: Attachment) -> None:
         claim = self.allocator.find(attachment)
         try:
-            if claim is not None and self.port_mapper is not None:
-                await self.port_mapper(claim, None)
             await self._in_thread(wiring.detach, attachment)
             if claim is not None:
                 self.allocator.release(attachment, time.monotonic())
+                await self._sync_host_ports(claim)
                 await self.keeper.persist()
-        except OSError as error:
+        except (OSError, XtablesError) as error:
             raise CniError(spec.IO_FAILURE, "the interface cannot be removed", str(error)) from error
+
+    async def _sync_host_ports(self, touched: Claim) -> None:
+        if touched.port_mappings and self.host_ports is not None:
+            await self.host_ports.sync(self.allocator.claims.values())
+
+    async def repair_host_ports(self) -> None:
+        """Compare the host ports with what stands: somebody may have flushed them."""
+        if self.host_ports is not None:
+            if any(claim.port_mappings for claim in self.allocator.claims.values()):
+                self.host_ports.forget()
+            await self.host_ports.sync(self.allocator.claims.values())
 
     async def _check(self, request: Request, attachment: Attachment) -> None:
         claim = self.allocator.find(attachment)

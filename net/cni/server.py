@@ -19,12 +19,15 @@ from control.api.resources import NODES, PODS
 from control.client import kubeconfig
 from control.client.client import Client
 from control.client.informer import Informer
+from net import xtables
 from net.cni import conflist, wiring
 from net.cni.config import CniConfig
 from net.cni.daemon import STATE_FILE, CniDaemon, StateKeeper
+from net.cni.hostports import HostPorts
 from net.cni.spec import CONFIGURATION_BYTES_MAX, CniError, Request
 from net.ipam import files
 from net.ipam.allocator import Allocator
+from net.xtables import Xtables, XtablesError
 
 log = logging.getLogger(__name__)
 
@@ -99,7 +102,7 @@ def internal_address_of(node: Object) -> str:
 class CniServer:
     """Compose the daemon with its surroundings."""
 
-    def __init__(self, config: CniConfig, client: Client | None) -> None:
+    def __init__(self, config: CniConfig, client: Client | None, door: Xtables) -> None:
         self._config = config
         state = files.load(config.state_dir / STATE_FILE)
         now_s = time.monotonic()
@@ -120,6 +123,7 @@ class CniServer:
             pod_known=directory,
             threads=config.wiring_threads,
             calls_max=config.calls_max,
+            host_ports=HostPorts(door),
         )
 
     def _watch(self, client: Client) -> PodDirectory:
@@ -210,7 +214,8 @@ class CniServer:
         while True:
             try:
                 await self.daemon.collect_garbage()
-            except (OSError, CniError) as error:
+                await self.daemon.repair_host_ports()
+            except (OSError, CniError, XtablesError) as error:
                 log.warning("garbage collection failed, it is tried again error=%s", error)
             await asyncio.sleep(self._config.collect_interval_s)
 
@@ -224,4 +229,5 @@ async def run(config: CniConfig, client: Client | None = None) -> None:
     """Run the CNI daemon until cancelled."""
     if client is None and config.kubeconfig is not None:
         client = kubeconfig.load(config.kubeconfig).client("raftsman-cni")
-    await CniServer(config, client).serve()
+    door = await xtables.open_door(config.iptables_backend)
+    await CniServer(config, client, door).serve()

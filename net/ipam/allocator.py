@@ -14,7 +14,7 @@ talks to a dead pod does not reach a new one by its address:
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import netaddr
@@ -36,6 +36,17 @@ class Attachment:
 
 
 @dataclass(frozen=True, slots=True)
+class PortMapping:
+    """Hold one port of the node that leads to the pod."""
+
+    protocol: str
+    host_port: int
+    container_port: int
+    host_ip: str = ""
+    """The one address of the node that serves it; all where empty."""
+
+
+@dataclass(frozen=True, slots=True)
 class Claim:
     """Record what one attachment holds, with all that clean-up needs to know."""
 
@@ -45,6 +56,7 @@ class Claim:
     host_interface: str = ""
     pod: str = ""
     pod_uid: str = ""
+    port_mappings: tuple[PortMapping, ...] = ()
 
 
 @dataclass(slots=True)
@@ -73,14 +85,7 @@ class Allocator:
         """
         held = self.claims.get(wanted.attachment)
         address = held.address if held is not None else self._free_address(now_s)
-        claim = Claim(
-            wanted.attachment,
-            address,
-            wanted.namespace_path,
-            wanted.host_interface,
-            wanted.pod,
-            wanted.pod_uid,
-        )
+        claim = replace(wanted, address=address)
         self.claims[wanted.attachment] = claim
         return claim
 
@@ -131,6 +136,7 @@ class Allocator:
                     "hostInterface": claim.host_interface,
                     "pod": claim.pod,
                     "podUid": claim.pod_uid,
+                    "portMappings": [asdict(mapping) for mapping in claim.port_mappings],
                 }
                 for claim in self.claims.values()
             ],
@@ -147,6 +153,7 @@ class Allocator:
                 entry["hostInterface"],
                 entry["pod"],
                 entry["podUid"],
+                tuple(PortMapping(**mapping) for mapping in entry["portMappings"]),
             )
             for entry in state["claims"]
         ]

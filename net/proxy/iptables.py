@@ -24,12 +24,14 @@ from net.proxy.rules import Front, FrontKind, PortRules, RuleSet, RuleSettings, 
 from net.proxy.services import Endpoint, PortName
 
 CANARY = "KUBE-PROXY-CANARY"
+NEEDS_ESCAPE = re.compile(r"[\"'\\]")
 NO_QUOTES_NEEDED = re.compile(r"[-_0-9A-Za-z]+\Z")
 
 
 def chain_hash(*parts: str) -> str:
     """Return kube-proxy's hash of what a chain is for."""
-    return b32encode(hashlib.sha256("".join(parts).encode()).digest())[:16].decode()
+    # Ten bytes are sixteen digits: encoding all of the digest would take three times as long.
+    return b32encode(hashlib.sha256("".join(parts).encode()).digest()[:10]).decode()
 
 
 def service_chain(kind: str, name: PortName) -> str:
@@ -45,13 +47,16 @@ def endpoint_chain(name: PortName, endpoint: Endpoint) -> str:
 def comment(text: str) -> str:
     """Return a comment match, quoted as iptables-save quotes."""
     if not NO_QUOTES_NEEDED.match(text):
-        escaped = re.sub(r"([\"'\\])", r"\\\1", text)
-        text = f'"{escaped}"'
+        if NEEDS_ESCAPE.search(text):
+            text = NEEDS_ESCAPE.sub(r"\\\g<0>", text)
+        text = f'"{text}"'
     return f"-m comment --comment {text}"
 
 
 def host(address: str) -> str:
     """Return an address or network as iptables-save prints it, with its prefix length."""
+    if "/" not in address and ":" not in address:
+        return address + "/32"  # nearly all of them, and ten times faster than the library
     return str(ipaddress.ip_network(address, strict=False))
 
 

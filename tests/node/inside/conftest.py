@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import time
+import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -88,7 +89,7 @@ class NodeApi(FakeClient):
     def run_pod(self, name: str, *containers: Object, **spec: Any) -> Object:
         """Create a pod that is bound to this node."""
         body = {
-            "metadata": {"name": name, "namespace": "default", "labels": {"app": name}},
+            "metadata": {"name": name, "namespace": "default", "labels": {"app": name}, "uid": str(uuid.uuid4())},
             "spec": {
                 "nodeName": NODE,
                 "restartPolicy": "Always",
@@ -239,8 +240,8 @@ async def clean(api: NodeApi, kubelet: Kubelet) -> None:
     while await kubelet.cri.list_sandboxes() or await kubelet.cri.list_containers():
         assert time.monotonic() < deadline, "the runtime is empty"
         await asyncio.sleep(0.05)
-    assert not list((kubelet.config.root_dir / "pods").glob("*"))
-    assert not list(kubelet.config.pod_logs_dir.glob("*"))
+    folders = (kubelet.config.root_dir / "pods", kubelet.config.pod_logs_dir)
+    await until(lambda: not [entry for folder in folders for entry in folder.glob("*")], 10, "the folders are gone")
 
 
 def with_port(config: KubeletConfig, **changes: Any) -> KubeletConfig:

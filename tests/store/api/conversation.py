@@ -122,7 +122,7 @@ CALLS: list[Message] = [
 async def say(channel: grpc.aio.Channel, request: Message) -> tuple[grpc.StatusCode, str, Message | None]:
     """Make a call and return its status and its response, without what differs from cluster to cluster."""
     path, kind = RESPONSES[type(request)]
-    method = channel.unary_unary(path, lambda message: message.SerializeToString(), kind.FromString)
+    method: Any = channel.unary_unary(path, lambda message: message.SerializeToString(), kind.FromString)
     try:
         response: Any = await method(request)
     except grpc.aio.AioRpcError as error:

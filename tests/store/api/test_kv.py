@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -81,9 +82,11 @@ async def test_a_store_that_is_full_takes_no_more_until_space_is_made(tmp_path: 
 
 async def test_methods_that_do_not_exist_are_said_not_to(member: Member) -> None:
     async with grpc.aio.insecure_channel(member.endpoint) as channel:
-        code, _ = await refusal(channel.unary_unary("/etcdserverpb.KV/Nothing")(b""))
+        nothing: Any = channel.unary_unary("/etcdserverpb.KV/Nothing")
+        code, _ = await refusal(nothing(b""))
         assert code == grpc.StatusCode.UNIMPLEMENTED.value[0]
-        code, text = await refusal(channel.unary_unary("/etcdserverpb.KV/Range")(b"\xff\xff"))
+        misused: Any = channel.unary_unary("/etcdserverpb.KV/Range")
+        code, text = await refusal(misused(b"\xff\xff"))
         assert (code, text[:34]) == (grpc.StatusCode.INTERNAL.value[0], "grpc: error unmarshalling request:")
 
 

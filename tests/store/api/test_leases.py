@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -54,7 +55,8 @@ async def test_a_lease_that_ends_takes_its_keys_along(member: Member, clock: Clo
             await asyncio.sleep(0.02)
     clock.now_s += 10
     async with asyncio.timeout(10):
-        event = (await watch.read()).events[0]
+        told: Any = await watch.read()
+    event = told.events[0]
     assert (event.type, event.kv.key, event.prev_kv.value) == (event.DELETE, b"a", b"1")
     await until_gone(member, b"a")
 
@@ -64,7 +66,7 @@ async def test_keep_alive_gives_the_full_time_again(member: Member, clock: Clock
     stream = member.lease.LeaseKeepAlive()
     for lease_id, ttl_s in ((5, 10), (404, 0)):
         await stream.write(pb.LeaseKeepAliveRequest(ID=lease_id))
-        response = await stream.read()
+        response: Any = await stream.read()
         assert (lease_id, ttl_s) == (response.ID, response.TTL)
     clock.now_s += 4
     left = await member.lease.LeaseTimeToLive(pb.LeaseTimeToLiveRequest(ID=5))

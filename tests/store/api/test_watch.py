@@ -5,24 +5,26 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
 
 from proto.etcd import rpc_pb2 as pb
 from tests.store.api.conftest import Member, start
+from tests.store.mvcc.requests import op_put
 
-ALL = {"key": b"\0", "range_end": b"\0"}
+ALL: dict[str, Any] = {"key": b"\0", "range_end": b"\0"}
 
 
 class Watching:
     """A client's watch stream, read with a deadline."""
 
-    def __init__(self, member: Member, **options: object) -> None:
-        self.stream = member.watch.Watch(**options)  # type: ignore[arg-type]
+    def __init__(self, member: Member, **options: Any) -> None:
+        self.stream = member.watch.Watch(**options)
 
-    async def create(self, **options: object) -> pb.WatchResponse:
-        await self.stream.write(pb.WatchRequest(create_request=pb.WatchCreateRequest(**options)))  # type: ignore[arg-type]
+    async def create(self, **options: Any) -> pb.WatchResponse:
+        await self.stream.write(pb.WatchRequest(create_request=pb.WatchCreateRequest(**options)))
         return await self.read()
 
     async def read(self) -> pb.WatchResponse:
@@ -87,10 +89,10 @@ async def test_periodic_progress(tmp_path: Path) -> None:
 
 async def test_large_answers_come_in_fragments_to_who_asks(member: Member) -> None:
     backend = member.serving.backend
-    values = [bytes([number]) * 400_000 for number in range(5)]
-    for value in values:
-        await member.kv.Put(pb.PutRequest(key=b"a", value=value))
-    backend.limits = replace(backend.limits, request_bytes_max=500_000)
+    values = [bytes([number]) * 250_000 for number in range(5)]
+    puts = [op_put(b"%d" % number, value) for number, value in enumerate(values)]
+    await member.kv.Txn(pb.TxnRequest(success=puts))
+    backend.limits = replace(backend.limits, request_bytes_max=10_000)
     watching = Watching(member)
     await watching.create(**ALL, start_revision=2, fragment=True)
     parts = [await watching.read() for _ in range(3)]
@@ -133,3 +135,17 @@ async def test_a_stream_that_wants_a_leader_ends_without_one(tmp_path: Path) -> 
         member.consensus.has_leader = True
         await member.kv.Put(pb.PutRequest(key=b"a"))
         assert (await patient.read()).events
+
+
+async def test_a_client_that_does_not_read_costs_little_and_misses_nothing(member: Member) -> None:
+    watching = Watching(member)
+    await watching.create(**ALL)
+    stream = next(iter(member.serving.backend.machine.watchers._streams))
+    for number in range(300):
+        await member.kv.Put(pb.PutRequest(key=b"%d" % number, value=bytes(100_000)))
+        assert stream._pending_bytes < 9_000_000
+    assert stream.is_busy, "it reads from the history when there is room again"
+    keys: list[bytes] = []
+    while len(keys) < 300:
+        keys += [event.kv.key for event in (await watching.read()).events]
+    assert keys == [b"%d" % number for number in range(300)]
