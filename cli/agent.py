@@ -12,22 +12,22 @@ from dataclasses import replace
 from pathlib import Path
 
 import click
+import uvloop
+
 import net.cni.server
 import net.proxy.server
 import net.routes.server
 import node.bootstrap
 import node.kubelet
-import uvloop
-from net.cni.config import CniConfig
-from net.proxy.config import ProxyConfig
-from net.routes.config import RoutesConfig
-from node.config import KubeletConfig
-
 from control.api.status import ApiError
 from control.client import kubeconfig
 from control.client.certificates import NODE_COMPONENT, USAGES_CLIENT, CertificateError, request_certificate
 from control.client.flags import DURATION
 from control.client.kubeconfig import Kubeconfig, Material
+from net.cni.config import CniConfig
+from net.proxy.config import ProxyConfig
+from net.routes.config import RoutesConfig
+from node.config import KubeletConfig
 
 log = logging.getLogger(__name__)
 RETRY_S = 1.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from dataclasses import dataclass
 
@@ -83,6 +84,9 @@ def raftsman() -> None:
 
 def main() -> None:
     """Run the command; errors that a person can do something about are one line."""
+    # gRPC reads these once: we never fork without exec, and its notes on each refused handshake are no news.
+    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     try:
         raftsman(prog_name="raftsman")
     except (LabError, MissingCapabilityError) as error:

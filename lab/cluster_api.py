@@ -109,6 +109,13 @@ async def wait_nodes(api: Client, names: set[str], timeout_s: float) -> None:
     await wait_for(f"readiness of the nodes {', '.join(sorted(names))}", timeout_s, attempt)
 
 
+async def label_control_planes(api: Client, names: set[str]) -> None:
+    """Give nodes the role that `kubectl get nodes` shows; a node may not give it to itself (NodeRestriction)."""
+    for name in names:
+        patch = {"metadata": {"labels": {"node-role.kubernetes.io/control-plane": ""}}}
+        await api.patch(resources.NODES, name, patch)
+
+
 def read_manifest(path: Path) -> list[Object]:
     """Return the objects of a YAML file."""
     return [document for document in yaml.safe_load_all(path.read_text()) if document]
@@ -159,8 +166,8 @@ async def _fetch(port: int) -> str | None:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         try:
             writer.write(b"GET / HTTP/1.0\r\nHost: demo\r\n\r\n")
-            head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+            head, _, body = (await reader.read()).replace(b"\r\n", b"\n").partition(b"\n\n")
         finally:
             writer.close()
     lines = body.decode(errors="replace").strip().splitlines()
-    return lines[0] if b" 200 " in head.split(b"\r\n")[0] and lines else None
+    return lines[0] if b" 200 " in head.split(b"\n")[0] and lines else None

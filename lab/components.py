@@ -104,8 +104,6 @@ def node_command(cluster: Cluster, node: NodeSpec, socket: Path, timers: Timers)
         "--cni-state-dir", str(directory / "cni" / "state"), "--pod-logs-dir", str(directory / "pods"),
         "--node-lease-duration", f"{timers.node_lease_duration_s}s", "--node-status-update-frequency", "5s",
     ]  # fmt: skip
-    if node.control_plane:
-        flags += ["--node-labels", "node-role.kubernetes.io/control-plane="]
     return raftsman("node", "run", *flags)
 
 

@@ -35,10 +35,10 @@ async def http_get(
     try:
         writer.write(_request(host, port, path, headers or {}))
         await writer.drain()
-        head = await reader.readuntil(b"\r\n\r\n")
+        head = await _head(reader)
         status = _status(head)
         body = b"" if status in (204, 304) else await _body(reader, head)
-    except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError) as error:
+    except (OSError, ValueError) as error:
         raise HttpGetError(f"Get http://{host}:{port}{path}: {error}") from error
     finally:
         writer.close()
@@ -57,8 +57,21 @@ def _request(host: str, port: int, path: str, headers: Mapping[str, str]) -> byt
     return ("\r\n".join(lines) + "\r\n\r\n").encode()
 
 
+async def _head(reader: asyncio.StreamReader) -> bytes:
+    r"""Read up to the empty line; a line may end without \r, as those of CGI programs do (Go's client takes them too)."""
+    head = b""
+    while len(head) <= HEAD_MAX_BYTES:
+        line = await reader.readline()
+        if line in (b"\r\n", b"\n"):
+            return head
+        if not line.endswith(b"\n"):
+            raise HttpGetError("malformed HTTP response: it ends inside its head")
+        head += line
+    raise HttpGetError(f"malformed HTTP response: its head is longer than {HEAD_MAX_BYTES} bytes")
+
+
 def _status(head: bytes) -> int:
-    words = head.split(b"\r\n", 1)[0].split()
+    words = head.split(b"\n", 1)[0].split()
     if len(words) < 2 or not words[0].startswith(b"HTTP/") or not words[1].isdigit():
         raise HttpGetError("malformed HTTP response")
     return int(words[1])
@@ -67,7 +80,7 @@ def _status(head: bytes) -> int:
 async def _body(reader: asyncio.StreamReader, head: bytes) -> bytes:
     """Read what there is, up to the bound; chunk borders may show, which a probe's message can bear."""
     length = BODY_MAX_BYTES
-    for line in head.split(b"\r\n")[1:]:
+    for line in head.split(b"\n")[1:]:
         name, _, value = line.partition(b":")
         if name.strip().lower() == b"content-length" and value.strip().isdigit():
             length = min(length, int(value))

@@ -4,8 +4,14 @@ import shutil
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from lab import peers
+
+# The same examples every time: what lands must not depend on luck. Fresh ones: pytest --hypothesis-profile=explore
+settings.register_profile("fixed", derandomize=True, deadline=None, database=None)
+settings.register_profile("explore", deadline=None, max_examples=1000)
+settings.load_profile("fixed")
 
 CACHE = Path(__file__).parent.parent / ".cache" / "peers"
 KUBECTL_SUITES = ("sid", "trixie")

@@ -160,16 +160,22 @@ def _cidr(context: click.Context, parameter: click.Parameter, value: str) -> str
 def command(log_level: str, **flags: Any) -> None:
     """Serve the Kubernetes API over an etcd-compatible store."""
     logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    etcd = EtcdConfig(
-        flags.pop("etcd_servers"),
-        flags.pop("etcd_cafile"),
-        flags.pop("etcd_certfile"),
-        flags.pop("etcd_keyfile"),
-        flags.pop("etcd_prefix"),
-    )
-    config = ApiServerConfig(etcd, **flags)
+    config = config_of(flags)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_until_signalled(config))
+
+
+def config_of(flags: dict[str, Any]) -> ApiServerConfig:
+    """Return the configuration that the command's flags, `--log-level` apart, stand for."""
+    rest = dict(flags)
+    etcd = EtcdConfig(
+        rest.pop("etcd_servers"),
+        rest.pop("etcd_cafile"),
+        rest.pop("etcd_certfile"),
+        rest.pop("etcd_keyfile"),
+        rest.pop("etcd_prefix"),
+    )
+    return ApiServerConfig(etcd, **rest)
 
 
 async def _until_signalled(config: ApiServerConfig) -> None:
