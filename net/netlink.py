@@ -1,7 +1,7 @@
 """The only door to netlink and to pyroute2: sockets in any namespace, batches, typed dumps, events.
 
-pyroute2 knows how the kernel's answers are built, and `links`, `addresses` and `routes` decode with
-its classes. Its sockets are not used: opening one in another namespace forks the process. Nor is
+pyroute2 knows how the kernel's answers are built, and `links` and `addresses` decode with its
+classes. Its sockets are not used: opening one in another namespace forks the process. Nor is
 its package's front, which would import 370 modules (14 MB) where the classes need 180 (4 MB); both
 stay out until the first dump. Writing goes by `messages`, many to a send.
 
@@ -40,7 +40,8 @@ NLMSG_ERROR, NLMSG_DONE = 2, 3
 RECEIVE_BYTES = 1 << 18
 EVENT_BUFFER_BYTES = 4 << 20
 SO_RCVBUFFORCE = 33
-BATCH_BYTES_MAX = 30_000
+BATCH_MESSAGES_MAX = 100
+"""Each answer takes a kilobyte of the socket's buffer, which must hold those of a whole batch."""
 RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV4_ROUTE = 0x1, 0x10, 0x40
 HEADER = struct.Struct("=IHHII")
 
@@ -106,21 +107,16 @@ class RouteSocket:
         self._socket.close()
 
     def batch(self, wanted: Sequence[Message]) -> None:
-        """Send requests in as few datagrams as may be; the first refusal raises once all are answered."""
-        pending: list[bytes] = []
-        size = 0
-        about: dict[int, Message] = {}
-        for message in wanted:
-            self._sequence += 1
-            about[self._sequence] = message
-            flags = messages.NLM_F_REQUEST | messages.NLM_F_ACK | message.flags
-            length = HEADER.size + len(message.body)
-            pending.append(HEADER.pack(length, message.kind, flags, self._sequence, 0) + message.body)
-            size += length
-            if size > BATCH_BYTES_MAX:
-                self._exchange(pending, about)
-                pending, size, about = [], 0, {}
-        if pending:
+        """Send requests in as few datagrams as may be; the first refusal raises once its batch is answered."""
+        for start in range(0, len(wanted), BATCH_MESSAGES_MAX):
+            pending: list[bytes] = []
+            about: dict[int, Message] = {}
+            for message in wanted[start : start + BATCH_MESSAGES_MAX]:
+                self._sequence += 1
+                about[self._sequence] = message
+                flags = messages.NLM_F_REQUEST | messages.NLM_F_ACK | message.flags
+                length = HEADER.size + len(message.body)
+                pending.append(HEADER.pack(length, message.kind, flags, self._sequence, 0) + message.body)
             self._exchange(pending, about)
 
     def _exchange(self, pending: list[bytes], about: dict[int, Message]) -> None:
@@ -155,12 +151,11 @@ class RouteSocket:
                 raise NetlinkError(-negative, f"{request.about}: {os.strerror(-negative)}")
         return None
 
-    def _dump(self, kind: int, family: int, decoder: str) -> Iterator[Any]:
+    def _dump(self, kind: int, family: int) -> Iterator[bytes]:
         self._sequence += 1
         body = struct.pack("=BxHiII", family, 0, 0, 0, 0)
         flags = messages.NLM_F_REQUEST | messages.NLM_F_DUMP
         self._socket.send(HEADER.pack(HEADER.size + len(body), kind, flags, self._sequence, 0) + body)
-        make = _decoder(decoder)
         while True:
             for answered, sequence, data in _split(self._socket.recv(RECEIVE_BYTES)):
                 if sequence != self._sequence:
@@ -169,15 +164,20 @@ class RouteSocket:
                     return
                 if answered == NLMSG_ERROR:
                     (negative,) = struct.unpack_from("=i", data, HEADER.size)
-                    raise NetlinkError(-negative, f"dump {decoder}: {os.strerror(-negative)}")
-                message = make(data)
-                message.decode()
-                yield message
+                    raise NetlinkError(-negative, f"dump {kind}: {os.strerror(-negative)}")
+                yield data
+
+    def _decoded(self, kind: int, family: int, decoder: str) -> Iterator[Any]:
+        make = _decoder(decoder)
+        for data in self._dump(kind, family):
+            message = make(data)
+            message.decode()
+            yield message
 
     def links(self) -> list[Link]:
         """Return all interfaces."""
         found = []
-        for message in self._dump(messages.RTM_GETLINK, socket.AF_UNSPEC, "ifinfmsg"):
+        for message in self._decoded(messages.RTM_GETLINK, socket.AF_UNSPEC, "ifinfmsg"):
             info = message.get_attr("IFLA_LINKINFO")
             found.append(
                 Link(
@@ -194,30 +194,56 @@ class RouteSocket:
     def addresses(self, family: int = socket.AF_INET) -> list[Address]:
         """Return all addresses of one family."""
         found = []
-        for message in self._dump(messages.RTM_GETADDR, family, "ifaddrmsg"):
+        for message in self._decoded(messages.RTM_GETADDR, family, "ifaddrmsg"):
             address = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
             found.append(Address(message["index"], str(address), message["prefixlen"]))
         return found
 
     def routes(self, family: int = socket.AF_INET) -> list[Route]:
-        """Return the unicast routes of the main table with one way each."""
-        found = []
-        for message in self._dump(messages.RTM_GETROUTE, family, "rtmsg"):
-            table = message.get_attr("RTA_TABLE") or message["table"]
-            if table != messages.RT_TABLE_MAIN or message["type"] != messages.RTN_UNICAST:
-                continue
-            target = message.get_attr("RTA_DST") or ("0.0.0.0" if family == socket.AF_INET else "::")
-            found.append(
-                Route(
-                    network=f"{target}/{message['dst_len']}",
-                    index=message.get_attr("RTA_OIF") or 0,
-                    gateway=message.get_attr("RTA_GATEWAY") or "",
-                    protocol=message["proto"],
-                    metric=message.get_attr("RTA_PRIORITY") or 0,
-                    source=message.get_attr("RTA_PREFSRC") or "",
-                )
-            )
-        return found
+        """Return the unicast routes of the main table with one way each.
+
+        They are decoded by hand: a node may have thousands of other people's, and each change asks again.
+        """
+        found = (_route(data, family) for data in self._dump(messages.RTM_GETROUTE, family))
+        return [route for route in found if route is not None]
+
+
+def _route(data: bytes, family: int) -> Route | None:
+    start = HEADER.size
+    _, length, _, _, table, protocol, _, kind = struct.unpack_from("=8B", data, start)
+    if kind != messages.RTN_UNICAST:
+        return None
+    index = metric = 0
+    target = gateway = source = b""
+    offset = start + 12
+    while offset + 4 <= len(data):
+        size, name = struct.unpack_from("=HH", data, offset)
+        payload = data[offset + 4 : offset + size]
+        match name:
+            case messages.RTA_DST:
+                target = payload
+            case messages.RTA_GATEWAY:
+                gateway = payload
+            case messages.RTA_PREFSRC:
+                source = payload
+            case messages.RTA_OIF:
+                (index,) = struct.unpack("=I", payload)
+            case messages.RTA_PRIORITY:
+                (metric,) = struct.unpack("=I", payload)
+            case messages.RTA_TABLE:
+                (table,) = struct.unpack("=I", payload)
+        offset += max(4, size + 3 & ~3)
+    if table != messages.RT_TABLE_MAIN:
+        return None
+    network = socket.inet_ntop(family, target or bytes(4 if family == socket.AF_INET else 16))
+    return Route(
+        network=f"{network}/{length}",
+        index=index,
+        gateway=socket.inet_ntop(family, gateway) if gateway else "",
+        protocol=protocol,
+        metric=metric,
+        source=socket.inet_ntop(family, source) if source else "",
+    )
 
 
 def _split(data: bytes) -> Iterator[tuple[int, int, bytes]]:
@@ -254,11 +280,11 @@ def _decoder(name: str) -> Callable[[bytes], Any]:
 class RouteEvents:
     """Receive changes of links, IPv4 addresses and routes in the namespace in which this was made."""
 
-    def __init__(self) -> None:
+    def __init__(self, buffer_bytes: int = EVENT_BUFFER_BYTES) -> None:
         kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
         self._socket = socket.socket(socket.AF_NETLINK, kind, NETLINK_ROUTE)
         try:
-            self._socket.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, EVENT_BUFFER_BYTES)
+            self._socket.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, buffer_bytes)
         except OSError as error:
             log.debug("event buffer stays small, overruns will be more frequent error=%s", error)
         self._socket.bind((0, RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV4_ROUTE))

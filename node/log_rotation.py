@@ -34,17 +34,21 @@ class LogRotation:
         """Rotate until cancelled."""
         while True:
             await asyncio.sleep(PERIOD_S)
-            sandboxes = {info.id: info for info in self._pleg.sandboxes}
-            for container in self._pleg.containers:
-                sandbox = sandboxes.get(container.sandbox_id)
-                if container.state != "running" or sandbox is None:
-                    continue
-                folder = f"{sandbox.namespace}_{sandbox.name}_{sandbox.pod_uid}"
-                path = self._config.pod_logs_dir / folder / container.name / f"{container.attempt}.log"
-                try:
-                    await self._rotate(path, container)
-                except (OSError, CriError) as error:
-                    log.warning("cannot rotate a log path=%s error=%s", path, error)
+            await self.rotate_all()
+
+    async def rotate_all(self) -> None:
+        """Rotate every log that is too large now."""
+        sandboxes = {info.id: info for info in self._pleg.sandboxes}
+        for container in self._pleg.containers:
+            sandbox = sandboxes.get(container.sandbox_id)
+            if container.state != "running" or sandbox is None:
+                continue
+            folder = f"{sandbox.namespace}_{sandbox.name}_{sandbox.pod_uid}"
+            path = self._config.pod_logs_dir / folder / container.name / f"{container.attempt}.log"
+            try:
+                await self._rotate(path, container)
+            except (OSError, CriError) as error:
+                log.warning("cannot rotate a log path=%s error=%s", path, error)
 
     async def _rotate(self, path: Path, container: ContainerInfo) -> None:
         if not await asyncio.to_thread(_too_large, path, self._config.container_log_max_bytes):

@@ -32,7 +32,7 @@ from store.lease import Lessor
 from store.mvcc import txn
 from store.mvcc.interval import Interval
 from store.mvcc.store import Store, WriteTransaction
-from store.mvcc.watch import Watchers
+from store.mvcc.watch import DEFAULT_LIMITS, Watchers, WatchLimits
 from store.refusal import Reason, Refused
 
 log = logging.getLogger(__name__)
@@ -43,11 +43,10 @@ _CREATES = {"put", "lease_grant"}
 class Machine:
     """Keys, leases and alarms of one member, and the watchers that follow them."""
 
-    def __init__(self, pending_changes_max: int = 10_000) -> None:
-        self._pending_changes_max = pending_changes_max
+    def __init__(self, watch_limits: WatchLimits = DEFAULT_LIMITS) -> None:
         self.lessor = Lessor()
         self.store = Store(self.lessor)
-        self.watchers = Watchers(self.store, pending_changes_max)
+        self.watchers = Watchers(self.store, watch_limits)
         self.alarms: set[tuple[int, int]] = set()
         """(member id, AlarmType) of what is raised."""
         self.members: dict[int, MemberAttributes] = {}

@@ -10,7 +10,7 @@ from control.api import selectors, status
 from control.api.meta import Object
 from control.api.patch import copy_json
 from control.api.selectors import SelectorError
-from control.apiserver import deletion, fields, objects, scale
+from control.apiserver import deletion, fields, objects, ownership, scale
 from control.apiserver.cache import Entry, Filter
 from control.apiserver.config import ApiServerConfig
 from control.apiserver.convert import convert
@@ -173,7 +173,8 @@ class Service:
 
         async def change(old: Object) -> Object:
             # Admission may write into the object, and the change may be computed again.
-            return convert(copy_json(obj), stored.resource)
+            new = ownership.track(kind, info, context, convert(old, kind.resource), copy_json(obj))
+            return convert(new, stored.resource)
 
         made = await self.registry.update(stored, info.namespace, info.name, change, context, info.subresource)
         return convert(made, kind.resource)
@@ -183,7 +184,7 @@ class Service:
     ) -> tuple[Object, bool]:
         """Change an object by a patch; tell whether that created it."""
         if patch_type == APPLY_PATCH:
-            raise status.unsupported_media_type("server-side apply is not served")
+            return await self._apply(kind, info, patch, context)
         if info.subresource == "scale":
             changed = await self._rescale(
                 kind, info, lambda old: objects.apply_patch(patch_type, old, patch, "autoscaling.v1.Scale"), context
@@ -197,19 +198,39 @@ class Service:
             served = convert(old, kind.resource)
             value = objects.apply_patch(patch_type, served, patch, kind.served.definition)
             warnings: list[str] = []
-            obj = objects.complete(kind, copy_json(value), context.options.field_validation, [], warnings)
+            obj = objects.complete(kind, copy_json(value), context.options.field_validation, [], warnings, patch)
             context.warnings[:] = warnings
-            return convert(obj, stored.resource)
+            return convert(ownership.track(kind, info, context, served, obj), stored.resource)
 
         made = await self.registry.update(stored, info.namespace, info.name, change, context, info.subresource)
         return convert(made, kind.resource), False
+
+    async def _apply(self, kind: Kind, info: RequestInfo, patch: Any, context: Context) -> tuple[Object, bool]:
+        """Change or create an object by server-side apply; tell whether that created it."""
+        self._check_part(info)
+        wish = ownership.read_wish(kind, info, patch, context)
+        stored = self.registry.kinds.storage(kind)
+
+        async def change(old: Object | None) -> Object:
+            served = convert(old, kind.resource) if old is not None else None
+            value = ownership.applied(kind, info, context, served, wish)
+            return convert(objects.complete(kind, copy_json(value), "Ignore", []), stored.resource)
+
+        try:
+            made = await self.registry.update(stored, info.namespace, info.name, change, context, info.subresource)
+            return convert(made, kind.resource), False
+        except status.ApiError as error:
+            if error.code != 404 or info.subresource:
+                raise
+        made = await self.registry.create(stored, info.namespace, await change(None), context)
+        return convert(made, kind.resource), True
 
     async def _rescale(self, kind: Kind, info: RequestInfo, make: Any, context: Context) -> Object:
         async def change(old: Object) -> Object:
             wanted = make(scale.scale_of(old))
             if not isinstance(wanted, dict):
                 raise status.bad_request("the body is not a Scale")
-            return scale.with_scale(old, wanted)
+            return ownership.track(kind, info, context, old, scale.with_scale(copy_json(old), wanted))
 
         return await self.registry.update(kind, info.namespace, info.name, change, context, "scale")
 

@@ -30,7 +30,7 @@ CTA_TUPLE_IP, CTA_TUPLE_PROTO = 1, 2
 NESTED = 0x8000
 REQUEST, ACK, DUMP = 0x1, 0x4, 0x300
 RECEIVE_BYTES = 1 << 18
-DELETE_BATCH = 200
+DELETE_BATCH = 100
 
 Place = tuple[str, int]
 """An address and a port; the address is empty for node ports."""

@@ -183,12 +183,22 @@ class KubeletServer:
         url = await self._kubelet.cri.exec_url(
             container_id, command, stdin=stdin, stdout=stdout, stderr=stderr, tty=tty
         )
-        await relay(connection, request, url)
+        await self._carry(connection, request, url)
 
     async def _attach(self, connection: Connection, request: Request) -> None:
         container_id = self._running_container(request)
         stdin, stdout, stderr, tty = _streams(request)
         url = await self._kubelet.cri.attach_url(container_id, stdin=stdin, stdout=stdout, stderr=stderr, tty=tty)
+        await self._carry(connection, request, url)
+
+    async def _carry(self, connection: Connection, request: Request, url: str) -> None:
+        """Carry a remote command by what the client speaks: WebSocket is translated, SPDY passes through."""
+        if request.upgrade == "websocket":
+            from node.server import bridge  # loaded at the first use: most kubelets run for days without one
+
+            if bridge.offered(request).intersection(bridge.COMMAND_PROTOCOLS):
+                await bridge.command(connection, request, url, bridge.Wanted(*_streams(request)))
+                return
         await relay(connection, request, url)
 
     async def _port_forward(self, connection: Connection, request: Request) -> None:
@@ -198,6 +208,12 @@ class KubeletServer:
             raise RequestError(400, f"pod {meta.name(worker.runtime.pod)} is not running")
         ports = [int(port) for port in request.query.get("port", ()) if port.isdigit()]
         url = await self._kubelet.cri.port_forward_url(sandbox.id, ports)
+        if request.upgrade == "websocket":
+            from node.server import bridge
+
+            if bridge.TUNNEL_PROTOCOL in bridge.offered(request):
+                await bridge.tunnel(connection, request, url)
+                return
         await relay(connection, request, url)
 
     # --- finding ----------------------------------------------------------------------------------------

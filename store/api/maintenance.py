@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import cast
 
 from proto.etcd.rpc_pb2 import (
@@ -90,24 +91,33 @@ class MaintenanceService:
     async def hash(self, body: bytes, call: Call) -> bytes:
         """A checksum over all that this member keeps."""
         decode(HashRequest, body)
-        store = self._backend.machine.store
-        return HashResponse(header=self._backend.header(), hash=store.hash(store.current_revision)).SerializeToString()
+        checksum = await self._hash(self._backend.machine.store.current_revision)
+        return HashResponse(header=self._backend.header(), hash=checksum).SerializeToString()
 
     async def hash_kv(self, body: bytes, call: Call) -> bytes:
         """A checksum that is the same on all members for the same revision and compaction."""
         request = decode(HashKVRequest, body)
         store = self._backend.machine.store
         revision = request.revision if request.revision > 0 else store.current_revision
-        try:
-            store.check_revision(revision)
-        except Refused as refused:
-            raise of_refusal(refused) from refused
+        checksum = await self._hash(revision)
         return HashKVResponse(
             header=self._backend.header(),
-            hash=store.hash(revision),
+            hash=checksum,
             compact_revision=store.compact_revision,
             hash_revision=revision,
         ).SerializeToString()
+
+    async def _hash(self, revision: int) -> int:
+        """Compute a checksum while requests are served between its steps."""
+        store = self._backend.machine.store
+        checksum = 0
+        try:
+            store.check_revision(revision)
+            for checksum in store.hashing(revision):  # noqa: B007 - the last one counts
+                await asyncio.sleep(0)
+        except Refused as refused:
+            raise of_refusal(refused) from refused
+        return checksum
 
     async def snapshot(self, stream: Stream, call: Call) -> None:
         """Send the whole state, in our own format, sealed as etcd's clients expect it."""

@@ -44,7 +44,10 @@ class _Stream:
         return None if message is grpc.aio.EOF else bytes(message)
 
     async def write(self, message: bytes) -> None:
-        await self._context.write(message)
+        try:
+            await self._context.write(message)
+        except grpc.aio.InternalError as error:
+            raise ConnectionError("the client is gone") from error
 
 
 class _TableHandler(grpc.GenericRpcHandler):
@@ -143,13 +146,13 @@ async def _guard(
         return await work()
     except EtcdError as error:
         status, text = _STATUS_OF[error.code], error.text
-    except (asyncio.CancelledError, grpc.aio.AbortError):
+    except grpc.aio.AbortError:
         raise
+    except ConnectionError as error:
+        log.debug("call ended method=%s reason=%s", path, error)
+        raise asyncio.CancelledError from error
     except Exception as error:
-        if context.cancelled() or context.done():
-            log.debug("client went away method=%s reason=%r", path, error)
-        else:
-            log.exception("call failed method=%s", path)
+        log.exception("call failed method=%s", path)
         status, text = grpc.StatusCode.UNKNOWN, f"{type(error).__name__}: {error}"
     await context.abort(status, text)
     return None

@@ -10,17 +10,19 @@ from __future__ import annotations
 import weakref
 import zlib
 from collections.abc import Callable, Iterator
-from itertools import takewhile
+from itertools import islice, takewhile
 from typing import Protocol
 
 from proto.etcd.kv_pb2 import KeyValue
 from proto.etcd.rpc_pb2 import RangeRequest
-from store.mvcc.encoding import block, tag
+from store.mvcc.encoding import block, key_of, tag
 from store.mvcc.history import History
 from store.mvcc.index import Index
 from store.mvcc.interval import Interval, interval
 from store.mvcc.revision import first_of, is_tombstone, main_of, pack
 from store.refusal import Reason, Refused
+
+_HASHED_KEYS = 500
 
 _EVENT_DELETE = b"\x08\x01"
 _EVENT_KV = tag(2, 2)
@@ -95,6 +97,9 @@ class RangeResult:
 
 class Store:
     """The key space of one member."""
+
+    counted_changes_max = 5000
+    """Up to so many changes since a revision, counting them is cheaper than walking the range."""
 
     def __init__(self, leases: LeaseHolder) -> None:
         self._leases = leases
@@ -172,10 +177,7 @@ class Store:
         )
         fetch_all = filtered or request.sort_order != RangeRequest.NONE
         fetch = None if fetch_all or request.limit <= 0 else request.limit + 1
-        if at_main >= newest and not wanted.is_single:
-            count: int | None = self._index.count(wanted)
-        else:
-            count = None
+        count = None if wanted.is_single else self._count(wanted, at_main)
         records: list[bytes] = []
         seen = 0
         if not (request.count_only and count is not None):
@@ -193,6 +195,19 @@ class Store:
         if more:
             del records[request.limit :]
         return RangeResult(records, total, newest, more=more)
+
+    def _count(self, wanted: Interval, at_main: int) -> int | None:
+        """How many keys of a range live at a revision, from those of now and a few changes since; None for many."""
+        changes = list(islice(self._history.since(first_of(at_main + 1)), self.counted_changes_max + 1))
+        if len(changes) > self.counted_changes_max:
+            return None
+        count = self._index.count(wanted)
+        for key in {key_of(record) for _, record in changes}:
+            if key in wanted:
+                found = self._index.lookup(key)
+                lives_now = found is not None and found.is_alive
+                count += (self._index.get(key, at_main) is not None) - lives_now
+        return count
 
     def previous(self, key: bytes, main: int) -> bytes | None:
         """The record that a change at ``main`` replaced, or None where there was none or it is compacted."""
@@ -233,15 +248,29 @@ class Store:
     # State as a whole
 
     def hash(self, revision: int) -> int:
-        """A checksum over what a compaction at the present one leaves of the changes up to ``revision``."""
-        limit = first_of(revision + 1)
+        """A checksum over what the last compaction leaves of the changes up to ``revision``."""
         checksum = 0
-        for key, found in self._index.walk(Interval(b"", None)):
-            for packed in found.revisions[found.dropped_by(self.compact_revision) :]:
-                if packed < limit:
-                    checksum = zlib.crc32(b"%b%d" % (key, packed), checksum)
-                    checksum = zlib.crc32(self._history.get(packed), checksum)
+        for checksum in self.hashing(revision):  # noqa: B007 - the last one counts
+            pass
         return checksum
+
+    def hashing(self, revision: int) -> Iterator[int]:
+        """Compute the checksum in steps: the last value counts, writes may go on between; a compaction refuses it."""
+        limit, compact_revision = first_of(revision + 1), self.compact_revision
+        checksum, start = 0, b""
+        while True:
+            step = list(islice(self._index.walk(Interval(start, None)), _HASHED_KEYS))
+            for key, found in step:
+                for packed in found.revisions[found.dropped_by(compact_revision) :]:
+                    if packed < limit:
+                        checksum = zlib.crc32(b"%b%d" % (key, packed), checksum)
+                        checksum = zlib.crc32(self._history.get(packed), checksum)
+            yield checksum
+            if len(step) < _HASHED_KEYS:
+                return
+            if compact_revision != self.compact_revision:
+                raise Refused(Reason.COMPACTED)
+            start = step[-1][0] + b"\0"
 
     def export(self) -> Iterator[tuple[int, bytes]]:
         """Every kept change up to now, in order; scrubbing waits until the iterator is let go."""

@@ -33,6 +33,19 @@ _SCAN_CHANGES_MAX = 4096
 
 
 @dataclass(frozen=True)
+class WatchLimits:
+    """What may wait in one stream for its client to read."""
+
+    changes_max: int = 10_000
+    bytes_max: int = 8 * 1024**2
+    delivery_bytes: int = 1024**2
+    """From this size on a delivery ends with its revision; clients of default settings take messages of 4 MiB."""
+
+
+DEFAULT_LIMITS = WatchLimits()
+
+
+@dataclass(frozen=True)
 class WatchOptions:
     """What a watcher wants besides its range."""
 
@@ -93,14 +106,15 @@ class Watcher:
 class WatchStream:
     """The watchers of one client stream and what waits to be sent to it."""
 
-    def __init__(self, watchers: Watchers, store: Store, pending_changes_max: int) -> None:
+    def __init__(self, watchers: Watchers, store: Store, limits: WatchLimits) -> None:
         self._watchers = watchers
         self._store = store
-        self._pending_changes_max = pending_changes_max
+        self._limits = limits
         self._by_id: dict[int, Watcher] = {}
         self._next_id = 0
         self._pending: dict[Watcher, None] = {}
         self._pending_changes = 0
+        self._pending_bytes = 0
         self._behind: deque[Watcher] = deque()
         self._progress_requested = False
 
@@ -160,7 +174,8 @@ class WatchStream:
 
     def offer(self, watcher: Watcher, changes: list[Change]) -> None:
         """Keep the changes of the newest revision for a synced watcher, or let it fall behind where too much waits."""
-        if self._pending_changes and self._pending_changes + len(changes) > self._pending_changes_max:
+        added_bytes = sum(len(change.record) for change in changes)
+        if self._pending and not self._has_room(len(changes), added_bytes):
             watcher.next_revision = changes[0].main
             if watcher.pending:
                 watcher.next_revision = watcher.pending[0].main
@@ -171,6 +186,7 @@ class WatchStream:
         watcher.pending += changes
         self._pending[watcher] = None
         self._pending_changes += len(changes)
+        self._pending_bytes += added_bytes
 
     def restored(self, revision: int) -> None:
         """Go on after the whole state was replaced: everything after ``revision``, the last one seen, is read again."""
@@ -189,8 +205,7 @@ class WatchStream:
         """The next thing to send, or None where there is nothing now."""
         if self._pending:
             watcher = next(iter(self._pending))
-            changes = tuple(watcher.pending)
-            self._drop_pending(watcher)
+            changes = self._take_pending(watcher)
             return self._deliver(watcher, changes, changes[-1].main)
         if self._behind:
             return self._catch_up()
@@ -227,17 +242,22 @@ class WatchStream:
     def _scan(self, watcher: Watcher) -> tuple[list[Change], int, bool]:
         """Changes for a watcher from its next revision on, the last revision looked at, whether it is the newest."""
         found: list[Change] = []
-        last = watcher.next_revision - 1
+        last, found_bytes = watcher.next_revision - 1, 0
         for seen, (revision, record) in enumerate(self._store.since(watcher.next_revision)):
             main = main_of(revision)
             if main != last:
-                if seen >= _SCAN_CHANGES_MAX or len(found) >= self._pending_changes_max:
+                if (
+                    seen >= _SCAN_CHANGES_MAX
+                    or len(found) >= self._limits.changes_max
+                    or found_bytes >= self._limits.delivery_bytes
+                ):
                     return found, last, False
                 last = main
             key = key_of(record)
             if key in watcher.wanted and watcher.wants(revision):
                 previous = self._store.previous(key, main) if watcher.options.prev_kv else None
                 found.append(Change(key, revision, record, previous))
+                found_bytes += len(record)
         return found, last, True
 
     def _deliver(self, watcher: Watcher, changes: tuple[Change, ...], revision: int) -> Delivery:
@@ -249,8 +269,32 @@ class WatchStream:
         self._behind.append(watcher)
         self._watchers.wake(self)
 
+    def _has_room(self, changes: int, size_bytes: int) -> bool:
+        limits = self._limits
+        return (
+            self._pending_changes + changes <= limits.changes_max
+            and self._pending_bytes + size_bytes <= limits.bytes_max
+        )
+
+    def _take_pending(self, watcher: Watcher) -> tuple[Change, ...]:
+        """What waits for a watcher, up to the end of the revision with which a delivery is large enough."""
+        pending, size_bytes, count = watcher.pending, 0, 0
+        for count, change in enumerate(pending, 1):
+            size_bytes += len(change.record)
+            is_last = count == len(pending) or pending[count].main != change.main
+            if is_last and size_bytes >= self._limits.delivery_bytes:
+                break
+        self._drop_pending(watcher)
+        if count < len(pending):
+            watcher.pending = pending[count:]
+            self._pending[watcher] = None
+            self._pending_changes += len(watcher.pending)
+            self._pending_bytes += sum(len(change.record) for change in watcher.pending)
+        return tuple(pending[:count])
+
     def _drop_pending(self, watcher: Watcher) -> None:
         self._pending_changes -= len(watcher.pending)
+        self._pending_bytes -= sum(len(change.record) for change in watcher.pending)
         self._pending.pop(watcher, None)
         watcher.pending = []
 
@@ -258,9 +302,9 @@ class WatchStream:
 class Watchers:
     """Every watcher of the store, found by key."""
 
-    def __init__(self, store: Store, pending_changes_max: int = 10_000) -> None:
+    def __init__(self, store: Store, limits: WatchLimits = DEFAULT_LIMITS) -> None:
         self._store = store
-        self._pending_changes_max = pending_changes_max
+        self._limits = limits
         self._of_key: dict[bytes, list[Watcher]] = {}
         self._of_range: dict[Interval, list[Watcher]] = {}
         self._bounds: list[bytes] = []
@@ -280,7 +324,7 @@ class Watchers:
 
     def open(self) -> WatchStream:
         """Begin a stream."""
-        stream = WatchStream(self, self._store, self._pending_changes_max)
+        stream = WatchStream(self, self._store, self._limits)
         self._streams[stream] = None
         return stream
 

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,8 @@ ROOT = Path(__file__).parents[2]
 class Daemon:
     """The daemon as a process of its own in a node's namespace."""
 
-    def __init__(self, node: Namespace, folder: Path) -> None:
-        self.node, self.folder = node, folder
+    def __init__(self, node: Namespace, folder: Path, fabric: Fabric) -> None:
+        self.node, self.folder, self.fabric = node, folder, fabric
         self.process: subprocess.Popen[bytes] | None = None
         self.start()
 
@@ -84,18 +85,40 @@ def made() -> Iterator[list[Namespace]]:
         yield namespaces
 
 
+@contextmanager
+def started(folder: Path) -> Iterator[Daemon]:
+    with closing_all() as namespaces:
+        fabric = Fabric()
+        node = Namespace("node")
+        namespaces.extend([fabric, node])
+        fabric.join(node, "192.168.77.11")
+        run(f"ip -n {node.name} link set eth0 mtu 1400")
+        daemon = Daemon(node, folder, fabric)
+        try:
+            yield daemon
+        finally:
+            daemon.kill()
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    """One daemon for all tests that leave it as it was."""
+    with started(tmp_path_factory.mktemp("cni")) as daemon:
+        yield daemon
+
+
 @pytest.fixture
-def daemon(made: list[Namespace], tmp_path: Path) -> Iterator[Daemon]:
-    fabric = Fabric()
-    node = Namespace("node")
-    made.extend([fabric, node])
-    fabric.join(node, "192.168.77.11")
-    run(f"ip -n {node.name} link set eth0 mtu 1400")
-    started = Daemon(node, tmp_path)
-    try:
-        yield started
-    finally:
-        started.kill()
+def daemon(shared: Daemon) -> Iterator[Daemon]:
+    yield shared
+    # What a test leaves behind is dropped before its namespaces go.
+    assert shared.call("GC", None, cniVersion="1.1.0") == (0, {})
+
+
+@pytest.fixture
+def mortal(tmp_path: Path) -> Iterator[Daemon]:
+    """A daemon of one's own, to be killed."""
+    with started(tmp_path) as daemon:
+        yield daemon
 
 
 def new_pod(made: list[Namespace], role: str = "pod") -> Namespace:
@@ -118,19 +141,21 @@ def test_add_wires_a_pod_and_delete_removes_it(daemon: Daemon, made: list[Namesp
     code, result = daemon.call("ADD", pod)
     assert code == 0
     assert result["cniVersion"] == "1.0.0"
-    assert address_of(result) == "10.244.1.2/32"
+    address, _, length = address_of(result).partition("/")
+    assert address.startswith("10.244.1.")
+    assert length == "32"
     assert result["ips"][0]["gateway"] == "169.254.1.1"
     assert result["interfaces"][1]["sandbox"] == pod.path
-    daemon.node.serve("node", 9000)
-    assert pod.ask("192.168.77.11", 9000) == ("node", "10.244.1.2")
+    daemon.node.serve("node", 9001)
+    assert pod.ask("192.168.77.11", 9001) == ("node", address)
     pod.serve("pod", 8080)
-    assert daemon.node.ask("10.244.1.2", 8080)[0] == "pod"
+    assert daemon.node.ask(address, 8080)[0] == "pod"
     assert "mtu 1400" in pod.ip("link show eth0")
     assert "UP" in pod.ip("link show lo")
     assert daemon.call("CHECK", pod, prevResult=result) == (0, {})
     assert daemon.call("DEL", pod) == (0, {})
     assert host_links(daemon.node) == []
-    assert "10.244.1.2" not in daemon.node.ip("route")
+    assert f"{address} " not in daemon.node.ip("route")
     assert daemon.call("DEL", pod) == (0, {})
     code, told = daemon.call("CHECK", pod, prevResult=result)
     assert (code, told["code"]) == (1, 3)
@@ -225,15 +250,15 @@ def test_gc_drops_what_the_runtime_does_not_name(daemon: Daemon, made: list[Name
     assert host_links(daemon.node) == [wiring.host_interface(Attachment(kept.name, "eth0"))]
 
 
-def test_without_the_daemon_the_runtime_is_told_to_try_again(daemon: Daemon, made: list[Namespace]) -> None:
+def test_without_the_daemon_the_runtime_is_told_to_try_again(mortal: Daemon, made: list[Namespace]) -> None:
     pod = new_pod(made)
-    _, first = daemon.call("ADD", pod)
-    daemon.kill()
-    code, told = daemon.call("ADD", pod)
+    _, first = mortal.call("ADD", pod)
+    mortal.kill()
+    code, told = mortal.call("ADD", pod)
     assert (code, told["code"]) == (1, 11)
-    daemon.start()
-    assert daemon.call("ADD", pod) == (0, first)
-    assert daemon.call("DEL", pod) == (0, {})
+    mortal.start()
+    assert mortal.call("ADD", pod) == (0, first)
+    assert mortal.call("DEL", pod) == (0, {})
 
 
 def test_a_hundred_parallel_adds_get_a_hundred_addresses(daemon: Daemon, made: list[Namespace]) -> None:
@@ -252,12 +277,12 @@ def test_a_hundred_parallel_adds_get_a_hundred_addresses(daemon: Daemon, made: l
     assert state_claims(daemon) == []
 
 
-def test_kill_in_the_middle_of_adds_leaks_nothing(daemon: Daemon, made: list[Namespace]) -> None:
+def test_kill_in_the_middle_of_adds_leaks_nothing(mortal: Daemon, made: list[Namespace]) -> None:
     pods = [new_pod(made, f"p{number}") for number in range(24)]
     with concurrent.futures.ThreadPoolExecutor(12) as pool:
-        calls = [pool.submit(daemon.call, "ADD", pod) for pod in pods]
-        eventually(lambda: len(host_links(daemon.node)) >= 3)
-        daemon.kill()
+        calls = [pool.submit(mortal.call, "ADD", pod) for pod in pods]
+        eventually(lambda: len(host_links(mortal.node)) >= 3)
+        mortal.kill()
         answers = [call.result() for call in calls]
     assert any(code for code, _ in answers)
     assert all(told.get("code") == 11 for code, told in answers if code)
@@ -267,39 +292,37 @@ def test_kill_in_the_middle_of_adds_leaks_nothing(daemon: Daemon, made: list[Nam
         if pod not in survivors:
             made.remove(pod)
             pod.close()
-    daemon.start()
+    mortal.start()
     wanted = {wiring.host_interface(Attachment(pod.name, "eth0")) for pod in survivors}
-    eventually(lambda: {claim["containerId"] for claim in state_claims(daemon)} == {pod.name for pod in survivors})
-    eventually(lambda: set(host_links(daemon.node)) == wanted)
+    eventually(lambda: {claim["containerId"] for claim in state_claims(mortal)} == {pod.name for pod in survivors})
+    eventually(lambda: set(host_links(mortal.node)) == wanted)
 
 
-def test_host_ports_lead_to_the_pod(daemon: Daemon, made: list[Namespace]) -> None:
+def test_host_ports_lead_to_the_pod(mortal: Daemon, made: list[Namespace]) -> None:
     stranger, pod = Namespace("stranger"), new_pod(made)
     made.append(stranger)
-    fabric = made[0]
-    assert isinstance(fabric, Fabric)
-    fabric.join(stranger, "192.168.77.100")
+    mortal.fabric.join(stranger, "192.168.77.100")
     pod.serve("pod", 80)
     mappings = [{"hostPort": 8081, "containerPort": 80, "protocol": "tcp"}]
-    assert daemon.call("ADD", pod, runtimeConfig={"portMappings": mappings})[0] == 0
+    assert mortal.call("ADD", pod, runtimeConfig={"portMappings": mappings})[0] == 0
     assert stranger.ask("192.168.77.11", 8081) == ("pod", "192.168.77.100")
-    assert daemon.node.ask("192.168.77.11", 8081)[0] == "pod"
+    assert mortal.node.ask("192.168.77.11", 8081)[0] == "pod"
     assert pod.ask("192.168.77.11", 8081)[0] == "pod"
-    daemon.kill()
+    mortal.kill()
     assert stranger.ask("192.168.77.11", 8081)[0] == "pod"
-    daemon.start()
-    assert daemon.call("DEL", pod) == (0, {})
+    mortal.start()
+    assert mortal.call("DEL", pod) == (0, {})
     with pytest.raises(ConnectionRefusedError):
         stranger.ask("192.168.77.11", 8081)
 
 
-def test_an_interface_without_a_claim_is_collected(daemon: Daemon, made: list[Namespace]) -> None:
+def test_an_interface_without_a_claim_is_collected(mortal: Daemon, made: list[Namespace]) -> None:
     pod = new_pod(made)
-    daemon.call("ADD", pod)
-    daemon.kill()
-    (daemon.folder / "state/addresses.state").unlink()
-    daemon.start()
-    eventually(lambda: host_links(daemon.node) == [])
+    mortal.call("ADD", pod)
+    mortal.kill()
+    (mortal.folder / "state/addresses.state").unlink()
+    mortal.start()
+    eventually(lambda: host_links(mortal.node) == [])
 
 
 def test_files_are_private(daemon: Daemon) -> None:

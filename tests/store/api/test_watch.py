@@ -12,6 +12,7 @@ import pytest
 
 from proto.etcd import rpc_pb2 as pb
 from tests.store.api.conftest import Member, start
+from tests.store.mvcc.requests import op_put
 
 ALL: dict[str, Any] = {"key": b"\0", "range_end": b"\0"}
 
@@ -88,10 +89,10 @@ async def test_periodic_progress(tmp_path: Path) -> None:
 
 async def test_large_answers_come_in_fragments_to_who_asks(member: Member) -> None:
     backend = member.serving.backend
-    values = [bytes([number]) * 400_000 for number in range(5)]
-    for value in values:
-        await member.kv.Put(pb.PutRequest(key=b"a", value=value))
-    backend.limits = replace(backend.limits, request_bytes_max=500_000)
+    values = [bytes([number]) * 250_000 for number in range(5)]
+    puts = [op_put(b"%d" % number, value) for number, value in enumerate(values)]
+    await member.kv.Txn(pb.TxnRequest(success=puts))
+    backend.limits = replace(backend.limits, request_bytes_max=10_000)
     watching = Watching(member)
     await watching.create(**ALL, start_revision=2, fragment=True)
     parts = [await watching.read() for _ in range(3)]
@@ -134,3 +135,17 @@ async def test_a_stream_that_wants_a_leader_ends_without_one(tmp_path: Path) -> 
         member.consensus.has_leader = True
         await member.kv.Put(pb.PutRequest(key=b"a"))
         assert (await patient.read()).events
+
+
+async def test_a_client_that_does_not_read_costs_little_and_misses_nothing(member: Member) -> None:
+    watching = Watching(member)
+    await watching.create(**ALL)
+    stream = next(iter(member.serving.backend.machine.watchers._streams))
+    for number in range(300):
+        await member.kv.Put(pb.PutRequest(key=b"%d" % number, value=bytes(100_000)))
+        assert stream._pending_bytes < 9_000_000
+    assert stream.is_busy, "it reads from the history when there is room again"
+    keys: list[bytes] = []
+    while len(keys) < 300:
+        keys += [event.kv.key for event in (await watching.read()).events]
+    assert keys == [b"%d" % number for number in range(300)]

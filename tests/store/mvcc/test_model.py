@@ -13,7 +13,7 @@ from proto.etcd.kv_pb2 import KeyValue
 from proto.etcd.rpc_pb2 import RangeRequest
 from store.machine import Machine
 from store.mvcc.interval import interval
-from store.mvcc.watch import Delivery, WatchOptions, WatchStream
+from store.mvcc.watch import Delivery, WatchLimits, WatchOptions, WatchStream
 from store.refusal import Reason, Refused
 from tests.store.mvcc.requests import call, delete_range, put
 
@@ -52,7 +52,8 @@ class KeySpace(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.machine = Machine(pending_changes_max=3)
+        self.machine = Machine(WatchLimits(changes_max=3))
+        self.machine.store.counted_changes_max = 4
         self.worlds: dict[int, World] = {1: {}}
         self.now = 1
         self.compacted = -1

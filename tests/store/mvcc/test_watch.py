@@ -8,7 +8,7 @@ from proto.etcd.kv_pb2 import Event
 from store.machine import Machine
 from store.mvcc.interval import Interval, interval
 from store.mvcc.store import Change
-from store.mvcc.watch import INVALID_WATCH_ID, Watchers, WatchOptions, WatchStream
+from store.mvcc.watch import INVALID_WATCH_ID, Watchers, WatchLimits, WatchOptions, WatchStream
 from tests.store.mvcc.requests import call, compact, delete_range, op_delete, op_put, put, txn
 
 ALL = interval(b"\0", b"\0")
@@ -16,7 +16,7 @@ ALL = interval(b"\0", b"\0")
 
 @pytest.fixture
 def machine() -> Machine:
-    return Machine(pending_changes_max=4)
+    return Machine(WatchLimits(changes_max=4))
 
 
 def taken(stream: WatchStream) -> list[tuple[int, list[str]]]:
@@ -90,6 +90,18 @@ def test_a_slow_stream_keeps_no_more_than_its_bound_and_misses_nothing(machine: 
     assert changes == [f"+{number}@{number + 2}" for number in range(50)]
     call(machine, put(b"x"))
     assert taken(stream) == [(0, ["+x@52"])]
+
+
+def test_a_slow_stream_keeps_no_more_bytes_than_its_bound() -> None:
+    machine = Machine(WatchLimits(bytes_max=1000, delivery_bytes=900))
+    stream = machine.watchers.open()
+    stream.create(0, ALL, 0)
+    for number in range(50):
+        call(machine, put(b"%d" % number, b"x" * 300))
+    assert stream.is_busy
+    deliveries = taken(stream)
+    assert [change for _, changes in deliveries for change in changes] == [f"+{n}@{n + 2}" for n in range(50)]
+    assert max(len(changes) for _, changes in deliveries) <= 4
 
 
 def test_a_reader_slower_than_compaction_is_cancelled(machine: Machine) -> None:
