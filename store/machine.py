@@ -1,1 +1,195 @@
-"""The replicated state machine: apply(command) → result."""
+"""The replicated state machine: apply(command) → result.
+
+``apply`` is a pure function of the log: times, ids and lifetimes stand in the requests. It is total: what cannot be
+done is answered with ``Refused`` as a value, so that every member stays at the same point, whatever the log holds.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator
+
+from google.protobuf.message import DecodeError
+
+from proto.etcd.rpc_pb2 import (
+    AlarmMember,
+    AlarmRequest,
+    AlarmResponse,
+    AlarmType,
+    CompactionRequest,
+    CompactionResponse,
+    LeaseGrantRequest,
+    LeaseGrantResponse,
+    LeaseRevokeRequest,
+    LeaseRevokeResponse,
+    TxnRequest,
+    TxnResponse,
+)
+from proto.raft.command_pb2 import InternalRequest, MemberAttributes
+from proto.raft.state_pb2 import AlarmState, LeaseState, StateHeader
+from store import snapshot
+from store.lease import Lessor
+from store.mvcc import txn
+from store.mvcc.interval import Interval
+from store.mvcc.store import Store, WriteTransaction
+from store.mvcc.watch import DEFAULT_LIMITS, Watchers, WatchLimits
+from store.refusal import Reason, Refused
+
+log = logging.getLogger(__name__)
+
+_CREATES = {"put", "lease_grant"}
+
+
+class Machine:
+    """Keys, leases and alarms of one member, and the watchers that follow them."""
+
+    def __init__(self, watch_limits: WatchLimits = DEFAULT_LIMITS) -> None:
+        self.lessor = Lessor()
+        self.store = Store(self.lessor)
+        self.watchers = Watchers(self.store, watch_limits)
+        self.alarms: set[tuple[int, int]] = set()
+        """(member id, AlarmType) of what is raised."""
+        self.members: dict[int, MemberAttributes] = {}
+        """What each member has made known of itself."""
+        self._handlers: dict[str, Callable[[InternalRequest], object]] = {
+            "put": lambda request: self._write(lambda writing: txn.put(writing, request.put, self.lessor)),
+            "delete_range": lambda request: self._write(
+                lambda writing: txn.delete_range(writing, request.delete_range)
+            ),
+            "txn": lambda request: self._write(lambda writing: txn.txn(writing, request.txn, self.lessor)),
+            "compaction": lambda request: self._compact(request.compaction),
+            "lease_grant": lambda request: self._grant(request.lease_grant),
+            "lease_revoke": lambda request: self._revoke(request.lease_revoke),
+            "alarm": lambda request: self._alarm(request.alarm),
+            "member_attributes": lambda request: self._publish(request.member_attributes),
+        }
+
+    # The log
+
+    def apply(self, index: int, now_ns: int, payload: bytes) -> object:
+        """Carry out one request and return its response message, or a Refused."""
+        try:
+            request = InternalRequest.FromString(payload)
+        except DecodeError:
+            log.error("entry is no request index=%d bytes=%d", index, len(payload))
+            return Refused(Reason.CORRUPT)
+        kind = request.WhichOneof("request")
+        handler = self._handlers.get(kind or "")
+        if handler is None:
+            log.error("entry holds an unknown request index=%d kind=%s", index, kind)
+            return Refused(Reason.CORRUPT)
+        if self.has_no_space and (kind in _CREATES or (kind == "txn" and txn.grows(request.txn))):
+            return Refused(Reason.NO_SPACE)
+        try:
+            return handler(request)
+        except Refused as refused:
+            return refused
+        except Exception:
+            # A defect of ours, the same on every member: saying so and going on keeps them together.
+            log.exception("request failed index=%d kind=%s", index, kind)
+            return Refused(Reason.CORRUPT)
+
+    def snapshot(self) -> Iterator[bytes]:
+        """Yield the state as of this call; later applies do not change what is yielded."""
+        header = StateHeader(
+            current_revision=self.store.current_revision,
+            compact_revision=self.store.compact_revision,
+            leases=[LeaseState(id=lease.lease_id, ttl_s=lease.ttl_s) for lease in self.lessor.leases()],
+            alarms=[AlarmState(member_id=member_id, type=kind) for member_id, kind in sorted(self.alarms)],
+            members=[self.members[member_id] for member_id in sorted(self.members)],
+        )
+        return snapshot.encode(header, self.store.export())
+
+    def restore(self, chunks: Iterable[bytes]) -> None:
+        """Replace the whole state; raise ValueError and keep the old one where the chunks are damaged."""
+        lessor = Lessor()
+        store = Store(lessor)
+        items = snapshot.decode(chunks)
+        header = next(items)
+        assert isinstance(header, StateHeader), "decode yields the header first"
+        for lease in header.leases:
+            lessor.grant(lease.id, lease.ttl_s)
+        try:
+            for item in items:
+                assert isinstance(item, tuple), "decode yields one header"
+                store.load(*item)
+        except (DecodeError, KeyError, AssertionError) as damage:
+            raise snapshot.SnapshotError(f"a record of the snapshot does not fit: {damage!r}") from damage
+        store.loaded(header.current_revision, header.compact_revision)
+        seen = self.store.current_revision
+        self.lessor.replace(lessor)
+        self.store.replace(store)
+        self.alarms = {(alarm.member_id, alarm.type) for alarm in header.alarms}
+        self.members = {member.member_id: member for member in header.members}
+        self.watchers.restored(seen)
+
+    # What a member may ask without the log
+
+    @property
+    def has_no_space(self) -> bool:
+        """Whether requests that add to the store are refused until space is made."""
+        return any(kind == AlarmType.NOSPACE for _, kind in self.alarms)
+
+    def read_txn(self, request: TxnRequest) -> TxnResponse:
+        """Answer a transaction that changes nothing, as of now."""
+        return txn.txn(self.store.write(), request, self.lessor)
+
+    # Handlers
+
+    def _write(self, work: Callable[[WriteTransaction], object]) -> object:
+        writing = self.store.write()
+        try:
+            return work(writing)
+        finally:
+            # Refusals come before the first change, so that there is nothing to take back.
+            changes = writing.end()
+            if changes:
+                self.watchers.notify(changes)
+
+    def _compact(self, request: CompactionRequest) -> CompactionResponse:
+        self.store.compact(request.revision)
+        response = CompactionResponse()
+        response.header.revision = self.store.current_revision
+        return response
+
+    def _grant(self, request: LeaseGrantRequest) -> LeaseGrantResponse:
+        lease = self.lessor.grant(request.ID, request.TTL)
+        response = LeaseGrantResponse(ID=lease.lease_id, TTL=lease.ttl_s)
+        response.header.revision = self.store.current_revision
+        return response
+
+    def _revoke(self, request: LeaseRevokeRequest) -> LeaseRevokeResponse:
+        keys = sorted(self.lessor.require(request.ID).keys)
+
+        def delete_keys(writing: WriteTransaction) -> LeaseRevokeResponse:
+            for key in keys:
+                writing.delete_range(Interval(key, key + b"\0"))
+            self.lessor.forget(request.ID)
+            response = LeaseRevokeResponse()
+            response.header.revision = writing.revision
+            return response
+
+        response = self._write(delete_keys)
+        assert isinstance(response, LeaseRevokeResponse), "the response made above"
+        return response
+
+    def _publish(self, attributes: MemberAttributes) -> MemberAttributes:
+        self.members[attributes.member_id] = attributes
+        return attributes
+
+    def _alarm(self, request: AlarmRequest) -> AlarmResponse:
+        wanted = [
+            alarm
+            for alarm in sorted(self.alarms)
+            if request.memberID in (0, alarm[0]) and request.alarm in (AlarmType.NONE, alarm[1])
+        ]
+        if request.action == AlarmRequest.ACTIVATE and request.alarm != AlarmType.NONE:
+            self.alarms.add((request.memberID, request.alarm))
+            wanted = [(request.memberID, request.alarm)]
+        elif request.action == AlarmRequest.DEACTIVATE:
+            self.alarms.difference_update(wanted)
+        response = AlarmResponse(
+            alarms=[AlarmMember(memberID=member_id, alarm=AlarmType.ValueType(kind)) for member_id, kind in wanted]
+        )
+        response.header.revision = self.store.current_revision
+        return response

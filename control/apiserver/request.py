@@ -6,7 +6,7 @@ Authentication, authorization, admission, allocation and subresources plug in he
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -182,8 +182,8 @@ Send = Callable[[Any], Awaitable[None]]
 class StreamRequest:
     """A request that wants the connection itself: log, exec, attach, portforward, proxy.
 
-    ``scope`` is ASGI's; scope["transport"] is the raw transport for protocol upgrades, and WebSocket upgrades arrive
-    as scopes of type "websocket". What the handler raises as ApiError before it sent anything becomes a Status.
+    ``scope`` is ASGI's; scope["state"]["transport"] is the raw transport for protocol upgrades, and WebSocket upgrades
+    arrive as scopes of type "websocket". What the handler raises as ApiError before it sent anything becomes a Status.
     """
 
     info: RequestInfo
@@ -198,6 +198,7 @@ class StreamRequest:
 
 ObjectHandler = Callable[[ResourceRequest], Awaitable[Object]]
 StreamHandler = Callable[[StreamRequest], Awaitable[None]]
+PathHandler = Callable[[], Awaitable[bytes]]
 
 
 class Handlers:
@@ -206,6 +207,7 @@ class Handlers:
     def __init__(self) -> None:
         self._objects: dict[tuple[str, str, str, str], ObjectHandler] = {}
         self._streams: dict[tuple[str, str, str], StreamHandler] = {}
+        self._paths: dict[str, PathHandler] = {}
 
     def add_object(self, resource: Resource, subresource: str, verb: str, handler: ObjectHandler) -> None:
         """Serve ``verb`` of a subresource, or of a whole resource where ``subresource`` is empty (reviews)."""
@@ -214,6 +216,14 @@ class Handlers:
     def add_stream(self, resource: Resource, subresource: str, handler: StreamHandler) -> None:
         """Serve every method of a subresource with the raw connection."""
         self._streams[resource.group, resource.plural, subresource] = handler
+
+    def add_path(self, path: str, handler: PathHandler) -> None:
+        """Serve a path that names no resource: GET answers JSON bytes."""
+        self._paths[path] = handler
+
+    def path_handler(self, path: str) -> PathHandler | None:
+        """Return who answers this path."""
+        return self._paths.get(path)
 
     def object_handler(self, info: RequestInfo) -> ObjectHandler | None:
         """Return who answers this request with an object."""
@@ -281,9 +291,9 @@ class Security:
     authorizer: Authorizer
     admission: Admission
     allocators: Mapping[Resource, Allocator] = field(default_factory=dict)
-    bootstrap: Callable[[], Awaitable[None]] = nothing_to_do
+    bootstrap: Callable[[], Coroutine[Any, Any, None]] = nothing_to_do
     """Called once the registry serves and before ports open: RBAC's first objects. Idempotent."""
-    run: Callable[[], Awaitable[None]] = nothing_to_do
+    run: Callable[[], Coroutine[Any, Any, None]] = nothing_to_do
     """Repair loops and reloading of files; runs until cancelled."""
 
 

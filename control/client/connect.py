@@ -12,8 +12,12 @@ Transport = Literal["auto", "grpc", "rest"]
 
 
 def connect(config: Kubeconfig, user_agent: str = "raftsman", transport: Transport = "auto") -> Client:
-    """Return a client over the hub where the kubeconfig names one, else over REST; nothing is dialled yet."""
-    if transport == "grpc" or (transport == "auto" and config.hub):
+    """Return a client over the hub where the kubeconfig names one, else over REST; nothing is dialled yet.
+
+    The hub asks for a client certificate, so whoever has but a token (a joining node) is sent to REST.
+    """
+    certain = bool(config.client_certificate) or not config.server.startswith("https://")
+    if transport == "grpc" or (transport == "auto" and config.hub and certain):
         # Imported here because grpcio costs memory that a process without a hub need not pay.
         from control.client.grpc import GrpcClient
 

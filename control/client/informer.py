@@ -311,6 +311,10 @@ class Informers:
             )
         return self._informers[key]
 
+    def existing(self, resource: Resource) -> Informer | None:
+        """Return the informer of a whole collection if someone asked for it."""
+        return self._informers.get((resource, "", "", ""))
+
     async def run(self) -> None:
         """Run all informers until cancelled."""
         async with asyncio.TaskGroup() as group:

@@ -1,1 +1,1 @@
-"""Pod addresses of one node."""
+"""Pod addresses of one node: a pure allocator and the file that remembers it."""

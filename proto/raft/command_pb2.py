@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from proto.etcd import rpc_pb2 as proto_dot_etcd_dot_rpc__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18proto/raft/command.proto\x12\x10raftsman.raft.v1\x1a\x14proto/etcd/rpc.proto\"D\n\x05Group\x12\x0e\n\x06now_ns\x18\x01 \x01(\x03\x12+\n\x08requests\x18\x02 \x03(\x0b\x32\x19.raftsman.raft.v1.Request\"?\n\x07Request\x12\x11\n\tmember_id\x18\x01 \x01(\x06\x12\x10\n\x08sequence\x18\x02 \x01(\x04\x12\x0f\n\x07payload\x18\x03 \x01(\x0c\"\xc0\x03\n\x0fInternalRequest\x12\'\n\x03put\x18\x01 \x01(\x0b\x32\x18.etcdserverpb.PutRequestH\x00\x12\x38\n\x0c\x64\x65lete_range\x18\x02 \x01(\x0b\x32 .etcdserverpb.DeleteRangeRequestH\x00\x12\'\n\x03txn\x18\x03 \x01(\x0b\x32\x18.etcdserverpb.TxnRequestH\x00\x12\x35\n\ncompaction\x18\x04 \x01(\x0b\x32\x1f.etcdserverpb.CompactionRequestH\x00\x12\x36\n\x0blease_grant\x18\x05 \x01(\x0b\x32\x1f.etcdserverpb.LeaseGrantRequestH\x00\x12\x38\n\x0clease_revoke\x18\x06 \x01(\x0b\x32 .etcdserverpb.LeaseRevokeRequestH\x00\x12@\n\x10lease_checkpoint\x18\x07 \x01(\x0b\x32$.etcdserverpb.LeaseCheckpointRequestH\x00\x12+\n\x05\x61larm\x18\x08 \x01(\x0b\x32\x1a.etcdserverpb.AlarmRequestH\x00\x42\t\n\x07requestb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18proto/raft/command.proto\x12\x10raftsman.raft.v1\x1a\x14proto/etcd/rpc.proto\"D\n\x05Group\x12\x0e\n\x06now_ns\x18\x01 \x01(\x03\x12+\n\x08requests\x18\x02 \x03(\x0b\x32\x19.raftsman.raft.v1.Request\"?\n\x07Request\x12\x11\n\tmember_id\x18\x01 \x01(\x06\x12\x10\n\x08sequence\x18\x02 \x01(\x04\x12\x0f\n\x07payload\x18\x03 \x01(\x0c\"\x81\x04\n\x0fInternalRequest\x12\'\n\x03put\x18\x01 \x01(\x0b\x32\x18.etcdserverpb.PutRequestH\x00\x12\x38\n\x0c\x64\x65lete_range\x18\x02 \x01(\x0b\x32 .etcdserverpb.DeleteRangeRequestH\x00\x12\'\n\x03txn\x18\x03 \x01(\x0b\x32\x18.etcdserverpb.TxnRequestH\x00\x12\x35\n\ncompaction\x18\x04 \x01(\x0b\x32\x1f.etcdserverpb.CompactionRequestH\x00\x12\x36\n\x0blease_grant\x18\x05 \x01(\x0b\x32\x1f.etcdserverpb.LeaseGrantRequestH\x00\x12\x38\n\x0clease_revoke\x18\x06 \x01(\x0b\x32 .etcdserverpb.LeaseRevokeRequestH\x00\x12@\n\x10lease_checkpoint\x18\x07 \x01(\x0b\x32$.etcdserverpb.LeaseCheckpointRequestH\x00\x12+\n\x05\x61larm\x18\x08 \x01(\x0b\x32\x1a.etcdserverpb.AlarmRequestH\x00\x12?\n\x11member_attributes\x18\t \x01(\x0b\x32\".raftsman.raft.v1.MemberAttributesH\x00\x42\t\n\x07request\"H\n\x10MemberAttributes\x12\x11\n\tmember_id\x18\x01 \x01(\x06\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x13\n\x0b\x63lient_urls\x18\x03 \x03(\t\"\x9f\x01\n\rLeaderRequest\x12?\n\x10lease_keep_alive\x18\x01 \x01(\x0b\x32#.etcdserverpb.LeaseKeepAliveRequestH\x00\x12\x42\n\x12lease_time_to_live\x18\x02 \x01(\x0b\x32$.etcdserverpb.LeaseTimeToLiveRequestH\x00\x42\t\n\x07request\"\xa3\x01\n\x0eLeaderResponse\x12@\n\x10lease_keep_alive\x18\x01 \x01(\x0b\x32$.etcdserverpb.LeaseKeepAliveResponseH\x00\x12\x43\n\x12lease_time_to_live\x18\x02 \x01(\x0b\x32%.etcdserverpb.LeaseTimeToLiveResponseH\x00\x42\n\n\x08responseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,5 +37,11 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REQUEST']._serialized_start=138
   _globals['_REQUEST']._serialized_end=201
   _globals['_INTERNALREQUEST']._serialized_start=204
-  _globals['_INTERNALREQUEST']._serialized_end=652
+  _globals['_INTERNALREQUEST']._serialized_end=717
+  _globals['_MEMBERATTRIBUTES']._serialized_start=719
+  _globals['_MEMBERATTRIBUTES']._serialized_end=791
+  _globals['_LEADERREQUEST']._serialized_start=794
+  _globals['_LEADERREQUEST']._serialized_end=953
+  _globals['_LEADERRESPONSE']._serialized_start=956
+  _globals['_LEADERRESPONSE']._serialized_end=1119
 # @@protoc_insertion_point(module_scope)

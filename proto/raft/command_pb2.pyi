@@ -87,6 +87,7 @@ class InternalRequest(_message.Message):
     LEASE_REVOKE_FIELD_NUMBER: _builtins.int
     LEASE_CHECKPOINT_FIELD_NUMBER: _builtins.int
     ALARM_FIELD_NUMBER: _builtins.int
+    MEMBER_ATTRIBUTES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def put(self) -> _rpc_pb2.PutRequest: ...
     @_builtins.property
@@ -103,6 +104,8 @@ class InternalRequest(_message.Message):
     def lease_checkpoint(self) -> _rpc_pb2.LeaseCheckpointRequest: ...
     @_builtins.property
     def alarm(self) -> _rpc_pb2.AlarmRequest: ...
+    @_builtins.property
+    def member_attributes(self) -> Global___MemberAttributes: ...
     def __init__(
         self,
         *,
@@ -114,13 +117,96 @@ class InternalRequest(_message.Message):
         lease_revoke: _rpc_pb2.LeaseRevokeRequest | None = ...,
         lease_checkpoint: _rpc_pb2.LeaseCheckpointRequest | None = ...,
         alarm: _rpc_pb2.AlarmRequest | None = ...,
+        member_attributes: Global___MemberAttributes | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["alarm", b"alarm", "compaction", b"compaction", "delete_range", b"delete_range", "lease_checkpoint", b"lease_checkpoint", "lease_grant", b"lease_grant", "lease_revoke", b"lease_revoke", "put", b"put", "request", b"request", "txn", b"txn"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["alarm", b"alarm", "compaction", b"compaction", "delete_range", b"delete_range", "lease_checkpoint", b"lease_checkpoint", "lease_grant", b"lease_grant", "lease_revoke", b"lease_revoke", "member_attributes", b"member_attributes", "put", b"put", "request", b"request", "txn", b"txn"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alarm", b"alarm", "compaction", b"compaction", "delete_range", b"delete_range", "lease_checkpoint", b"lease_checkpoint", "lease_grant", b"lease_grant", "lease_revoke", b"lease_revoke", "put", b"put", "request", b"request", "txn", b"txn"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alarm", b"alarm", "compaction", b"compaction", "delete_range", b"delete_range", "lease_checkpoint", b"lease_checkpoint", "lease_grant", b"lease_grant", "lease_revoke", b"lease_revoke", "member_attributes", b"member_attributes", "put", b"put", "request", b"request", "txn", b"txn"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_request: _TypeAlias = _typing.Literal["put", "delete_range", "txn", "compaction", "lease_grant", "lease_revoke", "lease_checkpoint", "alarm"]  # noqa: Y015
+    _WhichOneofReturnType_request: _TypeAlias = _typing.Literal["put", "delete_range", "txn", "compaction", "lease_grant", "lease_revoke", "lease_checkpoint", "alarm", "member_attributes"]  # noqa: Y015
     _WhichOneofArgType_request: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_request) -> _WhichOneofReturnType_request | None: ...
 
 Global___InternalRequest: _TypeAlias = InternalRequest  # noqa: Y015
+
+@_typing.final
+class MemberAttributes(_message.Message):
+    """What a member makes known of itself when it starts."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MEMBER_ID_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    CLIENT_URLS_FIELD_NUMBER: _builtins.int
+    member_id: _builtins.int
+    name: _builtins.str
+    @_builtins.property
+    def client_urls(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        member_id: _builtins.int = ...,
+        name: _builtins.str = ...,
+        client_urls: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["client_urls", b"client_urls", "member_id", b"member_id", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MemberAttributes: _TypeAlias = MemberAttributes  # noqa: Y015
+
+@_typing.final
+class LeaderRequest(_message.Message):
+    """What a member asks of the leader outside the log."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LEASE_KEEP_ALIVE_FIELD_NUMBER: _builtins.int
+    LEASE_TIME_TO_LIVE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def lease_keep_alive(self) -> _rpc_pb2.LeaseKeepAliveRequest: ...
+    @_builtins.property
+    def lease_time_to_live(self) -> _rpc_pb2.LeaseTimeToLiveRequest: ...
+    def __init__(
+        self,
+        *,
+        lease_keep_alive: _rpc_pb2.LeaseKeepAliveRequest | None = ...,
+        lease_time_to_live: _rpc_pb2.LeaseTimeToLiveRequest | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["lease_keep_alive", b"lease_keep_alive", "lease_time_to_live", b"lease_time_to_live", "request", b"request"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lease_keep_alive", b"lease_keep_alive", "lease_time_to_live", b"lease_time_to_live", "request", b"request"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_request: _TypeAlias = _typing.Literal["lease_keep_alive", "lease_time_to_live"]  # noqa: Y015
+    _WhichOneofArgType_request: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_request) -> _WhichOneofReturnType_request | None: ...
+
+Global___LeaderRequest: _TypeAlias = LeaderRequest  # noqa: Y015
+
+@_typing.final
+class LeaderResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LEASE_KEEP_ALIVE_FIELD_NUMBER: _builtins.int
+    LEASE_TIME_TO_LIVE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def lease_keep_alive(self) -> _rpc_pb2.LeaseKeepAliveResponse: ...
+    @_builtins.property
+    def lease_time_to_live(self) -> _rpc_pb2.LeaseTimeToLiveResponse: ...
+    def __init__(
+        self,
+        *,
+        lease_keep_alive: _rpc_pb2.LeaseKeepAliveResponse | None = ...,
+        lease_time_to_live: _rpc_pb2.LeaseTimeToLiveResponse | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["lease_keep_alive", b"lease_keep_alive", "lease_time_to_live", b"lease_time_to_live", "response", b"response"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lease_keep_alive", b"lease_keep_alive", "lease_time_to_live", b"lease_time_to_live", "response", b"response"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_response: _TypeAlias = _typing.Literal["lease_keep_alive", "lease_time_to_live"]  # noqa: Y015
+    _WhichOneofArgType_response: _TypeAlias = _typing.Literal["response", b"response"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_response) -> _WhichOneofReturnType_response | None: ...
+
+Global___LeaderResponse: _TypeAlias = LeaderResponse  # noqa: Y015

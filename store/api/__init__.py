@@ -1,1 +1,1 @@
-"""etcd v3's gRPC services, one a module, over the state machine and consensus."""
+"""etcd's gRPC services on one member, a module each; which server carries them is the front door's business."""

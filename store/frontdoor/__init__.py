@@ -1,1 +1,1 @@
-"""Servers that carry the one service table of the store to clients."""
+"""Servers that carry the service table; the services do not know which one serves them."""

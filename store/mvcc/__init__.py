@@ -1,1 +1,1 @@
-"""Versioned keys and values as plain data: no clock, socket or event loop."""
+"""The versioned key space: pure values and functions, no clock, no socket, no event loop."""

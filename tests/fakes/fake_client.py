@@ -197,17 +197,15 @@ class FakeClient:
                     yield WatchEvent("ADDED", copied(obj))
         else:
             position = int(options.resource_version)
-        if position < self._compacted:
-            raise status.expired(f"too old resource version: {position} ({self._compacted})")
         while generation == self._watch_generation:
+            if position < self._compacted:
+                raise status.expired(f"too old resource version: {position} ({self._compacted})")
             news = [c for c in self._history if c.revision > position and c.collection == collection]
             for change in news:
                 event = self._seen_as(change, matches)
                 if event is not None:
                     yield event
             position = max(position, self.revision if not news else news[-1].revision)
-            if position < self._compacted:
-                raise status.expired(f"too old resource version: {position} ({self._compacted})")
             if self.revision == position:
                 self._changed.clear()
                 await self._changed.wait()

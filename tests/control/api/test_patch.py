@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from control.api.patch import create_merge_patch, json_patch, merge_patch
@@ -23,12 +23,14 @@ def without_nulls(value: Any) -> Any:
     return value
 
 
+@settings(max_examples=40)
 @given(objects, objects)
 def test_a_made_merge_patch_leads_to_what_it_was_made_for(original: Any, modified: Any) -> None:
     original, modified = without_nulls(original), without_nulls(modified)
     assert merge_patch(original, create_merge_patch(original, modified)) == modified
 
 
+@settings(max_examples=40)
 @given(objects, documents)
 def test_adding_and_removing_is_nothing(document: Any, value: Any) -> None:
     path = "/fresh~1name"

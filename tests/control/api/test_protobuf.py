@@ -98,7 +98,7 @@ kinds = st.sampled_from(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.data())
 def test_round_trip(data: st.DataObject) -> None:
     served = data.draw(kinds)

@@ -78,11 +78,12 @@ class NothingIsLost(RuleBasedStateMachine):
 
     @rule(key=KEYS, delay=st.floats(0, 10))
     def add_after(self, key: str, delay: float) -> None:
-        self.queue.add_at(key, self.now + delay, self.now)
-        if delay <= 0:
+        moment = self.now + delay
+        self.queue.add_at(key, moment, self.now)
+        if moment <= self.now:
             self.owed.add(key)
         else:
-            self.later[key] = min(self.later.get(key, 1e9), self.now + delay)
+            self.later[key] = min(self.later.get(key, 1e9), moment)
 
     @rule(by=st.floats(0, 5))
     def pass_time(self, by: float) -> None:

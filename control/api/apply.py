@@ -1,0 +1,241 @@
+"""Server-side apply: who owns which field, and what follows when someone states a wish for some of them.
+
+An object without managedFields is not tracked.  The first apply on it gives all that stands to ``before-first-apply``,
+as Kubernetes does; from then on `track_update` keeps the owners right when the object is changed in other ways.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
+
+from control.api import status
+from control.api.fieldsets import (
+    EMPTY,
+    FieldSet,
+    Path,
+    changes,
+    field_set,
+    from_fields_v1,
+    merge,
+    path_text,
+    remove,
+    root,
+    to_fields_v1,
+)
+from control.api.meta import Object
+from control.api.patch import copy_json
+
+BEFORE_FIRST_APPLY = "before-first-apply"
+MANAGER_BYTES_MAX = 128
+UPDATE_MANAGERS_MAX = 10
+"""More managers of updates are folded into one, so that an object does not grow for ever."""
+_NOT_OWNED: tuple[Path, ...] = (
+    ("f:apiVersion",),
+    ("f:kind",),
+    ("f:metadata",),
+    *(
+        ("f:metadata", f"f:{name}")
+        for name in (
+            "name",
+            "namespace",
+            "creationTimestamp",
+            "selfLink",
+            "uid",
+            "generation",
+            "managedFields",
+            "resourceVersion",
+        )
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Manager:
+    """Who writes, in which way, in which version and through which subresource."""
+
+    name: str
+    operation: str
+    """Apply or Update."""
+    api_version: str
+    subresource: str = ""
+
+
+@dataclass(frozen=True)
+class _Owned:
+    fields: FieldSet
+    time: str
+
+
+_Owners: TypeAlias = "dict[Manager, _Owned]"
+
+
+def _owners_of(obj: Object | None) -> _Owners:
+    owners: _Owners = {}
+    for entry in ((obj or {}).get("metadata") or {}).get("managedFields") or []:
+        manager = Manager(
+            entry.get("manager") or "",
+            entry.get("operation") or "Update",
+            entry.get("apiVersion") or "",
+            entry.get("subresource") or "",
+        )
+        owners[manager] = _Owned(from_fields_v1(entry.get("fieldsV1") or {}), entry.get("time") or "")
+    return owners
+
+
+def _entries(owners: Mapping[Manager, _Owned]) -> list[dict[str, Any]]:
+    ordered = sorted(owners.items(), key=lambda item: (item[0].operation, item[1].time, item[0].name))
+    entries = []
+    for manager, owned in ordered:
+        if not owned.fields:
+            continue
+        entry: dict[str, Any] = {
+            "manager": manager.name,
+            "operation": manager.operation,
+            "apiVersion": manager.api_version,
+            "time": owned.time,
+            "fieldsType": "FieldsV1",
+            "fieldsV1": to_fields_v1(owned.fields),
+        }
+        if not owned.time:
+            del entry["time"]
+        if manager.subresource:
+            entry["subresource"] = manager.subresource
+        entries.append(entry)
+    return entries
+
+
+def _with_owners(obj: Object, owners: Mapping[Manager, _Owned]) -> Object:
+    result = dict(obj)
+    metadata = dict(result.get("metadata") or {})
+    metadata.pop("managedFields", None)
+    if entries := _entries(owners):
+        metadata["managedFields"] = entries
+    result["metadata"] = metadata
+    return result
+
+
+def _comparable(obj: Object | None, subresource: str) -> Object:
+    """Return the part of an object that its managers can own through a subresource."""
+    result = {key: value for key, value in (obj or {}).items() if key not in ("apiVersion", "kind")}
+    if not subresource:
+        result.pop("status", None)
+    metadata = {key: value for key, value in (result.get("metadata") or {}).items() if key != "managedFields"}
+    result["metadata"] = metadata
+    return result
+
+
+def _ownable(fields: FieldSet) -> FieldSet:
+    return fields.difference(_NOT_OWNED)
+
+
+def apply(
+    live: Object | None, wanted: Object, manager: Manager, definition_name: str, now: str, *, force: bool = False
+) -> Object:
+    """Return the object after ``manager`` applied ``wanted``, with its managedFields; raises Conflict (409).
+
+    ``wanted`` has no defaults filled in; ``now`` is a timestamp's text.
+    """
+    shape = root(definition_name)
+    wanted = copy_json(wanted)
+    (wanted.get("metadata") or {}).pop("managedFields", None)
+    owners = _owners_of(live)
+    if live is not None and not owners:
+        first = Manager(BEFORE_FIRST_APPLY, "Update", manager.api_version)
+        owners[first] = _Owned(_ownable(field_set(_comparable(live, ""), shape)), now)
+    before = owners.get(manager, _Owned(EMPTY, "")).fields
+    stated = _ownable(field_set(_comparable(wanted, manager.subresource), shape))
+    others = {other: owned for other, owned in owners.items() if other != manager}
+    result: Object = merge(live, wanted, shape) if live is not None else wanted
+    kept = stated.union(*(owned.fields for owned in others.values()))
+    if dropped := before - stated - frozenset().union(*(owned.fields for owned in others.values())):
+        result = remove(result, shape, dropped, kept)
+    written, removed = changes(_comparable(live, manager.subresource), _comparable(result, manager.subresource), shape)
+    _check_conflicts(others, written, force=force)
+    after = {other: replace(owned, fields=owned.fields - written - removed) for other, owned in others.items()}
+    unchanged = manager in owners and stated == before
+    after[manager] = _Owned(stated, owners[manager].time if unchanged else now)
+    return _with_owners(result, after)
+
+
+def _check_conflicts(others: Mapping[Manager, _Owned], written: FieldSet, *, force: bool) -> None:
+    if force:
+        return
+    found = [
+        (_manager_text(other, owned.time), path)
+        for other, owned in others.items()
+        for path in sorted(owned.fields & written)
+    ]
+    if found:
+        raise _conflict(found)
+
+
+def _manager_text(manager: Manager, time: str) -> str:
+    text = f'"{manager.name}"'
+    if manager.subresource:
+        text += f' with subresource "{manager.subresource}"'
+    if manager.operation == "Update":
+        text += f" using {manager.api_version}" + (f" at {time}" if time else "")
+    return text
+
+
+def _conflict(found: list[tuple[str, Path]]) -> status.ApiError:
+    causes = [
+        {"reason": "FieldManagerConflict", "message": f"conflict with {manager}", "field": path_text(path)}
+        for manager, path in found
+    ]
+    if len(found) == 1:
+        text = f"Apply failed with 1 conflict: conflict with {found[0][0]}: {path_text(found[0][1])}"
+    else:
+        lines = []
+        for manager in sorted({manager for manager, _ in found}):
+            lines.append(f"conflicts with {manager}:")
+            lines.extend(f"- {path_text(path)}" for owner, path in found if owner == manager)
+        text = f"Apply failed with {len(found)} conflicts: " + "\n".join(lines)
+    return status.failure(409, "Conflict", text, {"causes": causes})
+
+
+def is_tracked(obj: Object | None) -> bool:
+    """Tell whether an object's owners are known, so that its updates must be tracked."""
+    return bool(((obj or {}).get("metadata") or {}).get("managedFields"))
+
+
+def track_update(old: Object | None, new: Object, manager: Manager, definition_name: str, now: str) -> Object:
+    """Return ``new`` with the managedFields that follow from ``manager`` having changed ``old`` into it."""
+    shape = root(definition_name)
+    owners = _owners_of(old)
+    written, removed = changes(_comparable(old, manager.subresource), _comparable(new, manager.subresource), shape)
+    written = _ownable(written)
+    after: _Owners = {}
+    for other, owned in owners.items():
+        fields = owned.fields - removed - (written if other != manager else EMPTY)
+        after[other] = replace(owned, fields=fields)
+    if written:
+        mine = after.get(manager, _Owned(EMPTY, "")).fields | written
+        after[manager] = _Owned(mine, now)
+    return _with_owners(new, _folded(after, manager.api_version))
+
+
+def _folded(owners: _Owners, api_version: str) -> _Owners:
+    updates = [manager for manager, owned in owners.items() if manager.operation == "Update" and owned.fields]
+    if len(updates) <= UPDATE_MANAGERS_MAX:
+        return owners
+    oldest = sorted(updates, key=lambda manager: owners[manager].time)[: len(updates) - UPDATE_MANAGERS_MAX + 1]
+    ancient = Manager("ancient-changes", "Update", api_version)
+    fields = EMPTY.union(*(owners[manager].fields for manager in oldest))
+    time = max(owners[manager].time for manager in oldest)
+    kept = {manager: owned for manager, owned in owners.items() if manager not in oldest}
+    kept[ancient] = _Owned(fields | kept.get(ancient, _Owned(EMPTY, "")).fields, time)
+    return kept
+
+
+def check_field_manager(name: str) -> list[status.Cause]:
+    """Return what is wrong with the name of a field manager."""
+    if len(name.encode()) > MANAGER_BYTES_MAX:
+        text = f"Too long: may not be more than {MANAGER_BYTES_MAX} bytes"
+        return [status.Cause("FieldValueTooLong", text, "fieldManager")]
+    if not name.isprintable():
+        return [status.Cause("FieldValueInvalid", f'Invalid value: "{name}": should only contain printable characters',
+                             "fieldManager")]  # fmt: skip
+    return []

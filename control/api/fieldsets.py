@@ -1,0 +1,264 @@
+"""Sets of fields, as managedFields writes them, and the walks over typed objects that make and use them.
+
+A path is a tuple of elements in the notation of FieldsV1: ``f:name`` for a field or a map's key, ``k:{"name":"a"}`` for
+an element of a list with keys, ``v:"x"`` for an element of a set.  What the facts call atomic is one leaf: it has one
+owner.  Example: ``("f:spec", "f:containers", 'k:{"name":"c"}', "f:image")``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import orjson
+
+from control.api import schema, status
+
+Path: TypeAlias = "tuple[str, ...]"
+FieldSet: TypeAlias = "frozenset[Path]"
+EMPTY: FieldSet = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """How values of a type are taken apart."""
+
+    kind: str
+    """structure, map, keyed, set or leaf."""
+    type: str = ""
+    """A structure's definition, or what a map or list holds; empty where no facts exist."""
+    keys: tuple[schema.Field, ...] = ()
+
+
+_LEAF = Shape("leaf")
+_UNTYPED = Shape("map", "")
+
+
+def root(definition_name: str) -> Shape:
+    """Return the shape of an object; without a definition maps are taken apart and lists are leaves."""
+    return Shape("structure", definition_name) if definition_name else _UNTYPED
+
+
+def _shape(kind: str, field: schema.Field | None = None) -> Shape:
+    if kind == "":
+        return _UNTYPED
+    if kind.startswith("{}"):
+        return _LEAF if field and field.map_type == "atomic" else Shape("map", schema.element(kind))
+    if kind.startswith("[]"):
+        return _list_shape(kind, field)
+    found = schema.resolve(kind)
+    if found is None or found.atomic or (field and field.map_type == "atomic"):
+        return _LEAF
+    return Shape("structure", kind)
+
+
+def _list_shape(kind: str, field: schema.Field | None) -> Shape:
+    inner = schema.element(kind)
+    if field is None or field.list_type in ("", "atomic"):
+        return _LEAF
+    if field.list_type == "set":
+        return Shape("set", inner)
+    fields = schema.definition(inner).fields
+    return Shape("keyed", inner, tuple(fields[key] for key in field.list_keys))
+
+
+def _child(shape: Shape, name: str) -> Shape:
+    if shape.kind == "map":
+        return _shape(shape.type)
+    field = schema.definition(shape.type).fields.get(name)
+    return _shape(field.type, field) if field else _LEAF
+
+
+def _json(value: Any) -> str:
+    return orjson.dumps(value, option=orjson.OPT_SORT_KEYS).decode()
+
+
+def key_of(shape: Shape, item: Any) -> str:
+    """Return the element of a path that names a list's item; raises BadRequest where its keys are missing."""
+    if shape.kind == "set":
+        return f"v:{_json(item)}"
+    keys = {}
+    for field in shape.keys:
+        value = item.get(field.name) if isinstance(item, dict) else None
+        if value is None:
+            value = field.default or None
+        if value is None:
+            names = ", ".join(f'"{key.name}"' for key in shape.keys)
+            fault = f'associative list with keys [{names}] has an element that omits key field "{field.name}"'
+            raise status.bad_request(f"{fault} (and doesn't have default value)")
+        keys[field.name] = value
+    return f"k:{_json(keys)}"
+
+
+def _is_whole(shape: Shape, value: Any) -> bool:
+    """Tell whether a value is one leaf, either by its type or because it is no container."""
+    if shape.kind in ("structure", "map"):
+        return not isinstance(value, dict)
+    return shape.kind == "leaf" or not isinstance(value, list)
+
+
+def _items(shape: Shape, value: Any) -> list[tuple[str, Any, Shape]]:
+    """Return (path element, value, shape) of each part of a container."""
+    if isinstance(value, dict):
+        return [(f"f:{name}", item, _child(shape, name)) for name, item in value.items()]
+    inner = _shape(shape.type) if shape.kind == "keyed" else _LEAF
+    return [(key_of(shape, item), item, inner) for item in value]
+
+
+def field_set(value: Any, shape: Shape, path: Path = ()) -> FieldSet:
+    """Return the fields that a value states."""
+    return frozenset(_fields(value, shape, path))
+
+
+def _fields(value: Any, shape: Shape, path: Path) -> Iterator[Path]:
+    if _is_whole(shape, value) or not value:
+        yield path
+        return
+    for element, item, inner in _items(shape, value):
+        here = (*path, element)
+        if element[0] == "k":
+            yield here
+        yield from _fields(item, inner, here)
+
+
+def changes(old: Any, new: Any, shape: Shape, path: Path = ()) -> tuple[FieldSet, FieldSet]:
+    """Return the fields that were added or changed, and those that are gone."""
+    written: set[Path] = set()
+    removed: set[Path] = set()
+    _compare(old, new, shape, path, written, removed)
+    return frozenset(written), frozenset(removed)
+
+
+def _compare(old: Any, new: Any, shape: Shape, path: Path, written: set[Path], removed: set[Path]) -> None:
+    if old == new:
+        return
+    if _is_whole(shape, new) or _is_whole(shape, old) or not new or not old:
+        if old is not None and not _is_whole(shape, old):
+            removed.update(_fields(old, shape, path))
+        if new is not None:
+            written.update(_fields(new, shape, path))
+            removed.difference_update(written)
+        return
+    before = {element: (item, inner) for element, item, inner in _items(shape, old)}
+    for element, item, inner in _items(shape, new):
+        here = (*path, element)
+        if element in before:
+            _compare(before.pop(element)[0], item, inner, here, written, removed)
+            continue
+        if element[0] == "k" or inner.kind == "map":
+            written.add(here)
+        written.update(_fields(item, inner, here))
+    for element, (item, inner) in before.items():
+        removed.add((*path, element))
+        removed.update(_fields(item, inner, (*path, element)))
+
+
+def merge(live: Any, wanted: Any, shape: Shape) -> Any:
+    """Return ``live`` with what ``wanted`` states; lists with keys are merged by them, new elements go last."""
+    if _is_whole(shape, wanted) or _is_whole(shape, live) or live is None:
+        return wanted
+    if isinstance(wanted, dict):
+        result = dict(live)
+        for name, item in wanted.items():
+            result[name] = merge(live[name], item, _child(shape, name)) if name in live else item
+        return result
+    return _merge_lists(live, wanted, shape)
+
+
+def _merge_lists(live: list[Any], wanted: list[Any], shape: Shape) -> list[Any]:
+    """Merge two lists: in the order of ``wanted``, the others where the live list has them."""
+    inner = _shape(shape.type) if shape.kind == "keyed" else _LEAF
+    new = {key_of(shape, item): item for item in wanted}
+    waiting = list(new)
+    result: list[Any] = []
+    for item in live:
+        element = key_of(shape, item)
+        if element not in new:
+            result.append(item)
+        elif element in waiting:
+            # What stands before it in the wish comes before it in the result.
+            position = waiting.index(element)
+            result.extend(new[earlier] for earlier in waiting[:position])
+            result.append(merge(item, new[element], inner))
+            waiting = waiting[position + 1 :]
+        else:
+            result = [merge(item, new[element], inner) if _same(shape, kept, element) else kept for kept in result]
+    return result + [new[element] for element in waiting]
+
+
+def _same(shape: Shape, item: Any, element: str) -> bool:
+    return key_of(shape, item) == element
+
+
+def remove(value: Any, shape: Shape, gone: FieldSet, kept: FieldSet) -> Any:
+    """Return the value without the fields in ``gone``, except where something in ``kept`` lies at or below them."""
+    below = {path[:size] for path in kept for size in range(1, len(path) + 1)}
+    return _remove(value, shape, (), gone, below)
+
+
+def _remove(value: Any, shape: Shape, path: Path, gone: FieldSet, kept: set[Path]) -> Any:
+    if _is_whole(shape, value):
+        return value
+    touched = {named[len(path)] for named in gone if named[: len(path)] == path and len(named) > len(path)}
+    if not touched:
+        return value
+    parts: list[tuple[str, Any]] = []
+    for element, item, inner in _items(shape, value):
+        here = (*path, element)
+        if element not in touched:
+            parts.append((element, item))
+            continue
+        if here in gone and here not in kept:
+            continue
+        left = _remove(item, inner, here, gone, kept)
+        if left or not item or here in kept:
+            parts.append((element, left))
+    if isinstance(value, dict):
+        return {element[2:]: item for element, item in parts}
+    return [item for _, item in parts]
+
+
+def to_fields_v1(fields: FieldSet) -> dict[str, Any]:
+    """Return a set in the form of FieldsV1."""
+    result: dict[str, Any] = {}
+    for path in sorted(fields):
+        node = result
+        for element in path:
+            node = node.setdefault(element, {})
+        node["."] = {}
+    return {element: _without_lone_dots(node) for element, node in result.items() if element != "."}
+
+
+def _without_lone_dots(node: dict[str, Any]) -> dict[str, Any]:
+    if set(node) == {"."}:
+        return {}
+    return {element: {} if element == "." else _without_lone_dots(inner) for element, inner in node.items()}
+
+
+def from_fields_v1(value: dict[str, Any], path: Path = ()) -> FieldSet:
+    """Return the set that a FieldsV1 value holds."""
+    found: set[Path] = set()
+    for element, inner in value.items():
+        if element == ".":
+            found.add(path)
+        elif not inner:
+            found.add((*path, element))
+        else:
+            found |= from_fields_v1(inner, (*path, element))
+    return frozenset(found)
+
+
+def path_text(path: Path) -> str:
+    """Return a path as conflicts name it: ``.spec.containers[name="c"].image``."""
+    parts = []
+    for element in path:
+        kind, rest = element[0], element[2:]
+        if kind == "f":
+            parts.append(f".{rest}")
+        elif kind == "k":
+            keys = ",".join(f"{name}={_json(value)}" for name, value in orjson.loads(rest).items())
+            parts.append(f"[{keys}]")
+        else:
+            parts.append(f"[={rest}]")
+    return "".join(parts)

@@ -1,0 +1,140 @@
+"""Rules of the metadata that all objects share, and of label selectors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from control.api.meta import Object
+from control.api.resources import Resource
+from control.api.validation import names
+from control.api.validation.faults import Faults
+
+ANNOTATIONS_BYTES_MAX = 256 * 1024
+_NameCheck = Callable[[str], list[str]]
+_RBAC = "rbac.authorization.k8s.io"
+_NAME_CHECKS: dict[tuple[str, str], _NameCheck] = {
+    ("", "namespaces"): names.dns_label,
+    ("", "services"): names.dns_1035_label,
+    **dict.fromkeys(
+        [(_RBAC, plural) for plural in ("roles", "rolebindings", "clusterroles", "clusterrolebindings")],
+        names.path_segment,
+    ),
+    ("networking.k8s.io", "ipaddresses"): names.address,
+    ("apiregistration.k8s.io", "apiservices"): names.path_segment,
+    ("", "podtemplates"): names.dns_subdomain,
+}
+
+
+def check_labels(labels: dict[str, str] | None, path: str, faults: Faults) -> None:
+    """Check a map of labels."""
+    for key, value in (labels or {}).items():
+        faults.invalid_all(path, key, names.qualified_name(key))
+        faults.invalid_all(path, value, names.label_value(value))
+
+
+def check_annotations(annotations: dict[str, str] | None, path: str, faults: Faults) -> None:
+    """Check a map of annotations: keys, and the size of all together."""
+    total = 0
+    for key, value in (annotations or {}).items():
+        faults.invalid_all(path, key, names.qualified_name(key.lower()))
+        total += len(key.encode()) + len(value.encode())
+    if total > ANNOTATIONS_BYTES_MAX:
+        faults.too_long(path, ANNOTATIONS_BYTES_MAX)
+
+
+def check_name(resource: Resource, metadata: dict[str, Any], faults: Faults) -> None:
+    """Check metadata.name, or generateName where the name is still to be made."""
+    check = _NAME_CHECKS.get((resource.group, resource.plural), names.dns_subdomain)
+    generate = metadata.get("generateName")
+    if generate:
+        # What follows is appended later, so a hyphen or dot at the end stands for a name's middle.
+        masked = generate[:-1] + "a" if len(generate) > 1 and generate[-1] in "-." else generate
+        faults.invalid_all("metadata.generateName", generate, check(masked))
+    name = metadata.get("name")
+    if not name:
+        if not generate:
+            faults.required("metadata.name", "name or generateName is required")
+        return
+    faults.invalid_all("metadata.name", name, check(name))
+
+
+def check_metadata(resource: Resource, obj: Object, faults: Faults) -> None:
+    """Check the metadata of an object."""
+    metadata = obj.get("metadata") or {}
+    check_name(resource, metadata, faults)
+    namespace = metadata.get("namespace")
+    if resource.namespaced:
+        if not namespace:
+            faults.required("metadata.namespace")
+        else:
+            faults.invalid_all("metadata.namespace", namespace, names.dns_label(namespace))
+    elif namespace:
+        faults.forbidden("metadata.namespace", "not allowed on this type")
+    faults.not_negative("metadata.generation", metadata.get("generation"))
+    check_labels(metadata.get("labels"), "metadata.labels", faults)
+    check_annotations(metadata.get("annotations"), "metadata.annotations", faults)
+    _check_owners(metadata.get("ownerReferences") or [], faults)
+    for finalizer in metadata.get("finalizers") or []:
+        faults.invalid_all("metadata.finalizers", finalizer, names.qualified_name(finalizer))
+
+
+def _check_owners(owners: list[dict[str, Any]], faults: Faults) -> None:
+    path = "metadata.ownerReferences"
+    controller = ""
+    for index, owner in enumerate(owners):
+        for key, text in (("apiVersion", "version must not be empty"), ("kind", "must not be empty"),
+                          ("name", "must not be empty"), ("uid", "must not be empty")):  # fmt: skip
+            if not owner.get(key):
+                faults.invalid(f"{path}[{index}].{key}" if key != "apiVersion" else f"{path}.apiVersion", "", text)
+        if owner.get("controller"):
+            named = f"{owner.get('kind')}/{owner.get('name')}"
+            if controller:
+                faults.invalid(
+                    path,
+                    owners,
+                    f'Only one reference can have Controller set to true. Found "true" in references for {controller} '
+                    f"and {named}",
+                )
+            controller = named
+
+
+def check_metadata_update(new: Object, old: Object, faults: Faults) -> None:
+    """Check what may not change in the metadata."""
+    was, now = old.get("metadata") or {}, new.get("metadata") or {}
+    for field in ("name", "namespace", "uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds"):
+        if now.get(field) != was.get(field):
+            faults.invalid(f"metadata.{field}", now.get(field), "field is immutable")
+    if was.get("deletionTimestamp"):
+        _check_finalizers_of_deleted(now, was, faults)
+
+
+def _check_finalizers_of_deleted(now: dict[str, Any], was: dict[str, Any], faults: Faults) -> None:
+    added = [name for name in now.get("finalizers") or [] if name not in (was.get("finalizers") or [])]
+    if added:
+        shown = "[]string{" + ", ".join(f'"{name}"' for name in added) + "}"
+        faults.forbidden(
+            "metadata.finalizers",
+            f"no new finalizers can be added if the object is being deleted, found new finalizers {shown}",
+        )
+
+
+def check_selector(selector: dict[str, Any] | None, path: str, faults: Faults) -> None:
+    """Check a LabelSelector."""
+    if selector is None:
+        return
+    check_labels(selector.get("matchLabels"), f"{path}.matchLabels", faults)
+    for index, entry in enumerate(selector.get("matchExpressions") or []):
+        here = f"{path}.matchExpressions[{index}]"
+        operator, values = entry.get("operator"), entry.get("values") or []
+        if operator in ("In", "NotIn"):
+            if not values:
+                faults.required(f"{here}.values", "must be specified when `operator` is 'In' or 'NotIn'")
+        elif operator in ("Exists", "DoesNotExist"):
+            if values:
+                faults.forbidden(f"{here}.values", "may not be specified when `operator` is 'Exists' or 'DoesNotExist'")
+        else:
+            faults.invalid(f"{here}.operator", operator or "", "not a valid selector operator")
+        faults.invalid_all(f"{here}.key", entry.get("key") or "", names.qualified_name(entry.get("key") or ""))
+        for position, value in enumerate(values):
+            faults.invalid_all(f"{here}.values[{position}]", value, names.label_value(value))

@@ -1,0 +1,190 @@
+"""The command line of the API server: kube-apiserver's flags."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from ipaddress import ip_network
+from pathlib import Path
+from typing import Any
+
+import click
+import uvloop
+
+from control.apiserver.config import ApiServerConfig, EtcdConfig
+from control.apiserver.server import run
+
+FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+EXAMPLES = """\b
+Examples:
+  A server on one store without TLS, for a look around:
+    raftsman apiserver --etcd-servers http://127.0.0.1:2379 --authorization-mode AlwaysAllow
+  A server of a cluster:
+    raftsman apiserver --etcd-servers https://10.0.0.1:2379,https://10.0.0.2:2379 \\
+      --etcd-cafile etcd-ca.crt --etcd-certfile apiserver-etcd.crt --etcd-keyfile apiserver-etcd.key \\
+      --bind-address 0.0.0.0 --advertise-address 10.0.0.1 \\
+      --tls-cert-file apiserver.crt --tls-private-key-file apiserver.key --client-ca-file ca.crt \\
+      --service-account-signing-key-file sa.key --service-account-key-file sa.pub
+"""
+
+
+def _csv(context: click.Context, parameter: click.Parameter, value: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in value.split(",") if part.strip())
+
+
+def _port_range(context: click.Context, parameter: click.Parameter, value: str) -> tuple[int, int]:
+    first, dash, last = value.partition("-")
+    if not dash or not first.isdecimal() or not last.isdecimal() or int(first) > int(last):
+        raise click.BadParameter(f"{value!r} is not a range of ports such as 30000-32767")
+    return int(first), int(last)
+
+
+def _cidr(context: click.Context, parameter: click.Parameter, value: str) -> str:
+    try:
+        ip_network(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+    return value
+
+
+@click.command(epilog=EXAMPLES, context_settings={"max_content_width": 110})
+@click.option("--etcd-servers", required=True, callback=_csv, help="URLs of the store's members, comma separated.")
+@click.option("--etcd-cafile", type=FILE, help="CA that the store's certificates are signed by.")
+@click.option("--etcd-certfile", type=FILE, help="Client certificate for the store.")
+@click.option("--etcd-keyfile", type=FILE, help="Key of the client certificate for the store.")
+@click.option("--etcd-prefix", default="/registry", show_default=True, help="Prefix of all keys.")
+@click.option("--bind-address", default="0.0.0.0", show_default=True, help="Address to listen on.")
+@click.option("--secure-port", default=6443, show_default=True, help="Port of REST; 0 takes a free one.")
+@click.option("--grpc-port", default=6444, show_default=True, help="Port of the gRPC hub; -1 serves none.")
+@click.option("--advertise-address", default="", help="Address that default/kubernetes names this instance by.")
+@click.option("--tls-cert-file", type=FILE, help="Server certificate.")
+@click.option("--tls-private-key-file", type=FILE, help="Key of the server certificate.")
+@click.option("--client-ca-file", type=FILE, help="CA that client certificates are signed by.")
+@click.option("--requestheader-client-ca-file", type=FILE, help="CA of front proxies.")
+@click.option(
+    "--service-account-issuer",
+    default="https://kubernetes.default.svc.cluster.local",
+    show_default=True,
+    help="Issuer of tokens.",
+)
+@click.option(
+    "--service-account-key-file",
+    "service_account_key_files",
+    type=FILE,
+    multiple=True,
+    help="Keys that tokens are checked with.",
+)
+@click.option("--service-account-signing-key-file", type=FILE, help="Key that tokens are signed with.")
+@click.option("--api-audiences", default="", callback=_csv, help="Audiences of tokens; the issuer where empty.")
+@click.option(
+    "--service-cluster-ip-range",
+    default="10.96.0.0/16",
+    callback=_cidr,
+    show_default=True,
+    help="Addresses of Services.",
+)
+@click.option(
+    "--service-node-port-range",
+    default="30000-32767",
+    callback=_port_range,
+    show_default=True,
+    help="Node ports of Services.",
+)
+@click.option("--kubelet-client-certificate", type=FILE, help="Client certificate for kubelets.")
+@click.option("--kubelet-client-key", type=FILE, help="Key of the client certificate for kubelets.")
+@click.option("--kubelet-certificate-authority", type=FILE, help="CA that kubelets' certificates are signed by.")
+@click.option(
+    "--kubelet-preferred-address-types",
+    default="Hostname,InternalDNS,InternalIP,ExternalDNS,ExternalIP",
+    callback=_csv,
+    show_default=True,
+    help="Which of a node's addresses to dial.",
+)
+@click.option(
+    "--authorization-mode",
+    "authorization_modes",
+    default="Node,RBAC",
+    callback=_csv,
+    show_default=True,
+    help="Authorizers in their order.",
+)
+@click.option(
+    "--anonymous-auth",
+    type=bool,
+    default=True,
+    show_default=True,
+    help="Let requests without credentials be system:anonymous's.",
+)
+@click.option(
+    "--enable-bootstrap-token-auth",
+    type=bool,
+    default=False,
+    is_flag=False,
+    flag_value=True,
+    show_default=True,
+    help="Take bootstrap tokens.",
+)
+@click.option(
+    "--default-not-ready-toleration-seconds",
+    "default_not_ready_toleration_s",
+    default=300,
+    show_default=True,
+    help="How long pods stay on a node that is not ready.",
+)
+@click.option(
+    "--default-unreachable-toleration-seconds",
+    "default_unreachable_toleration_s",
+    default=300,
+    show_default=True,
+    help="How long pods stay on a node that is unreachable.",
+)
+@click.option("--event-ttl-seconds", "event_ttl_s", default=3600, show_default=True, help="How long events are kept.")
+@click.option("--max-requests-inflight", default=400, show_default=True, help="Requests served at once.")
+@click.option(
+    "--min-request-timeout",
+    "min_request_timeout_s",
+    default=1800,
+    show_default=True,
+    help="Seconds that watches live at least.",
+)
+@click.option(
+    "--shutdown-delay-seconds",
+    "shutdown_delay_s",
+    default=0.0,
+    show_default=True,
+    help="Time between the first sign of the end and the closing of the ports.",
+)
+@click.option("--log-level", default="info", show_default=True, help="debug, info, warning or error.")
+def command(log_level: str, **flags: Any) -> None:
+    """Serve the Kubernetes API over an etcd-compatible store."""
+    logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    config = config_of(flags)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_until_signalled(config))
+
+
+def config_of(flags: dict[str, Any]) -> ApiServerConfig:
+    """Return the configuration that the command's flags, `--log-level` apart, stand for."""
+    rest = dict(flags)
+    etcd = EtcdConfig(
+        rest.pop("etcd_servers"),
+        rest.pop("etcd_cafile"),
+        rest.pop("etcd_certfile"),
+        rest.pop("etcd_keyfile"),
+        rest.pop("etcd_prefix"),
+    )
+    return ApiServerConfig(etcd, **rest)
+
+
+async def _until_signalled(config: ApiServerConfig) -> None:
+    task = asyncio.current_task()
+    assert task is not None
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, task.cancel)
+    try:
+        await run(config)
+    except asyncio.CancelledError:
+        logging.getLogger(__name__).info("stopped")

@@ -1,0 +1,212 @@
+"""How objects go: grace, finalizers, preconditions, and the removal itself.
+
+``decide`` is pure; ``delete`` carries it out against the store until nobody came between.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import orjson
+
+from control.api import status
+from control.api.meta import Object
+from control.apiserver import strategy
+from control.apiserver.cache import Filter
+from control.apiserver.etcd import KeyValue, RevisionMismatchError
+from control.apiserver.kinds import Kind
+from control.apiserver.paging import ListQuery
+from control.apiserver.registry import UPDATE_ATTEMPTS, Context, Registry, deletion_is_complete, stored_bytes
+from control.apiserver.request import AdmissionRequest
+
+FOREGROUND, ORPHAN = "foregroundDeletion", "orphan"
+_FINALIZER_OF = {"Foreground": FOREGROUND, "Orphan": ORPHAN}
+POD_GRACE_DEFAULT_S = 30
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteWish:
+    """DeleteOptions, read."""
+
+    grace_period_s: int | None = None
+    propagation: str = ""
+    uid: str = ""
+    resource_version: str = ""
+    dry_run: bool = False
+    options: Object | None = None
+
+
+def read_options(options: Object | None) -> DeleteWish:
+    """Read a DeleteOptions object; raises BadRequest or Invalid."""
+    options = options or {}
+    conditions = options.get("preconditions") or {}
+    propagation = options.get("propagationPolicy") or ""
+    if options.get("orphanDependents") is not None:
+        if propagation:
+            text = "Invalid value: orphanDependents and deletionPropagation cannot be both set"
+            raise _invalid("propagationPolicy", f'Invalid value: "{propagation}": {text}')
+        propagation = "Orphan" if options["orphanDependents"] else "Background"
+    if propagation not in ("", "Foreground", "Background", "Orphan"):
+        allowed = 'supported values: "Foreground", "Background", "Orphan", "nil"'
+        raise _invalid("propagationPolicy", f'Unsupported value: "{propagation}": {allowed}')
+    grace = options.get("gracePeriodSeconds")
+    if grace is not None and not isinstance(grace, int):
+        raise status.bad_request(
+            "json: cannot unmarshal into Go struct field DeleteOptions.gracePeriodSeconds of type int64"
+        )
+    return DeleteWish(
+        grace,
+        propagation,
+        conditions.get("uid") or "",
+        conditions.get("resourceVersion") or "",
+        "All" in (options.get("dryRun") or ()),
+        options,
+    )
+
+
+def _invalid(field: str, message: str) -> status.ApiError:
+    return status.invalid("DeleteOptions", "", [status.Cause("FieldValueInvalid", message, field)], "meta.k8s.io")
+
+
+def grace_period_s(kind: Kind, obj: Object, wish: DeleteWish) -> int:
+    """Return how long the object's owner gets to end it: only pods that run somewhere have any."""
+    if strategy.name_of(kind) != ("", "pods"):
+        return 0
+    spec, phase = obj.get("spec") or {}, (obj.get("status") or {}).get("phase")
+    period: int = POD_GRACE_DEFAULT_S if (found := spec.get("terminationGracePeriodSeconds")) is None else int(found)
+    if wish.grace_period_s is not None:
+        period = wish.grace_period_s
+    if not spec.get("nodeName") or phase in ("Succeeded", "Failed"):
+        return 0
+    return 1 if period < 0 else period
+
+
+def decide(kind: Kind, old: Object, wish: DeleteWish, now: datetime) -> Object | None:
+    """Return the object as it must be stored while its deletion goes on; None where it can go at once."""
+    metadata: dict[str, Any] = {**old["metadata"]}
+    obj: Object = {**old, "metadata": metadata}
+    finalizers: list[str] = list(metadata.get("finalizers") or ())
+    if wish.propagation:
+        finalizers = [each for each in finalizers if each not in (FOREGROUND, ORPHAN)]
+        if wish.propagation in _FINALIZER_OF:
+            finalizers.append(_FINALIZER_OF[wish.propagation])
+    grace_s = grace_period_s(kind, old, wish)
+    begun = metadata.get("deletionTimestamp")
+    if begun:
+        left_s = metadata.get("deletionGracePeriodSeconds") or 0
+        # Grace that was granted may be shortened, never extended.
+        grace_s = min(grace_s, left_s)
+        if grace_s < left_s:
+            started = datetime.fromisoformat(begun) - timedelta(seconds=left_s)
+            metadata["deletionTimestamp"] = (started + timedelta(seconds=grace_s)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    else:
+        metadata["deletionTimestamp"] = (now + timedelta(seconds=grace_s)).strftime("%Y-%m-%dT%H:%M:%SZ")
+        if "generation" in metadata:
+            metadata["generation"] = int(metadata["generation"]) + 1
+    metadata["deletionGracePeriodSeconds"] = grace_s
+    if finalizers:
+        metadata["finalizers"] = finalizers
+    else:
+        metadata.pop("finalizers", None)
+    if kind.resource.kind == "Namespace" and not begun:
+        obj["status"] = {**(obj.get("status") or {}), "phase": "Terminating"}
+    return None if deletion_is_complete(obj) else obj
+
+
+def _check(kind: Kind, name: str, old: Object, wish: DeleteWish) -> None:
+    for wanted, field, about in (
+        (wish.uid, "uid", "UID"),
+        (wish.resource_version, "resourceVersion", "ResourceVersion"),
+    ):
+        if wanted and wanted != old["metadata"][field]:
+            found = old["metadata"][field]
+            text = f"Precondition failed: {about} in precondition: {wanted}, {about} in object meta: {found}"
+            raise status.conflict(kind.resource.plural, name, kind.resource.group, text)
+
+
+def success(kind: Kind, deleted: Object) -> Object:
+    """Return the Status that says that the object is gone."""
+    details = {
+        "name": deleted["metadata"]["name"],
+        "group": kind.resource.group,
+        "kind": kind.resource.plural,
+        "uid": deleted["metadata"]["uid"],
+    }
+    return {
+        "kind": "Status",
+        "apiVersion": "v1",
+        "metadata": {},
+        "status": "Success",
+        "details": {name: value for name, value in details.items() if value},
+    }
+
+
+async def delete(
+    registry: Registry, kind: Kind, namespace: str, name: str, wish: DeleteWish, context: Context
+) -> tuple[Object, bool]:
+    """Delete an object or begin to; return it, or the Status of its end, and whether it is gone."""
+    found, newest = await registry.current(kind, namespace, name)
+    for _ in range(UPDATE_ATTEMPTS):
+        if found is None:
+            raise status.not_found(kind.resource.plural, name, kind.resource.group)
+        try:
+            return await _delete_once(registry, kind, namespace, name, found, wish, context)
+        except RevisionMismatchError as mismatch:
+            found, newest = mismatch.current, True
+        except status.ApiError:
+            if newest:
+                raise
+            found, newest = (await registry.store.get(registry.kinds.key(kind, namespace, name)))[0], True
+    raise status.conflict(kind.resource.plural, name, kind.resource.group)
+
+
+async def _delete_once(
+    registry: Registry, kind: Kind, namespace: str, name: str, found: KeyValue, wish: DeleteWish, context: Context
+) -> tuple[Object, bool]:
+    old: Object = orjson.loads(found.value)
+    old["metadata"]["resourceVersion"] = str(found.revision)
+    _check(kind, name, old, wish)
+    request = AdmissionRequest(
+        "DELETE",
+        kind.resource,
+        context.user,
+        namespace,
+        name,
+        old_object=old,
+        options=wish.options or {},
+        dry_run=wish.dry_run,
+        warnings=context.warnings,
+    )
+    await registry.admission.mutate(request)
+    await registry.admission.validate(request)
+    remains = decide(kind, old, wish, datetime.now(UTC))
+    if remains is not None:
+        if not wish.dry_run and remains != old:
+            revision = await registry.store.update(found.key, stored_bytes(remains), found.revision)
+            remains["metadata"]["resourceVersion"] = str(revision)
+        return remains, False
+    if not wish.dry_run:
+        revision = await registry.store.delete(found.key, found.revision)
+        await registry.after_deletion(kind, old)
+        old["metadata"]["resourceVersion"] = str(revision)
+    if strategy.name_of(kind) in strategy.ANSWERS_WITH_DELETED_OBJECT:
+        return old, True
+    return success(kind, old), True
+
+
+async def delete_collection(
+    registry: Registry, kind: Kind, chosen: Filter, wish: DeleteWish, context: Context
+) -> tuple[list[Object], int]:
+    """Delete every object that is meant; return what was found and the list's revision."""
+    listed = await registry.list(kind, chosen, ListQuery())
+    found = []
+    for entry in listed.entries:
+        found.append(entry.object())
+        try:
+            await delete(registry, kind, entry.namespace, entry.name, wish, context)
+        except status.ApiError as error:
+            if error.reason != "NotFound":
+                raise
+    return found, listed.revision

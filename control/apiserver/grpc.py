@@ -1,0 +1,316 @@
+"""The hub: the Kubernetes API over gRPC, the same service behind another front door.
+
+Watch is served with raw bytes: events are serialized once for all watchers, and what waits together is sent as one
+message, since concatenated WatchResponses are a WatchResponse.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from ssl import PEM_cert_to_DER_cert
+from typing import Any, NoReturn
+
+import grpc
+import grpc.aio
+import orjson
+
+from control.api import status
+from control.api.meta import Object
+from control.apiserver import objects
+from control.apiserver.cache import Entry
+from control.apiserver.config import ApiServerConfig
+from control.apiserver.convert import convert
+from control.apiserver.etcd import StoreError
+from control.apiserver.kinds import Kind
+from control.apiserver.paging import ListQuery
+from control.apiserver.registry import Context
+from control.apiserver.request import Credentials, RequestInfo, RequestOptions, UserInfo
+from control.apiserver.rest.app import translate
+from control.apiserver.service import Service
+from control.apiserver.watch import WatchOptions
+from proto.control import resources_pb2
+
+log = logging.getLogger(__name__)
+
+SERVICE = "raftsman.control.v1.Resources"
+STATUS_KEY = "status-bin"
+MESSAGE_BYTES_MAX = 64 << 20
+STREAMS_MAX = 10_000
+GRACE_S = 2.0
+
+_CODES = {
+    400: grpc.StatusCode.INVALID_ARGUMENT,
+    401: grpc.StatusCode.UNAUTHENTICATED,
+    403: grpc.StatusCode.PERMISSION_DENIED,
+    404: grpc.StatusCode.NOT_FOUND,
+    405: grpc.StatusCode.UNIMPLEMENTED,
+    409: grpc.StatusCode.ABORTED,
+    410: grpc.StatusCode.OUT_OF_RANGE,
+    413: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    415: grpc.StatusCode.INVALID_ARGUMENT,
+    422: grpc.StatusCode.INVALID_ARGUMENT,
+    429: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    500: grpc.StatusCode.INTERNAL,
+    501: grpc.StatusCode.UNIMPLEMENTED,
+    503: grpc.StatusCode.UNAVAILABLE,
+    504: grpc.StatusCode.DEADLINE_EXCEEDED,
+}
+
+ServicerContext = grpc.aio.ServicerContext[Any, Any]
+
+
+async def _fail(call: ServicerContext, error: status.ApiError) -> NoReturn:
+    code = _CODES.get(error.code, grpc.StatusCode.UNKNOWN)
+    if error.reason == "AlreadyExists":
+        code = grpc.StatusCode.ALREADY_EXISTS
+    await call.abort(code, error.message[:1000], ((STATUS_KEY, orjson.dumps(error.status)),))
+    raise AssertionError("abort raises")
+
+
+def _credentials(call: ServicerContext) -> Credentials:
+    pem = next(iter(call.auth_context().get("x509_pem_cert") or ()), b"")
+    certificate = PEM_cert_to_DER_cert(pem.decode()) if pem else None
+    headers: dict[str, tuple[str, ...]] = {}
+    for name, value in call.invocation_metadata() or ():
+        if isinstance(value, str):
+            headers[name] = (*headers.get(name, ()), value)
+    return Credentials(certificate, headers.get("authorization", ("",))[0], headers, call.peer())
+
+
+def _info(verb: str, target: resources_pb2.Target, field_selector: str = "") -> RequestInfo:
+    return RequestInfo(
+        verb,
+        "",
+        True,
+        target.group,
+        target.version,
+        target.resource,
+        target.subresource,
+        target.namespace,
+        target.name,
+        field_selector=field_selector,
+    )
+
+
+class Resources:
+    """The service's methods."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    async def _admit(
+        self, call: ServicerContext, verb: str, target: resources_pb2.Target, fields: str = ""
+    ) -> tuple[UserInfo, RequestInfo, Kind]:
+        info = _info(verb, target, fields)
+        user = await self._service.authenticate(_credentials(call))
+        await self._service.authorize(user, info)
+        kind = self._service.kind(info)
+        self._service.check_verb(kind, info)
+        return user, info, kind
+
+    async def get(self, request: resources_pb2.GetRequest, call: ServicerContext) -> resources_pb2.ObjectResponse:
+        """Return one object."""
+        _, info, kind = await self._admit(call, "get", request.target)
+        found = await self._service.get(kind, info, request.resource_version)
+        return resources_pb2.ObjectResponse(object=self._data(kind, found))
+
+    def _data(self, kind: Kind, found: Entry | Object) -> bytes:
+        if not isinstance(found, Entry):
+            return orjson.dumps(found)
+        if self._service.registry.kinds.storage(kind) is kind:
+            return found.data
+        return orjson.dumps(convert(found.object(), kind.resource))
+
+    async def list(self, request: resources_pb2.ListRequest, call: ServicerContext) -> resources_pb2.ListResponse:
+        """Return one page of objects."""
+        _, info, kind = await self._admit(call, "list", request.target, request.field_selector)
+        chosen = self._service.filter(kind, info, request.label_selector, request.field_selector)
+        query = ListQuery(
+            request.limit, getattr(request, "continue"), request.resource_version, request.resource_version_match
+        )
+        result = await self._service.page(kind, chosen, query)
+        answer = resources_pb2.ListResponse(
+            items=[self._data(kind, entry) for entry in result.entries],
+            resource_version=str(result.revision),
+            remaining_item_count=result.remaining or 0,
+        )
+        setattr(answer, "continue", result.continue_token)
+        return answer
+
+    async def create(self, request: resources_pb2.CreateRequest, call: ServicerContext) -> resources_pb2.ObjectResponse:
+        """Create an object, or post to a subresource."""
+        user, info, kind = await self._admit(call, "create", request.target)
+        context = _context(user, request)
+        value, duplicates = objects.parse_body(request.object, objects.JSON, request.field_validation or "Warn")
+        made = await self._service.handle(kind, info, value, context, {})
+        if made is None:
+            made = await self._service.create(kind, info, value, duplicates, context)
+        return resources_pb2.ObjectResponse(object=orjson.dumps(made), warnings=context.warnings)
+
+    async def update(self, request: resources_pb2.UpdateRequest, call: ServicerContext) -> resources_pb2.ObjectResponse:
+        """Replace an object, or a part of it by a subresource."""
+        user, info, kind = await self._admit(call, "update", request.target)
+        context = _context(user, request)
+        value, duplicates = objects.parse_body(request.object, objects.JSON, request.field_validation or "Warn")
+        made = await self._service.handle(kind, info, value, context, {})
+        if made is None:
+            made = await self._service.update(kind, info, value, duplicates, context)
+        return resources_pb2.ObjectResponse(object=orjson.dumps(made), warnings=context.warnings)
+
+    async def patch(self, request: resources_pb2.PatchRequest, call: ServicerContext) -> resources_pb2.ObjectResponse:
+        """Change an object by a patch."""
+        user, info, kind = await self._admit(call, "patch", request.target)
+        context = _context(user, request)
+        context.options.force = request.force
+        patch_type, patch = objects.parse_patch(request.patch, request.patch_type)
+        made, _ = await self._service.patch(kind, info, patch_type, patch, context)
+        return resources_pb2.ObjectResponse(object=orjson.dumps(made), warnings=context.warnings)
+
+    async def delete(self, request: resources_pb2.DeleteRequest, call: ServicerContext) -> resources_pb2.ObjectResponse:
+        """Delete an object, or all that are meant."""
+        verb = "delete" if request.target.name else "deletecollection"
+        user, info, kind = await self._admit(call, verb, request.target, request.field_selector)
+        context = Context(user)
+        options = orjson.loads(request.options) if request.options else None
+        if request.target.name:
+            made, _ = await self._service.delete(kind, info, options, context)
+        else:
+            chosen = self._service.filter(kind, info, request.label_selector, request.field_selector)
+            await self._service.delete_collection(kind, chosen, options, context)
+            made = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"}
+        return resources_pb2.ObjectResponse(object=orjson.dumps(made), warnings=context.warnings)
+
+    async def watch(self, request: resources_pb2.WatchRequest, call: ServicerContext) -> AsyncIterator[bytes]:
+        """Yield serialized WatchResponses."""
+        _, info, kind = await self._admit(call, "watch", request.target, request.field_selector)
+        chosen = self._service.filter(kind, info, request.label_selector, request.field_selector)
+        options = WatchOptions(
+            request.resource_version,
+            "NotOlderThan" if request.send_initial_events else "",
+            request.allow_watch_bookmarks,
+            True if request.send_initial_events else None,
+            self._service.watch_timeout_s(request.timeout_s),
+        )
+        watch = await self._service.watch(kind, chosen, options)
+        converts = self._service.registry.kinds.storage(kind) is not kind
+        await call.send_initial_metadata(())
+        async for batch in watch.batches():
+            if converts:
+                yield _converted(kind, batch)
+            else:
+                yield b"".join([delivery.message for delivery in batch])
+
+
+def _converted(kind: Kind, batch: Sequence[Any]) -> bytes:
+    events = []
+    for delivery in batch:
+        obj = orjson.loads(delivery.data)
+        if delivery.type not in ("BOOKMARK", "ERROR"):
+            obj = convert(obj, kind.resource)
+        event_type = resources_pb2.Event.Type.Value(delivery.type)
+        events.append(resources_pb2.Event(type=event_type, object=orjson.dumps(obj)))
+    return resources_pb2.WatchResponse(events=events).SerializeToString()
+
+
+def _context(user: UserInfo, request: Any) -> Context:
+    validation = getattr(request, "field_validation", "")
+    return Context(user, RequestOptions(request.dry_run, request.field_manager, validation))
+
+
+def _unary(
+    method: Callable[[Any, ServicerContext], Awaitable[Any]],
+) -> Callable[[Any, ServicerContext], Awaitable[Any]]:
+    async def answer(request: Any, call: ServicerContext) -> Any:
+        try:
+            return await method(request, call)
+        except (status.ApiError, StoreError, TimeoutError) as error:
+            await _fail(call, translate(error))
+        except Exception as error:
+            log.exception("hub request failed")
+            await _fail(call, translate(error))
+
+    return answer
+
+
+def _stream(
+    method: Callable[[Any, ServicerContext], AsyncIterator[bytes]],
+) -> Callable[[Any, ServicerContext], AsyncIterator[bytes]]:
+    async def answer(request: Any, call: ServicerContext) -> AsyncIterator[bytes]:
+        try:
+            async for message in method(request, call):
+                yield message
+        except (status.ApiError, StoreError, TimeoutError) as error:
+            await _fail(call, translate(error))
+        except Exception as error:
+            log.exception("hub watch failed")
+            await _fail(call, translate(error))
+
+    return answer
+
+
+class HubServer:
+    """The gRPC server of one API server."""
+
+    def __init__(self, config: ApiServerConfig, service: Service) -> None:
+        self._config = config
+        self._server = grpc.aio.server(
+            options=[
+                ("grpc.max_receive_message_length", config.body_bytes_max + 65536),
+                ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
+                ("grpc.max_concurrent_streams", STREAMS_MAX),
+                ("grpc.keepalive_permit_without_calls", 1),
+                ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+                ("grpc.so_reuseport", 0),
+            ]
+        )
+        self.port = 0
+        self._server.add_generic_rpc_handlers((_handlers(Resources(service)),))
+
+    async def start(self) -> None:
+        """Listen."""
+        config = self._config
+        host = f"[{config.bind_address}]" if ":" in config.bind_address else config.bind_address
+        address = f"{host}:{config.grpc_port}"
+        if config.tls_cert_file is None or config.tls_private_key_file is None:
+            self.port = self._server.add_insecure_port(address)
+        else:
+            pair = (config.tls_private_key_file.read_bytes(), config.tls_cert_file.read_bytes())
+            authority = config.client_ca_file.read_bytes() if config.client_ca_file else None
+            # grpcio knows "required" and "not asked for", and nothing between: bearer tokens alone go to REST.
+            credentials = grpc.ssl_server_credentials([pair], authority, require_client_auth=authority is not None)
+            self.port = self._server.add_secure_port(address, credentials)
+        await self._server.start()
+
+    async def run(self) -> None:
+        """Serve until cancelled, then let running calls end."""
+        try:
+            await self._server.wait_for_termination()
+        finally:
+            await self._server.stop(GRACE_S)
+
+
+def _handlers(resources: Resources) -> grpc.GenericRpcHandler:
+    pb = resources_pb2
+    unary: dict[str, tuple[Any, Any, Any]] = {
+        "Get": (resources.get, pb.GetRequest, pb.ObjectResponse),
+        "List": (resources.list, pb.ListRequest, pb.ListResponse),
+        "Create": (resources.create, pb.CreateRequest, pb.ObjectResponse),
+        "Update": (resources.update, pb.UpdateRequest, pb.ObjectResponse),
+        "Patch": (resources.patch, pb.PatchRequest, pb.ObjectResponse),
+        "Delete": (resources.delete, pb.DeleteRequest, pb.ObjectResponse),
+    }
+    methods: dict[str, Any] = {
+        name: grpc.unary_unary_rpc_method_handler(
+            _unary(method),
+            request_deserializer=asked.FromString,
+            response_serializer=answered.SerializeToString,
+        )
+        for name, (method, asked, answered) in unary.items()
+    }
+    methods["Watch"] = grpc.unary_stream_rpc_method_handler(
+        _stream(resources.watch),
+        request_deserializer=pb.WatchRequest.FromString,
+        response_serializer=None,
+    )
+    return grpc.method_handlers_generic_handler(SERVICE, methods)

@@ -1,0 +1,154 @@
+"""The built-in kinds: what is served under which path, and under which key it is stored."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from control.api import status
+from control.api.resources import Resource, Served, Subresource, catalog
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One built-in kind as one version serves it."""
+
+    served: Served
+
+    @cached_property
+    def resource(self) -> Resource:
+        """Its names."""
+        return self.served.resource
+
+    @cached_property
+    def verbs(self) -> frozenset[str]:
+        """What may be done with it."""
+        return frozenset(self.served.verbs)
+
+    @cached_property
+    def key_prefix(self) -> str:
+        """Where its objects stand below the store's prefix, as kube-apiserver puts them."""
+        return _KEY_PREFIXES.get((self.resource.group, self.resource.plural), self.resource.plural)
+
+    @cached_property
+    def has_status(self) -> bool:
+        """Whether status is written by a subresource alone."""
+        return self.subresource("status") is not None
+
+    @cached_property
+    def fields(self) -> Mapping[str, Callable[[dict[str, Any]], str]]:
+        """Fields that field selectors may name beside metadata.name and metadata.namespace."""
+        paths = _FIELDS.get((self.resource.group, self.resource.plural), ())
+        return {path: _reader(path) for path in paths}
+
+    def subresource(self, name: str) -> Subresource | None:
+        """Return the subresource of this name."""
+        return self.served.subresource(name)
+
+
+_KEY_PREFIXES = {
+    ("", "services"): "services/specs",
+    ("", "endpoints"): "services/endpoints",
+    ("", "nodes"): "minions",
+    ("", "replicationcontrollers"): "controllers",
+    ("networking.k8s.io", "ingresses"): "ingress",
+    ("events.k8s.io", "events"): "events",
+    ("apiextensions.k8s.io", "customresourcedefinitions"): "apiextensions.k8s.io/customresourcedefinitions",
+    ("apiregistration.k8s.io", "apiservices"): "apiregistration.k8s.io/apiservices",
+}
+_EVENT_FIELDS = (
+    "involvedObject.kind", "involvedObject.namespace", "involvedObject.name", "involvedObject.uid",
+    "involvedObject.apiVersion", "involvedObject.resourceVersion", "involvedObject.fieldPath", "reason",
+    "reportingComponent", "source", "type",
+)  # fmt: skip
+_FIELDS: dict[tuple[str, str], tuple[str, ...]] = {
+    ("", "pods"): (
+        "spec.nodeName", "spec.restartPolicy", "spec.schedulerName", "spec.serviceAccountName", "spec.hostNetwork",
+        "status.phase", "status.podIP", "status.nominatedNodeName",
+    ),
+    ("", "events"): _EVENT_FIELDS,
+    ("", "nodes"): ("spec.unschedulable",),
+    ("", "namespaces"): ("status.phase",),
+    ("", "secrets"): ("type",),
+    ("", "services"): ("spec.clusterIP", "spec.type"),
+    ("", "replicationcontrollers"): ("status.replicas",),
+    ("apps", "replicasets"): ("status.replicas",),
+    ("batch", "jobs"): ("status.successful",),
+    ("certificates.k8s.io", "certificatesigningrequests"): ("spec.signerName",),
+    ("networking.k8s.io", "ipaddresses"): ("spec.parentRef.resource",),
+    ("resource.k8s.io", "resourceslices"): ("spec.nodeName", "spec.driver"),
+}  # fmt: skip
+_FALSE_WHEN_ABSENT = frozenset({"spec.unschedulable", "spec.hostNetwork"})
+_ZERO_WHEN_ABSENT = frozenset({"status.replicas", "status.successful"})
+
+
+def _reader(path: str) -> Callable[[dict[str, Any]], str]:
+    parts = path.split(".")
+    if path == "source":
+        return lambda obj: str((obj.get("source") or {}).get("component") or obj.get("reportingComponent") or "")
+    if path == "status.successful":
+        parts = ["status", "succeeded"]
+    absent = "false" if path in _FALSE_WHEN_ABSENT else "0" if path in _ZERO_WHEN_ABSENT else ""
+
+    def read(obj: dict[str, Any]) -> str:
+        value: Any = obj
+        for part in parts:
+            value = value.get(part) if isinstance(value, dict) else None
+        if isinstance(value, bool):
+            return "true" if value else "false"
+        return absent if value is None else str(value)
+
+    return read
+
+
+_STORAGE_VERSIONS = {("", "events"): ("", "v1"), ("autoscaling", "horizontalpodautoscalers"): ("autoscaling", "v2")}
+_SAME_OBJECTS = {("events.k8s.io", "events"): ("", "events")}
+
+
+class Kinds:
+    """All kinds that are served, by path, and stored, by key."""
+
+    def __init__(self, served: Iterable[Served], prefix: str = "/registry") -> None:
+        self.prefix = prefix
+        self.all = tuple(Kind(each) for each in served)
+        self._by_path = {(kind.resource.group, kind.resource.version, kind.resource.plural): kind for kind in self.all}
+        self._by_name = {(kind.resource.group, kind.resource.plural): kind for kind in reversed(self.all)}
+
+    def find(self, group: str, version: str, plural: str) -> Kind | None:
+        """Return the kind served under this path."""
+        return self._by_path.get((group, version, plural))
+
+    def of(self, resource: Resource) -> Kind:
+        """Return the kind of a resource; raise NotFound where it is not served."""
+        kind = self.find(resource.group, resource.version, resource.plural)
+        kind = kind or self._by_name.get((resource.group, resource.plural))
+        if kind is None:
+            raise status.failure(404, "NotFound", "the server could not find the requested resource")
+        return kind
+
+    def storage(self, kind: Kind) -> Kind:
+        """Return the kind in the group and version that objects are stored in."""
+        name = (kind.resource.group, kind.resource.plural)
+        name = _SAME_OBJECTS.get(name, name)
+        if name in _STORAGE_VERSIONS:
+            return self._by_path.get((*_STORAGE_VERSIONS[name], name[1]), kind)
+        return kind
+
+    def key_prefix(self, kind: Kind) -> str:
+        """Return the prefix of all keys of a kind, with its slash."""
+        return f"{self.prefix}/{kind.key_prefix}/"
+
+    def key(self, kind: Kind, namespace: str, name: str) -> str:
+        """Return the key of one object."""
+        return self.key_prefix(kind) + (f"{namespace}/{name}" if kind.resource.namespaced else name)
+
+    def group_versions(self) -> list[tuple[str, str]]:
+        """Return the served group versions in the order of discovery, the core group first."""
+        return list(dict.fromkeys((kind.resource.group, kind.resource.version) for kind in self.all))
+
+
+def load(prefix: str = "/registry") -> Kinds:
+    """Return the built-in kinds."""
+    return Kinds(catalog(), prefix)

@@ -1,0 +1,58 @@
+"""Server-side apply on its way to the registry, and the owners of fields that other changes leave behind."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, cast
+
+from control.api import status
+from control.api.apply import Manager, apply, check_field_manager, is_tracked, track_update
+from control.api.decode import decode
+from control.api.meta import Object
+from control.apiserver.kinds import Kind
+from control.apiserver.registry import Context, now_text
+from control.apiserver.request import RequestInfo
+
+UNNAMED = "unknown"
+
+
+def _manager(kind: Kind, info: RequestInfo, context: Context, operation: str) -> Manager:
+    name = context.options.field_manager or UNNAMED
+    return Manager(name, operation, kind.resource.api_version, info.subresource)
+
+
+def track(kind: Kind, info: RequestInfo, context: Context, old: Object, new: Object) -> Object:
+    """Return ``new`` with the owners that follow from its change; objects that nobody applied have none."""
+    if not is_tracked(old):
+        new.get("metadata", {}).pop("managedFields", None)
+        return new
+    manager = _manager(kind, info, context, "Update")
+    return track_update(old, new, manager, kind.served.definition, now_text())
+
+
+def read_wish(kind: Kind, info: RequestInfo, value: Any, context: Context) -> Object:
+    """Return the applied configuration, checked but without defaults; raises ApiError."""
+    causes = check_field_manager(context.options.field_manager)
+    if not context.options.field_manager:
+        causes = [status.Cause("FieldValueRequired", "Required value: is required for apply patch", "fieldManager")]
+    if causes:
+        raise status.invalid("PatchOptions", "", causes, "meta.k8s.io")
+    if not isinstance(value, dict):
+        raise status.bad_request("error decoding YAML: the configuration is not an object")
+    if value.get("metadata", {}).get("managedFields"):
+        raise status.bad_request("metadata.managedFields must be nil")
+    resource = kind.resource
+    mode = cast(Literal["Strict", "Warn", "Ignore"], context.options.field_validation or "Warn")
+    wish, warnings = decode(value, resource.group, resource.version, resource.kind, mode)
+    context.warnings.extend(warnings)
+    metadata = wish.setdefault("metadata", {})
+    if metadata.setdefault("name", info.name) != info.name:
+        raise status.bad_request(
+            f"the name of the object ({metadata['name']}) does not match the name on the URL ({info.name})"
+        )
+    return wish
+
+
+def applied(kind: Kind, info: RequestInfo, context: Context, live: Object | None, wish: Object) -> Object:
+    """Return what the stored object becomes by the configuration; raises Conflict."""
+    manager = _manager(kind, info, context, "Apply")
+    return apply(live, wish, manager, kind.served.definition, now_text(), force=context.options.force)

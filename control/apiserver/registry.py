@@ -1,0 +1,429 @@
+"""The one registry behind every kind: how objects are read, created, changed and deleted.
+
+Reads come from the watch caches. A write starts from the cached object; where the store knows a newer one the write is
+computed again from that. What differs between kinds stands in ``strategy`` and in the facts of ``control.api``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import uuid
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+import orjson
+
+from control.api import status
+from control.api.meta import Object
+from control.api.resources import Resource
+from control.apiserver import objects, paging, strategy
+from control.apiserver.cache import Entry, Filter, ResourceCache
+from control.apiserver.etcd import (
+    CompactedError,
+    Etcd,
+    FutureRevisionError,
+    KeyExistsError,
+    KeyValue,
+    Page,
+    RevisionMismatchError,
+)
+from control.apiserver.feed import Feed
+from control.apiserver.kinds import Kind, Kinds
+from control.apiserver.paging import Continue, ListQuery
+from control.apiserver.request import Admission, AdmissionRequest, Allocation, Allocator, RequestOptions, UserInfo
+from control.apiserver.watch import parse_revision, too_large
+
+log = logging.getLogger(__name__)
+
+NAME_LETTERS = "bcdfghjklmnpqrstvwxz2456789"
+GENERATED_SUFFIX = 5
+GENERATED_BASE_MAX = 63 - GENERATED_SUFFIX
+CREATE_ATTEMPTS = 8
+UPDATE_ATTEMPTS = 8
+DIRECT_PAGE_KEYS = 500
+
+Change = Callable[[Object], Awaitable[Object]]
+"""Makes the wished object of the stored one, which it must not change; may raise ApiError."""
+
+
+@dataclass(slots=True)
+class Context:
+    """Who writes, and how."""
+
+    user: UserInfo
+    options: RequestOptions = field(default_factory=RequestOptions)
+    warnings: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class ListResult:
+    """Objects of one list, or of one page of it."""
+
+    entries: list[Entry]
+    revision: int
+    continue_token: str = ""
+    remaining: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the registry takes from the server's configuration."""
+
+    event_ttl_s: int = 3600
+
+
+def now_text() -> str:
+    """Return the time as metadata holds it."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def generated_name(base: str) -> str:
+    """Return a name that nobody has, beginning with ``base``."""
+    return base[:GENERATED_BASE_MAX] + "".join(secrets.choice(NAME_LETTERS) for _ in range(GENERATED_SUFFIX))
+
+
+def stored_bytes(obj: Object) -> bytes:
+    """Return the object as it is stored: without what the store itself knows."""
+    metadata = {name: value for name, value in obj["metadata"].items() if name not in ("resourceVersion", "selfLink")}
+    return orjson.dumps({**obj, "metadata": metadata})
+
+
+class Registry:
+    """Generic storage of all kinds."""
+
+    def __init__(self, store: Etcd, feed: Feed, settings: Settings) -> None:
+        self.store = store
+        self.feed = feed
+        self.kinds: Kinds = feed.kinds
+        self.settings = settings
+        self.admission: Admission
+        self.allocators: Mapping[Resource, Allocator] = {}
+
+    # Reading.
+
+    async def get(self, kind: Kind, namespace: str, name: str, resource_version: str = "") -> Entry:
+        """Return one object; raises NotFound."""
+        cache = await self.feed.cache(kind)
+        if not resource_version:
+            try:
+                await self.feed.fresh()
+            except TimeoutError:
+                return await self._stored_entry(kind, cache, namespace, name)
+        else:
+            await self._reach(resource_version)
+        entry: Entry | None = cache.entries.get(f"{namespace}/{name}" if kind.resource.namespaced else name)
+        if entry is None:
+            raise status.not_found(kind.resource.plural, name, kind.resource.group)
+        return entry
+
+    async def _stored_entry(self, kind: Kind, cache: ResourceCache, namespace: str, name: str) -> Entry:
+        found = await self._stored(kind, namespace, name)
+        if found is None:
+            raise status.not_found(kind.resource.plural, name, kind.resource.group)
+        return Entry(cache.kind, found.key[len(cache.key_prefix) :], orjson.loads(found.value), found.revision)
+
+    async def _stored(self, kind: Kind, namespace: str, name: str) -> KeyValue | None:
+        found, _ = await self.store.get(self.kinds.key(kind, namespace, name))
+        return found
+
+    async def _reach(self, resource_version: str) -> int:
+        revision = parse_revision(resource_version)
+        try:
+            await self.feed.reach(revision)
+        except TimeoutError:
+            raise too_large(revision, self.feed.revision) from None
+        return revision
+
+    async def list(self, kind: Kind, chosen: Filter, query: ListQuery) -> ListResult:
+        """Return the objects that are meant, from memory wherever the revision allows."""
+        paging.check(query)
+        cache = await self.feed.cache(kind)
+        if query.continue_token:
+            token = paging.decode(query.continue_token)
+            if token.revision >= cache.changed and self.feed.revision >= token.revision:
+                return self._page(cache, chosen, query.limit, token.revision, token.after)
+            return await self._list_at(kind, cache, chosen, query.limit, token)
+        if not query.resource_version:
+            try:
+                await self.feed.fresh()
+            except TimeoutError:
+                return await self._list_at(kind, cache, chosen, query.limit, Continue(0, ""))
+        else:
+            revision = await self._reach(query.resource_version)
+            exact = query.resource_version_match == "Exact" or (
+                revision and query.limit and query.resource_version_match != "NotOlderThan"
+            )
+            if exact and revision < cache.changed:
+                return await self._list_at(kind, cache, chosen, query.limit, Continue(revision, ""))
+            if exact:
+                return self._page(cache, chosen, query.limit, revision, "")
+        cache = await self.feed.cache(kind)
+        return self._page(cache, chosen, query.limit, max(self.feed.revision, cache.changed), "")
+
+    def _page(self, cache: ResourceCache, chosen: Filter, limit: int, revision: int, after: str) -> ListResult:
+        if not limit:
+            return ListResult(list(cache.select(chosen, after)), revision)
+        entries: list[Entry] = []
+        remaining = 0
+        for entry in cache.select(chosen, after):
+            if len(entries) < limit:
+                entries.append(entry)
+            else:
+                remaining += 1
+                if chosen.selects:
+                    break
+        if not remaining:
+            return ListResult(entries, revision)
+        token = paging.encode(Continue(revision, entries[-1].key))
+        return ListResult(entries, revision, token, None if chosen.selects else remaining)
+
+    async def _list_at(
+        self, kind: Kind, cache: ResourceCache, chosen: Filter, limit: int, start: Continue
+    ) -> ListResult:
+        """Read a list as of an exact revision (0: the newest) from the store itself."""
+        prefix = self.kinds.key_prefix(kind)
+        if chosen.namespace and kind.resource.namespaced:
+            prefix += chosen.namespace + "/"
+        after = cache.key_prefix + start.after if start.after else ""
+        entries: list[Entry] = []
+        revision = start.revision
+        while True:
+            page = await self._store_page(prefix, limit or DIRECT_PAGE_KEYS, revision, after)
+            revision = revision or page.revision
+            for item in page.items:
+                entry = Entry(cache.kind, item.key[len(cache.key_prefix) :], orjson.loads(item.value), item.revision)
+                if chosen.matches(entry):
+                    entries.append(entry)
+                    if limit and len(entries) == limit:
+                        break
+            else:
+                if page.more:
+                    after = page.items[-1].key
+                    continue
+                return ListResult(entries, revision)
+            if not page.more and item is page.items[-1]:
+                return ListResult(entries, revision)
+            return ListResult(entries, revision, paging.encode(Continue(revision, entries[-1].key)))
+
+    async def _store_page(self, prefix: str, limit: int, revision: int, after: str) -> Page:
+        try:
+            return await self.store.page(prefix, limit=limit, revision=revision, after=after)
+        except CompactedError:
+            text = f"The resourceVersion for the provided list is too old: {revision}"
+            raise status.expired(paging.INCONSISTENT_TEXT if after else text) from None
+        except FutureRevisionError:
+            raise too_large(revision, self.feed.revision) from None
+
+    # Creating.
+
+    async def create(self, kind: Kind, namespace: str, obj: Object, context: Context) -> Object:
+        """Store a new object and return it."""
+        resource = kind.resource
+        metadata = obj.setdefault("metadata", {})
+        self._check_new_metadata(kind, namespace, metadata)
+        request = AdmissionRequest(
+            "CREATE",
+            resource,
+            context.user,
+            namespace,
+            metadata.get("name") or "",
+            object=obj,
+            dry_run=context.options.dry_run,
+            warnings=context.warnings,
+        )
+        await self.admission.mutate(request)
+        obj, metadata = request.object or obj, (request.object or obj)["metadata"]
+        metadata["uid"] = str(uuid.uuid4())
+        metadata["creationTimestamp"] = now_text()
+        base = "" if metadata.get("name") else metadata.get("generateName") or ""
+        for attempt in range(CREATE_ATTEMPTS):
+            if base:
+                metadata["name"] = generated_name(base)
+            request.name = metadata.get("name") or ""
+            if attempt == 0:
+                strategy.prepare_create(kind, obj, context.user)
+            try:
+                return await self._store_new(kind, request, context)
+            except KeyExistsError:
+                if not base or attempt == CREATE_ATTEMPTS - 1:
+                    raise status.already_exists(resource.plural, request.name, resource.group) from None
+        raise AssertionError("unreachable")
+
+    @staticmethod
+    def _check_new_metadata(kind: Kind, namespace: str, metadata: Object) -> None:
+        if kind.resource.namespaced:
+            if metadata.setdefault("namespace", namespace) != namespace:
+                raise status.bad_request(
+                    "the namespace of the provided object does not match the namespace sent on the request"
+                )
+        elif metadata.pop("namespace", None):
+            raise status.bad_request("namespace is not allowed on this type: the object is cluster-scoped")
+        if metadata.get("resourceVersion"):
+            raise status.bad_request("resourceVersion should not be set on objects to be created")
+        for name in ("resourceVersion", "selfLink", "deletionTimestamp", "deletionGracePeriodSeconds", "generation"):
+            metadata.pop(name, None)
+
+    async def _store_new(self, kind: Kind, request: AdmissionRequest, context: Context) -> Object:
+        obj = request.object
+        assert obj is not None
+        allocator = self.allocators.get(kind.resource)
+        allocation = await allocator.allocate(request) if allocator is not None else None
+        try:
+            objects.validate(kind, obj, None)
+            await self.admission.validate(request)
+            if context.options.dry_run:
+                await _roll_back(allocation)
+                return obj
+            ttl_s = self.settings.event_ttl_s if kind.key_prefix == "events" else 0
+            key = self.kinds.key(kind, request.namespace, obj["metadata"]["name"])
+            revision = await self.store.create(key, stored_bytes(obj), ttl_s)
+        except BaseException:
+            await _roll_back(allocation)
+            raise
+        obj["metadata"]["resourceVersion"] = str(revision)
+        if allocation is not None:
+            await allocation.commit(obj)
+        return obj
+
+    # Changing.
+
+    async def current(self, kind: Kind, namespace: str, name: str) -> tuple[KeyValue | None, bool]:
+        """Return the stored object, from memory where it is there, and whether it certainly is the newest."""
+        cache = await self.feed.cache(kind)
+        entry = cache.entries.get(f"{namespace}/{name}" if kind.resource.namespaced else name)
+        if entry is None:
+            return await self._stored(kind, namespace, name), True
+        return KeyValue(self.kinds.key(kind, namespace, name), entry.data, entry.revision), False
+
+    async def update(
+        self, kind: Kind, namespace: str, name: str, change: Change, context: Context, subresource: str = ""
+    ) -> Object:
+        """Replace the stored object by what ``change`` makes of it, again and again until nobody came between."""
+        found, newest = await self.current(kind, namespace, name)
+        for _ in range(UPDATE_ATTEMPTS):
+            if found is None:
+                raise status.not_found(kind.resource.plural, name, kind.resource.group)
+            try:
+                return await self._update_once(kind, namespace, name, found, change, context, subresource)
+            except RevisionMismatchError as mismatch:
+                found, newest = mismatch.current, True
+            except status.ApiError:
+                if newest:
+                    raise
+                # The refusal may come from an outdated object in memory.
+                stored, newest = await self._stored(kind, namespace, name), True
+                if stored is not None and stored.revision == found.revision:
+                    raise
+                found = stored
+        raise status.conflict(kind.resource.plural, name, kind.resource.group)
+
+    async def _update_once(
+        self, kind: Kind, namespace: str, name: str, found: KeyValue, change: Change, context: Context, subresource: str
+    ) -> Object:
+        old: Object = orjson.loads(found.value)
+        old["metadata"]["resourceVersion"] = str(found.revision)
+        obj = await change(old)
+        obj.setdefault("metadata", {})
+        self._check_preconditions(kind, name, obj, old)
+        _keep_identity(obj, old)
+        obj = strategy.prepare_update(kind, obj, old, subresource)
+        request = AdmissionRequest(
+            "UPDATE",
+            kind.resource,
+            context.user,
+            namespace,
+            name,
+            subresource,
+            obj,
+            old,
+            dry_run=context.options.dry_run,
+            warnings=context.warnings,
+        )
+        await self.admission.mutate(request)
+        obj = request.object or obj
+        allocator = self.allocators.get(kind.resource) if not subresource else None
+        allocation = await allocator.allocate(request) if allocator is not None else None
+        try:
+            objects.validate(kind, obj, old, subresource)
+            await self.admission.validate(request)
+            if context.options.dry_run:
+                await _roll_back(allocation)
+                return obj
+            revision = await self._replace(kind, obj, old, found)
+        except BaseException:
+            await _roll_back(allocation)
+            raise
+        obj["metadata"]["resourceVersion"] = str(revision)
+        if allocation is not None:
+            await allocation.commit(obj)
+        return obj
+
+    async def _replace(self, kind: Kind, obj: Object, old: Object, found: KeyValue) -> int:
+        """Store the new object, or delete it where the change was the last thing that its deletion waited for."""
+        metadata = obj["metadata"]
+        if metadata.get("deletionTimestamp") and deletion_is_complete(obj):
+            revision = await self.store.delete(found.key, found.revision)
+            await self.after_deletion(kind, obj)
+            return revision
+        if obj == old:
+            return found.revision
+        ttl_s = self.settings.event_ttl_s if kind.key_prefix == "events" else 0
+        return await self.store.update(found.key, stored_bytes(obj), found.revision, ttl_s)
+
+    async def after_deletion(self, kind: Kind, deleted: Object) -> None:
+        """Free what the object held outside of itself."""
+        if (allocator := self.allocators.get(kind.resource)) is not None:
+            await allocator.release(deleted)
+
+    @staticmethod
+    def _check_preconditions(kind: Kind, name: str, obj: Object, old: Object) -> None:
+        wanted, stored = obj["metadata"], old["metadata"]
+        resource = kind.resource
+        if wanted.get("name", name) != name:
+            raise status.bad_request(
+                f"the name of the object ({wanted['name']}) does not match the name on the URL ({name})"
+            )
+        if wanted.get("namespace", stored.get("namespace")) != stored.get("namespace"):
+            raise status.bad_request(
+                "the namespace of the provided object does not match the namespace sent on the request"
+            )
+        uid = wanted.get("uid")
+        if uid and uid != stored["uid"]:
+            text = f"Precondition failed: UID in precondition: {uid}, UID in object meta: {stored['uid']}"
+            raise status.conflict(resource.plural, name, resource.group, text)
+        revision = wanted.get("resourceVersion")
+        if revision and revision != "0" and revision != stored["resourceVersion"]:
+            raise status.conflict(resource.plural, name, resource.group)
+
+
+def _keep_identity(obj: Object, old: Object) -> None:
+    """Take from the stored object what no update may change."""
+    metadata, stored = obj["metadata"], old["metadata"]
+    for name in (
+        "name", "namespace", "uid", "creationTimestamp", "generation", "deletionTimestamp",
+        "deletionGracePeriodSeconds", "generateName", "resourceVersion",
+    ):  # fmt: skip
+        if name in stored:
+            metadata[name] = stored[name]
+        else:
+            metadata.pop(name, None)
+    metadata.pop("selfLink", None)
+    obj.setdefault("apiVersion", old.get("apiVersion"))
+    obj.setdefault("kind", old.get("kind"))
+
+
+def deletion_is_complete(obj: Object) -> bool:
+    """Tell whether nothing holds back an object whose deletion has begun."""
+    metadata = obj["metadata"]
+    waits = metadata.get("finalizers") or metadata.get("deletionGracePeriodSeconds")
+    held_by_spec = obj.get("kind") == "Namespace" and obj.get("spec", {}).get("finalizers")
+    return not waits and not held_by_spec
+
+
+async def _roll_back(allocation: Allocation | None) -> None:
+    if allocation is not None:
+        # The request may be cancelled here, and what was taken must not stay taken.
+        await asyncio.shield(allocation.rollback())

@@ -1,0 +1,168 @@
+"""The one ASGI callable: who asks, whether they may, and who answers."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from hashlib import sha256
+
+import orjson
+
+from control.api import status
+from control.apiserver.etcd import StoreBusyError, StoreError
+from control.apiserver.request import ASGIScope, Receive, RequestInfo, Send, StreamRequest, UserInfo, parse
+from control.apiserver.rest.discovery import Discovery, version_info
+from control.apiserver.rest.exchange import JSON_TYPE, Exchange
+from control.apiserver.rest.health import Health
+from control.apiserver.rest.negotiate import choose_discovery
+from control.apiserver.rest.openapi import OpenAPI
+from control.apiserver.rest.verbs import Verbs
+from control.apiserver.rest.websocket import WebSocketExchange
+from control.apiserver.service import Service, unknown_path
+
+log = logging.getLogger(__name__)
+
+PathHandler = Callable[[Exchange], Awaitable[None]]
+
+
+def translate(error: Exception) -> status.ApiError:
+    """Return what a client is told about a failure; what is unexpected is told in one word."""
+    if isinstance(error, status.ApiError):
+        return error
+    if isinstance(error, StoreBusyError):
+        return status.too_many_requests("the store is busy, please try again later")
+    if isinstance(error, StoreError):
+        unavailable = status.service_unavailable("the store does not answer at this time, please try again")
+        unavailable.status["details"] = {"retryAfterSeconds": 1}
+        return unavailable
+    if isinstance(error, TimeoutError):
+        return status.failure(504, "Timeout", "Timeout: request did not complete within the allotted timeout")
+    return status.internal_error("an error that is described in the server's log")
+
+
+class App:
+    """Serves HTTP and WebSocket scopes."""
+
+    def __init__(self, service: Service, discovery: Discovery, health: Health, openapi: OpenAPI) -> None:
+        self._service = service
+        self._verbs = Verbs(service)
+        self._discovery = discovery
+        self._health = health
+        self._openapi = openapi
+        self._in_flight = 0
+
+    async def __call__(self, scope: ASGIScope, receive: Receive, send: Send) -> None:
+        """Answer one request; nothing but an answer leaves."""
+        if scope["type"] == "websocket":
+            exchange: Exchange = WebSocketExchange(scope, receive, send)
+        elif scope["type"] == "http":
+            exchange = Exchange(scope, receive, send)
+        else:
+            return
+        try:
+            await self._serve(exchange)
+        except ConnectionResetError:
+            return
+        except (status.ApiError, StoreError, TimeoutError) as error:
+            await exchange.fail(translate(error))
+        except Exception as error:
+            log.exception("request failed method=%s path=%s", exchange.method, exchange.path)
+            await exchange.fail(translate(error))
+
+    async def _serve(self, exchange: Exchange) -> None:
+        info = parse(exchange.method, exchange.path, exchange.query)
+        user = await self._service.authenticate(exchange.credentials)
+        await self._service.authorize(user, info)
+        if not info.is_resource_request:
+            await self._path(exchange)
+            return
+        kind = self._service.kind(info)
+        handler = self._service.handlers.stream_handler(info)
+        if handler is not None:
+            request = StreamRequest(
+                info,
+                kind.resource,
+                user,
+                exchange.query,
+                exchange.headers,
+                exchange.scope,
+                exchange.receive,
+                exchange.send,
+            )
+            await handler(request)
+            return
+        self._service.check_verb(kind, info)
+        if info.verb == "watch":
+            await self._verbs.serve(exchange, user, info, kind)
+            return
+        await self._bounded(exchange, user, info)
+
+    async def _bounded(self, exchange: Exchange, user: UserInfo, info: RequestInfo) -> None:
+        config = self._service.config
+        if self._in_flight >= config.max_requests_inflight:
+            raise status.too_many_requests("Too many requests, please try again later.")
+        self._in_flight += 1
+        try:
+            async with asyncio.timeout(config.request_timeout_s):
+                await self._verbs.serve(exchange, user, info, self._service.kind(info))
+        finally:
+            self._in_flight -= 1
+
+    # Paths that name no resource.
+
+    async def _path(self, exchange: Exchange) -> None:
+        parts = [part for part in exchange.path.split("/") if part]
+        if exchange.method not in ("GET", "HEAD"):
+            raise status.failure(
+                405, "MethodNotAllowed", "the server does not allow this method on the requested resource"
+            )
+        match parts:
+            case []:
+                await exchange.answer(200, orjson.dumps({"paths": self._paths()}))
+            case ["version"]:
+                await exchange.answer(200, orjson.dumps(version_info()))
+            case ["api"] | ["apis"]:
+                await self._groups(exchange, parts[0] == "api")
+            case ["api", version]:
+                await _answer_found(exchange, self._discovery.resources("", version))
+            case ["apis", group]:
+                await _answer_found(exchange, self._discovery.group(group))
+            case ["apis", group, version]:
+                await _answer_found(exchange, self._discovery.resources(group, version))
+            case ["openapi", "v3", *rest]:
+                await self._openapi.serve(exchange, "/".join(rest))
+            case ["healthz" | "livez" | "readyz" | "metrics", *_]:
+                await self._health.serve(exchange, parts)
+            case _:
+                if (handler := self._service.handlers.path_handler(exchange.path)) is None:
+                    raise unknown_path()
+                await exchange.answer(200, await handler())
+
+    def _paths(self) -> list[str]:
+        found = ["/api", "/api/v1", "/apis", "/healthz", "/livez", "/metrics", "/openapi/v3", "/readyz", "/version"]
+        versions = self._service.registry.kinds.group_versions()
+        groups = {f"/apis/{group}" for group, _ in versions if group}
+        return sorted({*found, *groups, *(f"/apis/{group}/{version}" for group, version in versions if group)})
+
+    async def _groups(self, exchange: Exchange, core: bool) -> None:
+        media = choose_discovery(exchange.header("accept"))
+        vary = ((b"vary", b"Accept"),)
+        if not media.transform:
+            body = self._discovery.core_versions if core else self._discovery.groups
+            await exchange.answer(200, body, JSON_TYPE, vary)
+            return
+        body = self._discovery.aggregated(core, media.version)
+        etag = sha256(body).hexdigest().upper()
+        extra = (*vary, (b"etag", f'"{etag}"'.encode()))
+        content_type = f"application/json;g=apidiscovery.k8s.io;v={media.version};as=APIGroupDiscoveryList".encode()
+        if exchange.header("if-none-match").strip('"') == etag:
+            await exchange.answer(304, b"", content_type, extra)
+            return
+        await exchange.answer(200, body, content_type, extra)
+
+
+async def _answer_found(exchange: Exchange, body: bytes | None) -> None:
+    if body is None:
+        raise unknown_path()
+    await exchange.answer(200, body)

@@ -1,0 +1,173 @@
+"""Discovery: what is served, told in the plain and in the aggregated forms."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+import orjson
+
+from control.apiserver.kinds import Kind, Kinds
+
+GIT_VERSION = "v1.36.0"
+
+
+def version_info() -> dict[str, str]:
+    """Return what /version answers."""
+    _, minor, _ = GIT_VERSION.removeprefix("v").split(".")
+    return {
+        "major": "1",
+        "minor": minor,
+        "emulationMajor": "1",
+        "emulationMinor": minor,
+        "minCompatibilityMajor": "1",
+        "minCompatibilityMinor": minor,
+        "gitVersion": f"{GIT_VERSION}+raftsman",
+        "gitCommit": "",
+        "gitTreeState": "clean",
+        "buildDate": "1970-01-01T00:00:00Z",
+        "goVersion": "none",
+        "compiler": "cpython",
+        "platform": "linux/amd64",
+    }
+
+
+class Discovery:
+    """The documents, made once: the kinds do not change while a server runs."""
+
+    def __init__(self, kinds: Kinds) -> None:
+        self._kinds = kinds
+        self._made: dict[tuple[str, str], bytes] = {}
+
+    def aggregated(self, core: bool, version: str) -> bytes:
+        """Return the APIGroupDiscoveryList of the core group or of all others."""
+        key = ("aggregated core" if core else "aggregated", version)
+        if key not in self._made:
+            items = [self._group(group) for group in self._groups if (not group) is core]
+            made = {
+                "kind": "APIGroupDiscoveryList",
+                "apiVersion": f"apidiscovery.k8s.io/{version}",
+                "metadata": {},
+                "items": items,
+            }
+            self._made[key] = orjson.dumps(made)
+        return self._made[key]
+
+    @cached_property
+    def _groups(self) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = {}
+        for group, version in self._kinds.group_versions():
+            found.setdefault(group, []).append(version)
+        return {group: sorted(versions, key=_preference) for group, versions in found.items()}
+
+    def _of(self, group: str, version: str) -> list[Kind]:
+        return [kind for kind in self._kinds.all if (kind.resource.group, kind.resource.version) == (group, version)]
+
+    def _group(self, group: str) -> dict[str, Any]:
+        versions = [
+            {
+                "version": version,
+                "resources": [_aggregated_resource(kind) for kind in self._of(group, version)],
+                "freshness": "Current",
+            }
+            for version in self._groups[group]
+        ]
+        return {"metadata": {"name": group, "creationTimestamp": None}, "versions": versions}
+
+    @cached_property
+    def core_versions(self) -> bytes:
+        """Return what plain /api answers."""
+        made = {
+            "kind": "APIVersions",
+            "versions": self._groups.get("", []),
+            "serverAddressByClientCIDRs": [{"clientCIDR": "0.0.0.0/0", "serverAddress": ""}],
+        }
+        return orjson.dumps(made)
+
+    @cached_property
+    def groups(self) -> bytes:
+        """Return what plain /apis answers."""
+        found = [self._plain_group(group) for group in self._groups if group]
+        return orjson.dumps({"kind": "APIGroupList", "apiVersion": "v1", "groups": found})
+
+    def group(self, group: str) -> bytes | None:
+        """Return what /apis/GROUP answers."""
+        if group not in self._groups:
+            return None
+        return orjson.dumps({"kind": "APIGroup", "apiVersion": "v1", **self._plain_group(group)})
+
+    def _plain_group(self, group: str) -> dict[str, Any]:
+        versions = [{"groupVersion": f"{group}/{version}", "version": version} for version in self._groups[group]]
+        return {"name": group, "versions": versions, "preferredVersion": versions[0]}
+
+    def resources(self, group: str, version: str) -> bytes | None:
+        """Return what /api/v1 or /apis/GROUP/VERSION answers."""
+        key = (group, version)
+        if key not in self._made:
+            kinds = self._of(group, version)
+            if not kinds:
+                return None
+            listed = [row for kind in kinds for row in _plain_resources(kind)]
+            text = f"{group}/{version}" if group else version
+            made = {"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": text, "resources": listed}
+            self._made[key] = orjson.dumps(made)
+        return self._made[key]
+
+
+def _preference(version: str) -> tuple[int, int]:
+    """Order versions as Kubernetes does: v2 before v1."""
+    digits = version.removeprefix("v")
+    return (0, -int(digits)) if digits.isdecimal() else (1, 0)
+
+
+def _aggregated_resource(kind: Kind) -> dict[str, Any]:
+    resource, served = kind.resource, kind.served
+    made: dict[str, Any] = {
+        "resource": resource.plural,
+        "responseKind": {"group": resource.group, "version": resource.version, "kind": resource.kind},
+        "scope": "Namespaced" if resource.namespaced else "Cluster",
+        "singularResource": served.singular,
+        "verbs": list(served.verbs),
+    }
+    if served.short_names:
+        made["shortNames"] = list(served.short_names)
+    if served.categories:
+        made["categories"] = list(served.categories)
+    if served.subresources:
+        made["subresources"] = [
+            {
+                "subresource": sub.name,
+                "responseKind": {"group": sub.group, "version": sub.version, "kind": sub.kind},
+                "verbs": list(sub.verbs),
+            }
+            for sub in served.subresources
+        ]
+    return made
+
+
+def _plain_resources(kind: Kind) -> list[dict[str, Any]]:
+    resource, served = kind.resource, kind.served
+    first: dict[str, Any] = {
+        "name": resource.plural,
+        "singularName": served.singular,
+        "namespaced": resource.namespaced,
+        "kind": resource.kind,
+        "verbs": list(served.verbs),
+    }
+    if served.short_names:
+        first["shortNames"] = list(served.short_names)
+    if served.categories:
+        first["categories"] = list(served.categories)
+    rows = [first]
+    for sub in served.subresources:
+        row: dict[str, Any] = {
+            "name": f"{resource.plural}/{sub.name}",
+            "singularName": "",
+            "namespaced": resource.namespaced,
+            "kind": sub.kind,
+            "verbs": list(sub.verbs),
+        }
+        if (sub.group, sub.version) != (resource.group, resource.version):
+            row["group"], row["version"] = sub.group, sub.version
+        rows.append(row)
+    return rows

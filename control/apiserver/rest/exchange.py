@@ -1,0 +1,135 @@
+"""One HTTP request and its answer, over ASGI."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import parse_qsl
+
+import orjson
+
+from control.api import status
+from control.api.meta import Object
+from control.apiserver.request import ASGIScope, Credentials, Receive, Send
+
+JSON_TYPE = b"application/json"
+
+
+def read_query(raw: bytes) -> Mapping[str, tuple[str, ...]]:
+    """Return the query's values by name."""
+    if not raw:
+        return {}
+    found: dict[str, tuple[str, ...]] = {}
+    for name, value in parse_qsl(raw.decode("latin-1"), keep_blank_values=True):
+        found[name] = (*found.get(name, ()), value)
+    return found
+
+
+def read_headers(raw: list[tuple[bytes, bytes]]) -> Mapping[str, tuple[str, ...]]:
+    """Return the headers by lower-case name."""
+    found: dict[str, tuple[str, ...]] = {}
+    for name, value in raw:
+        key = name.decode("latin-1")
+        found[key] = (*found.get(key, ()), value.decode("latin-1"))
+    return found
+
+
+class Exchange:
+    """A request that can be read once and answered once."""
+
+    def __init__(self, scope: ASGIScope, receive: Receive, send: Send) -> None:
+        self.scope = scope
+        self.receive = receive
+        self._send = send
+        self.method: str = scope.get("method", "GET")
+        self.path: str = scope["path"]
+        self.query = read_query(scope["query_string"])
+        self.headers = read_headers(scope["headers"])
+        self.warnings: list[str] = []
+        self.started = False
+
+    def header(self, name: str) -> str:
+        """Return a header's first value."""
+        return self.headers.get(name, ("",))[0]
+
+    def parameter(self, name: str) -> str:
+        """Return a query parameter's first value."""
+        return self.query.get(name, ("",))[0]
+
+    @property
+    def credentials(self) -> Credentials:
+        """Everything that may prove who asks."""
+        client = self.scope.get("client")
+        certificate = self.scope.get("state", {}).get("certificate")
+        address = client[0] if client else ""
+        return Credentials(certificate, self.header("authorization"), self.headers, address)
+
+    async def body(self, bytes_max: int) -> bytes:
+        """Read the body; raises RequestEntityTooLarge."""
+        length = self.header("content-length")
+        if length.isdecimal() and int(length) > bytes_max:
+            raise too_large(bytes_max)
+        parts: list[bytes] = []
+        size = 0
+        while True:
+            message = await self.receive()
+            if message["type"] == "http.disconnect":
+                raise ConnectionResetError
+            if part := message.get("body"):
+                parts.append(part)
+                size += len(part)
+                if size > bytes_max:
+                    raise too_large(bytes_max)
+            if not message.get("more_body"):
+                return b"".join(parts)
+
+    async def send(self, message: Any) -> None:
+        """Send an ASGI message, noting that the answer has begun."""
+        self.started = True
+        await self._send(message)
+
+    async def start(
+        self, code: int, content_type: bytes, length: int | None, extra: tuple[tuple[bytes, bytes], ...] = ()
+    ) -> None:
+        """Send status line and headers."""
+        headers = [(b"content-type", content_type), (b"cache-control", b"no-cache, private"), *extra]
+        if length is not None:
+            headers.append((b"content-length", str(length).encode()))
+        for text in dict.fromkeys(self.warnings):
+            headers.append((b"warning", f'299 - "{_quoted(text)}"'.encode("utf-8", "replace")))
+        await self.send({"type": "http.response.start", "status": code, "headers": headers})
+
+    async def answer(
+        self, code: int, body: bytes, content_type: bytes = JSON_TYPE, extra: tuple[tuple[bytes, bytes], ...] = ()
+    ) -> None:
+        """Send a whole answer."""
+        await self.start(code, content_type, len(body), extra)
+        await self.send({"type": "http.response.body", "body": body})
+
+    async def part(self, body: bytes, last: bool = False) -> None:
+        """Send a part of a streamed answer."""
+        await self.send({"type": "http.response.body", "body": body, "more_body": not last})
+
+    async def fail(self, error: status.ApiError) -> None:
+        """Answer with a Status, unless an answer has begun."""
+        if self.started:
+            return
+        extra: tuple[tuple[bytes, bytes], ...] = ()
+        retry_after = error.status.get("details", {}).get("retryAfterSeconds")
+        if retry_after:
+            extra = ((b"retry-after", str(retry_after).encode()),)
+        await self.answer(error.code, orjson.dumps(error.status), JSON_TYPE, extra)
+
+
+def too_large(bytes_max: int) -> status.ApiError:
+    """413 for a body above the limit."""
+    return status.failure(413, "RequestEntityTooLarge", f"Request entity too large: limit is {bytes_max}")
+
+
+def _quoted(text: str) -> str:
+    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\r", " ").replace("\n", " ")
+
+
+def success_status(obj: Object) -> int:
+    """Return the HTTP code that a Status object answers with."""
+    return int(obj.get("code") or 200) if obj.get("kind") == "Status" else 200

@@ -1,0 +1,340 @@
+"""The verbs of resources over HTTP: read the request, ask the service, write the answer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from typing import Any
+
+import orjson
+import yaml
+
+from control.api import status
+from control.api.meta import Object
+from control.api.printers.table import IncludeObject
+from control.apiserver import objects
+from control.apiserver.cache import Delivery, Entry, Filter
+from control.apiserver.convert import convert
+from control.apiserver.kinds import Kind
+from control.apiserver.paging import ListQuery
+from control.apiserver.registry import Context, ListResult
+from control.apiserver.request import RequestInfo, RequestOptions, UserInfo
+from control.apiserver.rest import table
+from control.apiserver.rest.exchange import Exchange, success_status
+from control.apiserver.rest.negotiate import YAML, MediaType, choose
+from control.apiserver.service import Service
+from control.apiserver.watch import Watch, WatchOptions
+
+_VALIDATIONS = ("", "Ignore", "Warn", "Strict")
+
+
+class Verbs:
+    """Answers requests of resources."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    async def serve(self, exchange: Exchange, user: UserInfo, info: RequestInfo, kind: Kind) -> None:
+        """Answer one request; raises ApiError before an answer has begun."""
+        match info.verb:
+            case "get" if self._service.handlers.object_handler(info) is None:
+                await self._get(exchange, info, kind)
+            case "list":
+                await self._list(exchange, info, kind)
+            case "watch":
+                await self._watch(exchange, info, kind)
+            case "create" | "get":
+                await self._create(exchange, user, info, kind)
+            case "update":
+                await self._update(exchange, user, info, kind)
+            case "patch":
+                await self._patch(exchange, user, info, kind)
+            case "delete":
+                await self._delete(exchange, user, info, kind)
+            case "deletecollection":
+                await self._delete_collection(exchange, user, info, kind)
+            case _:
+                raise status.failure(
+                    405, "MethodNotAllowed", "the server does not allow this method on the requested resource"
+                )
+
+    # Reading.
+
+    async def _get(self, exchange: Exchange, info: RequestInfo, kind: Kind) -> None:
+        media = choose(exchange.header("accept"))
+        found = await self._service.get(kind, info, exchange.parameter("resourceVersion"))
+        if isinstance(found, Entry):
+            if not media.transform and media.type != YAML and not self._converts(kind):
+                await exchange.answer(200, found.data)
+                return
+            found = self._shown(kind, found)
+        await self._answer(exchange, 200, found, media, kind)
+
+    def _converts(self, kind: Kind) -> bool:
+        return self._service.registry.kinds.storage(kind) is not kind
+
+    def _shown(self, kind: Kind, entry: Entry) -> Object:
+        return convert(entry.object(), kind.resource)
+
+    def _data(self, kind: Kind, entry: Entry) -> bytes:
+        return orjson.dumps(self._shown(kind, entry)) if self._converts(kind) else entry.data
+
+    def _filter(self, exchange: Exchange, info: RequestInfo, kind: Kind) -> Filter:
+        labels, fields = exchange.parameter("labelSelector"), exchange.parameter("fieldSelector")
+        return self._service.filter(kind, info, labels, fields)
+
+    async def _list(self, exchange: Exchange, info: RequestInfo, kind: Kind) -> None:
+        media = choose(exchange.header("accept"))
+        query = ListQuery(
+            _number(exchange, "limit"),
+            exchange.parameter("continue"),
+            exchange.parameter("resourceVersion"),
+            exchange.parameter("resourceVersionMatch"),
+        )
+        result = await self._service.page(kind, self._filter(exchange, info, kind), query)
+        metadata = list_metadata(result)
+        if media.transform or media.type == YAML:
+            shown = [self._shown(kind, entry) for entry in result.entries]
+            await self._answer_list(exchange, shown, metadata, media, kind)
+            return
+        data = (self._data(kind, entry) for entry in result.entries)
+        await exchange.answer(200, list_bytes(kind, metadata, data))
+
+    async def _answer_list(
+        self, exchange: Exchange, shown: list[Object], metadata: Object, media: MediaType, kind: Kind
+    ) -> None:
+        if media.transform == "Table":
+            include = table.read_include(exchange.parameter("includeObject"))
+            body: Object = table.table(kind.resource, shown, metadata, include, media.version)
+        elif media.transform:
+            body = {
+                "kind": "PartialObjectMetadataList",
+                "apiVersion": f"meta.k8s.io/{media.version}",
+                "metadata": metadata,
+                "items": [table.partial(obj, media.version) for obj in shown],
+            }
+        else:
+            body = {**list_head(kind), "metadata": metadata, "items": shown}
+        await self._write(exchange, 200, body, media)
+
+    async def _answer(self, exchange: Exchange, code: int, obj: Object, media: MediaType, kind: Kind) -> None:
+        """Answer with one object in the wanted representation; a Status is never transformed."""
+        if obj.get("kind") != "Status" or obj.get("apiVersion") != "v1":
+            if media.transform == "Table":
+                include = table.read_include(exchange.parameter("includeObject"))
+                metadata = {"resourceVersion": obj["metadata"].get("resourceVersion", "")}
+                scaled = "scale" if obj.get("kind") == "Scale" else ""
+                obj = table.table(kind.resource, [obj], metadata, include, media.version, subresource=scaled)
+            elif media.transform:
+                obj = table.partial(obj, media.version)
+        await self._write(exchange, code, obj, media)
+
+    @staticmethod
+    async def _write(exchange: Exchange, code: int, body: Object, media: MediaType) -> None:
+        if media.type == YAML:
+            text = yaml.dump(body, Dumper=yaml.CSafeDumper, sort_keys=False, allow_unicode=True)
+            await exchange.answer(code, text.encode(), b"application/yaml")
+        else:
+            await exchange.answer(code, orjson.dumps(body))
+
+    # Watching.
+
+    async def _watch(self, exchange: Exchange, info: RequestInfo, kind: Kind) -> None:
+        media = choose(exchange.header("accept"))
+        initial = exchange.parameter("sendInitialEvents")
+        options = WatchOptions(
+            exchange.parameter("resourceVersion"),
+            exchange.parameter("resourceVersionMatch"),
+            exchange.parameter("allowWatchBookmarks") in ("true", "1"),
+            None if not initial else initial in ("true", "1"),
+            self._service.watch_timeout_s(_number(exchange, "timeoutSeconds")),
+        )
+        watch = await self._service.watch(kind, self._filter(exchange, info, kind), options)
+        await exchange.start(200, b"application/json", None)
+        await exchange.part(b"")
+        pump = asyncio.ensure_future(self._pump(exchange, watch, media, kind))
+        gone = asyncio.ensure_future(_gone(exchange))
+        try:
+            await asyncio.wait([pump, gone], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            gone.cancel()
+            if not pump.done():
+                pump.cancel()
+        if pump.done():
+            pump.result()
+            await exchange.part(b"", last=True)
+
+    async def _pump(self, exchange: Exchange, watch: Watch, media: MediaType, kind: Kind) -> None:
+        include = table.read_include(exchange.parameter("includeObject"))
+        shape = _Shape(kind, media, include, self._converts(kind))
+        async for batch in watch.batches():
+            await exchange.part(b"".join([shape.line(delivery) for delivery in batch]))
+
+    # Writing.
+
+    async def _body(self, exchange: Exchange, validation: str) -> tuple[Any, list[str]]:
+        body = await exchange.body(self._service.config.body_bytes_max)
+        return objects.parse_body(body, exchange.header("content-type"), validation)
+
+    async def _create(self, exchange: Exchange, user: UserInfo, info: RequestInfo, kind: Kind) -> None:
+        media = choose(exchange.header("accept"))
+        context = _context(exchange, user)
+        value: Any = None
+        duplicates: list[str] = []
+        if info.verb == "create":
+            value, duplicates = await self._body(exchange, context.options.field_validation or "Warn")
+        made = await self._service.handle(kind, info, value, context, exchange.query)
+        if made is not None:
+            default = 201 if info.verb == "create" else 200
+            code = success_status(made) if made.get("kind") == "Status" else default
+            await self._write(exchange, code, made, media)
+            return
+        if info.name or info.subresource:
+            raise status.failure(
+                405, "MethodNotAllowed", "the server does not allow this method on the requested resource"
+            )
+        obj = convert(await self._service.create(kind, info, value, duplicates, context), kind.resource)
+        await self._answer(exchange, 201, obj, media, kind)
+
+    async def _update(self, exchange: Exchange, user: UserInfo, info: RequestInfo, kind: Kind) -> None:
+        media = choose(exchange.header("accept"))
+        context = _context(exchange, user)
+        value, duplicates = await self._body(exchange, context.options.field_validation or "Warn")
+        made = await self._service.handle(kind, info, value, context, exchange.query)
+        if made is None:
+            made = await self._service.update(kind, info, value, duplicates, context)
+        await self._answer(exchange, 200, made, media, kind)
+
+    async def _patch(self, exchange: Exchange, user: UserInfo, info: RequestInfo, kind: Kind) -> None:
+        media = choose(exchange.header("accept"))
+        context = _context(exchange, user)
+        body = await exchange.body(self._service.config.body_bytes_max)
+        patch_type, patch = objects.parse_patch(body, exchange.header("content-type"))
+        obj, created = await self._service.patch(kind, info, patch_type, patch, context)
+        await self._answer(exchange, 201 if created else 200, obj, media, kind)
+
+    async def _options_body(self, exchange: Exchange) -> Object:
+        """Return the DeleteOptions of body and query together."""
+        options: Object = {}
+        body = await exchange.body(self._service.config.body_bytes_max)
+        if body:
+            value, _ = objects.parse_body(body, exchange.header("content-type"), "Ignore")
+            if not isinstance(value, dict):
+                raise status.bad_request("the body is no DeleteOptions object")
+            options = value
+        if exchange.parameter("gracePeriodSeconds"):
+            options.setdefault("gracePeriodSeconds", _number(exchange, "gracePeriodSeconds"))
+        if propagation := exchange.parameter("propagationPolicy"):
+            options.setdefault("propagationPolicy", propagation)
+        if orphan := exchange.parameter("orphanDependents"):
+            options.setdefault("orphanDependents", orphan in ("true", "1"))
+        if dry_run := exchange.query.get("dryRun"):
+            options.setdefault("dryRun", list(dry_run))
+        return options
+
+    async def _delete(self, exchange: Exchange, user: UserInfo, info: RequestInfo, kind: Kind) -> None:
+        media = choose(exchange.header("accept"))
+        options = await self._options_body(exchange)
+        if info.subresource:
+            raise status.failure(
+                405, "MethodNotAllowed", "the server does not allow this method on the requested resource"
+            )
+        obj, _ = await self._service.delete(kind, info, options, _context(exchange, user))
+        if obj.get("kind") != "Status":
+            obj = convert(obj, kind.resource)
+        await self._answer(exchange, 200, obj, media, kind)
+
+    async def _delete_collection(self, exchange: Exchange, user: UserInfo, info: RequestInfo, kind: Kind) -> None:
+        media = choose(exchange.header("accept"))
+        options = await self._options_body(exchange)
+        chosen = self._filter(exchange, info, kind)
+        found, revision = await self._service.delete_collection(kind, chosen, options, _context(exchange, user))
+        shown = [convert(obj, kind.resource) for obj in found]
+        await self._answer_list(exchange, shown, {"resourceVersion": str(revision)}, media, kind)
+
+
+class _Shape:
+    """How one watch wants its events."""
+
+    def __init__(self, kind: Kind, media: MediaType, include: IncludeObject, converts: bool) -> None:
+        self._kind = kind
+        self._media = media
+        self._include = include
+        self._converts = converts
+        self._columns = True
+
+    def line(self, delivery: Delivery) -> bytes:
+        """Return an event as a line of the stream."""
+        if delivery.type == "ERROR" or not (self._media.transform or self._converts):
+            return delivery.line
+        obj: Object = orjson.loads(delivery.data)
+        if delivery.type != "BOOKMARK":
+            obj = convert(obj, self._kind.resource)
+        version = self._media.version
+        if self._media.transform == "Table":
+            metadata = {"resourceVersion": obj["metadata"].get("resourceVersion", "")}
+            resource = self._kind.resource
+            if delivery.type == "BOOKMARK":
+                shown = {"kind": "Table", "apiVersion": f"meta.k8s.io/{version}", "metadata": obj["metadata"]}
+                obj = {**shown, "columnDefinitions": None, "rows": []}
+            else:
+                obj = table.table(resource, [obj], metadata, self._include, version, self._columns)
+                self._columns = False
+        elif self._media.transform:
+            obj = table.partial(obj, version)
+        return b'{"type":"%s","object":%s}\n' % (delivery.type.encode(), orjson.dumps(obj))
+
+
+async def _gone(exchange: Exchange) -> None:
+    """Return once the client has hung up."""
+    while (await exchange.receive())["type"] != "http.disconnect":
+        pass
+
+
+def _number(exchange: Exchange, name: str) -> int:
+    text = exchange.parameter(name)
+    if not text:
+        return 0
+    try:
+        return int(text)
+    except ValueError:
+        raise status.bad_request(f'strconv.ParseInt: parsing "{text}": invalid syntax (parameter {name})') from None
+
+
+def _context(exchange: Exchange, user: UserInfo) -> Context:
+    dry_run = exchange.query.get("dryRun", ())
+    if any(value not in ("All", "") for value in dry_run):
+        cause = status.Cause(
+            "FieldValueNotSupported", f'Unsupported value: "{dry_run[0]}": supported values: "All"', "dryRun"
+        )
+        raise status.invalid("CreateOptions", "", [cause], "meta.k8s.io")
+    validation = exchange.parameter("fieldValidation")
+    if validation not in _VALIDATIONS:
+        text = f'Unsupported value: "{validation}": supported values: "Ignore", "Strict", "Warn"'
+        cause = status.Cause("FieldValueNotSupported", text, "fieldValidation")
+        raise status.invalid("CreateOptions", "", [cause], "meta.k8s.io")
+    options = RequestOptions(
+        "All" in dry_run, exchange.parameter("fieldManager"), validation, exchange.parameter("force") in ("true", "1")
+    )
+    return Context(user, options, exchange.warnings)
+
+
+def list_metadata(result: ListResult) -> Object:
+    """Return a list's metadata."""
+    metadata: Object = {"resourceVersion": str(result.revision)}
+    if result.continue_token:
+        metadata["continue"] = result.continue_token
+    if result.remaining is not None:
+        metadata["remainingItemCount"] = result.remaining
+    return metadata
+
+
+def list_head(kind: Kind) -> Object:
+    """Return kind and apiVersion of a list."""
+    return {"kind": f"{kind.resource.kind}List", "apiVersion": kind.resource.api_version}
+
+
+def list_bytes(kind: Kind, metadata: Object, items: Iterable[bytes]) -> bytes:
+    """Return a list's JSON around its items' own."""
+    head = orjson.dumps({**list_head(kind), "metadata": metadata})
+    return head[:-1] + b',"items":[' + b",".join(items) + b"]}"

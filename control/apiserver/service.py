@@ -1,0 +1,277 @@
+"""What the API server does for a request of a resource, whichever front door it came through."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from typing import Any
+
+from control.api import selectors, status
+from control.api.meta import Object
+from control.api.patch import copy_json
+from control.api.selectors import SelectorError
+from control.apiserver import deletion, fields, objects, ownership, scale
+from control.apiserver.cache import Entry, Filter
+from control.apiserver.config import ApiServerConfig
+from control.apiserver.convert import convert
+from control.apiserver.feed import Feed
+from control.apiserver.kinds import Kind
+from control.apiserver.paging import ListQuery
+from control.apiserver.registry import Context, ListResult, Registry
+from control.apiserver.request import (
+    ANONYMOUS,
+    Authenticator,
+    Authorizer,
+    Credentials,
+    Handlers,
+    RequestInfo,
+    ResourceRequest,
+    UserInfo,
+)
+from control.apiserver.watch import Watch, WatchOptions
+from control.client.client import APPLY_PATCH
+
+STORED_SUBRESOURCES = frozenset({"status", "ephemeralcontainers", "resize", "finalize", "approval"})
+"""Subresources that are views of the stored object."""
+
+
+class Service:
+    """Authentication, authorization and the verbs over the registry."""
+
+    def __init__(
+        self,
+        config: ApiServerConfig,
+        registry: Registry,
+        handlers: Handlers,
+        authenticator: Authenticator,
+        authorizer: Authorizer,
+    ) -> None:
+        self.config = config
+        self.registry = registry
+        self.handlers = handlers
+        self.feed: Feed = registry.feed
+        self._authenticator = authenticator
+        self._authorizer = authorizer
+
+    # Who and whether.
+
+    async def authenticate(self, credentials: Credentials) -> UserInfo:
+        """Return who asks; raises Unauthorized."""
+        user = await self._authenticator.authenticate(credentials)
+        if user is not None:
+            return user
+        if not self.config.anonymous_auth:
+            raise status.unauthorized()
+        return ANONYMOUS
+
+    async def authorize(self, user: UserInfo, info: RequestInfo) -> None:
+        """Raise Forbidden where the user may not do this."""
+        decision = await self._authorizer.authorize(user, info)
+        if not decision.allowed:
+            raise refusal(user, info, decision.reason)
+
+    def kind(self, info: RequestInfo) -> Kind:
+        """Return the kind that is asked for; raises NotFound."""
+        kind = self.registry.kinds.find(info.group, info.version, info.resource)
+        if kind is None:
+            raise unknown_path()
+        return kind
+
+    def check_verb(self, kind: Kind, info: RequestInfo) -> None:
+        """Raise NotFound or MethodNotAllowed where the kind does not offer this."""
+        if info.subresource:
+            offered = kind.subresource(info.subresource)
+            if offered is None:
+                raise unknown_path()
+            allowed = info.verb in offered.verbs
+        else:
+            allowed = info.verb in kind.verbs and (bool(info.name) or info.verb not in ("update", "patch"))
+        if not allowed:
+            raise status.failure(
+                405, "MethodNotAllowed", "the server does not allow this method on the requested resource"
+            )
+
+    # Reading.
+
+    async def get(self, kind: Kind, info: RequestInfo, resource_version: str = "") -> Entry | Object:
+        """Return an object as it stands in the cache, or what a subresource makes of it."""
+        entry = await self.registry.get(kind, info.namespace, info.name, resource_version)
+        if info.subresource == "scale":
+            return scale.scale_of(entry.object())
+        return entry
+
+    def filter(self, kind: Kind, info: RequestInfo, label_selector: str, field_selector: str) -> Filter:
+        """Read the selectors of a list or a watch; raises BadRequest."""
+        try:
+            labels = selectors.parse(label_selector) if label_selector else selectors.EVERYTHING
+        except SelectorError as error:
+            raise status.bad_request(str(error)) from None
+        chosen = fields.parse(field_selector, kind.fields)
+        if info.name and not field_selector:
+            chosen = fields.FieldSelector((fields.FieldRequirement(fields.NAME, info.name),))
+        return Filter(info.namespace if kind.resource.namespaced else "", labels, chosen)
+
+    async def page(self, kind: Kind, chosen: Filter, query: ListQuery) -> ListResult:
+        """Return the objects that are meant."""
+        return await self.registry.list(kind, chosen, query)
+
+    async def watch(self, kind: Kind, chosen: Filter, options: WatchOptions) -> Watch:
+        """Return a watch that is ready to be read; raises ApiError."""
+        if options.send_initial_events is not None and options.resource_version_match != "NotOlderThan":
+            cause = status.Cause(
+                "FieldValueForbidden",
+                "Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
+                "resourceVersionMatch",
+            )
+            raise status.invalid("ListOptions", "", [cause], "meta.k8s.io")
+        if options.send_initial_events is None and options.resource_version_match:
+            cause = status.Cause(
+                "FieldValueForbidden",
+                "Forbidden: resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
+                "resourceVersionMatch",
+            )
+            raise status.invalid("ListOptions", "", [cause], "meta.k8s.io")
+        watch = Watch(self.feed, kind, chosen, options)
+        await watch.start()
+        return watch
+
+    def watch_timeout_s(self, asked_s: float) -> float:
+        """Return how long a watch may live: what was asked for, else spread so that they do not all end at once."""
+        return asked_s or self.config.min_request_timeout_s * random.uniform(1.0, 2.0)
+
+    # Writing.
+
+    async def handle(
+        self, kind: Kind, info: RequestInfo, value: Any, context: Context, query: Mapping[str, tuple[str, ...]]
+    ) -> Object | None:
+        """Let a registered handler answer; None where there is none."""
+        handler = self.handlers.object_handler(info)
+        if handler is None:
+            return None
+        request = ResourceRequest(info, kind.resource, context.user, value, context.options, query, context.warnings)
+        return await handler(request)
+
+    async def create(
+        self, kind: Kind, info: RequestInfo, value: Any, duplicates: list[str], context: Context
+    ) -> Object:
+        """Create an object."""
+        stored = self.registry.kinds.storage(kind)
+        obj = objects.complete(kind, value, context.options.field_validation, duplicates, context.warnings)
+        made = await self.registry.create(stored, info.namespace, convert(obj, stored.resource), context)
+        return convert(made, kind.resource)
+
+    async def update(
+        self, kind: Kind, info: RequestInfo, value: Any, duplicates: list[str], context: Context
+    ) -> Object:
+        """Replace an object, or a part of it by a subresource."""
+        if info.subresource == "scale":
+            return scale.scale_of(await self._rescale(kind, info, lambda old: value, context))
+        self._check_part(info)
+        obj = objects.complete(kind, value, context.options.field_validation, duplicates, context.warnings)
+
+        stored = self.registry.kinds.storage(kind)
+
+        async def change(old: Object) -> Object:
+            # Admission may write into the object, and the change may be computed again.
+            new = ownership.track(kind, info, context, convert(old, kind.resource), copy_json(obj))
+            return convert(new, stored.resource)
+
+        made = await self.registry.update(stored, info.namespace, info.name, change, context, info.subresource)
+        return convert(made, kind.resource)
+
+    async def patch(
+        self, kind: Kind, info: RequestInfo, patch_type: str, patch: Any, context: Context
+    ) -> tuple[Object, bool]:
+        """Change an object by a patch; tell whether that created it."""
+        if patch_type == APPLY_PATCH:
+            return await self._apply(kind, info, patch, context)
+        if info.subresource == "scale":
+            changed = await self._rescale(
+                kind, info, lambda old: objects.apply_patch(patch_type, old, patch, "autoscaling.v1.Scale"), context
+            )
+            return scale.scale_of(changed), False
+        self._check_part(info)
+
+        stored = self.registry.kinds.storage(kind)
+
+        async def change(old: Object) -> Object:
+            served = convert(old, kind.resource)
+            value = objects.apply_patch(patch_type, served, patch, kind.served.definition)
+            warnings: list[str] = []
+            obj = objects.complete(kind, copy_json(value), context.options.field_validation, [], warnings)
+            context.warnings[:] = warnings
+            return convert(ownership.track(kind, info, context, served, obj), stored.resource)
+
+        made = await self.registry.update(stored, info.namespace, info.name, change, context, info.subresource)
+        return convert(made, kind.resource), False
+
+    async def _apply(self, kind: Kind, info: RequestInfo, patch: Any, context: Context) -> tuple[Object, bool]:
+        """Change or create an object by server-side apply; tell whether that created it."""
+        self._check_part(info)
+        wish = ownership.read_wish(kind, info, patch, context)
+        stored = self.registry.kinds.storage(kind)
+
+        async def change(old: Object | None) -> Object:
+            served = convert(old, kind.resource) if old is not None else None
+            value = ownership.applied(kind, info, context, served, wish)
+            return convert(objects.complete(kind, copy_json(value), "Ignore", []), stored.resource)
+
+        try:
+            made = await self.registry.update(stored, info.namespace, info.name, change, context, info.subresource)
+            return convert(made, kind.resource), False
+        except status.ApiError as error:
+            if error.code != 404 or info.subresource:
+                raise
+        made = await self.registry.create(stored, info.namespace, await change(None), context)
+        return convert(made, kind.resource), True
+
+    async def _rescale(self, kind: Kind, info: RequestInfo, make: Any, context: Context) -> Object:
+        async def change(old: Object) -> Object:
+            wanted = make(scale.scale_of(old))
+            if not isinstance(wanted, dict):
+                raise status.bad_request("the body is not a Scale")
+            return ownership.track(kind, info, context, old, scale.with_scale(copy_json(old), wanted))
+
+        return await self.registry.update(kind, info.namespace, info.name, change, context, "scale")
+
+    @staticmethod
+    def _check_part(info: RequestInfo) -> None:
+        if info.subresource and info.subresource not in STORED_SUBRESOURCES:
+            raise status.failure(
+                405, "MethodNotAllowed", "the server does not allow this method on the requested resource"
+            )
+
+    async def delete(
+        self, kind: Kind, info: RequestInfo, options: Object | None, context: Context
+    ) -> tuple[Object, bool]:
+        """Delete an object or begin to; return what to answer, and whether it is gone."""
+        wish = deletion.read_options(options)
+        kind = self.registry.kinds.storage(kind)
+        return await deletion.delete(self.registry, kind, info.namespace, info.name, wish, context)
+
+    async def delete_collection(
+        self, kind: Kind, chosen: Filter, options: Object | None, context: Context
+    ) -> tuple[list[Object], int]:
+        """Delete all objects that are meant."""
+        kind = self.registry.kinds.storage(kind)
+        return await deletion.delete_collection(self.registry, kind, chosen, deletion.read_options(options), context)
+
+
+def unknown_path() -> status.ApiError:
+    """404 for what is not served at all."""
+    return status.failure(404, "NotFound", "the server could not find the requested resource")
+
+
+def refusal(user: UserInfo, info: RequestInfo, reason: str) -> status.ApiError:
+    """403, worded as Kubernetes words it."""
+    why = f": {reason}" if reason else ""
+    if not info.is_resource_request:
+        text = f'forbidden: User "{user.name}" cannot {info.verb} path "{info.path}"{why}'
+        return status.failure(403, "Forbidden", text, {})
+    resource = f"{info.resource}/{info.subresource}" if info.subresource else info.resource
+    if info.namespace and info.resource != "namespaces":
+        where = f' in the namespace "{info.namespace}"'
+    else:
+        where = " at the cluster scope"
+    text = f'User "{user.name}" cannot {info.verb} resource "{resource}" in API group "{info.group}"{where}{why}'
+    return status.forbidden(info.resource, info.name, text, info.group)

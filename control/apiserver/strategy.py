@@ -1,0 +1,218 @@
+"""What differs between kinds when an object is created or changed, as tables over one generic registry."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from control.api.meta import Object
+from control.apiserver.kinds import Kind
+from control.apiserver.request import UserInfo
+
+Name = tuple[str, str]
+"""(group, plural)."""
+Prepare = Callable[[Object, UserInfo], None]
+
+COUNTS_GENERATIONS: frozenset[Name] = frozenset({
+    ("", "pods"), ("", "replicationcontrollers"),
+    ("apps", "deployments"), ("apps", "replicasets"), ("apps", "statefulsets"), ("apps", "daemonsets"),
+    ("batch", "jobs"), ("batch", "cronjobs"), ("policy", "poddisruptionbudgets"),
+    ("networking.k8s.io", "ingresses"), ("networking.k8s.io", "ingressclasses"),
+    ("networking.k8s.io", "networkpolicies"),
+    ("networking.k8s.io", "servicecidrs"),
+    ("discovery.k8s.io", "endpointslices"), ("scheduling.k8s.io", "priorityclasses"),
+    ("apiextensions.k8s.io", "customresourcedefinitions"),
+    ("admissionregistration.k8s.io", "validatingwebhookconfigurations"),
+    ("admissionregistration.k8s.io", "mutatingwebhookconfigurations"),
+    ("admissionregistration.k8s.io", "validatingadmissionpolicies"),
+    ("admissionregistration.k8s.io", "validatingadmissionpolicybindings"),
+    ("flowcontrol.apiserver.k8s.io", "flowschemas"), ("flowcontrol.apiserver.k8s.io", "prioritylevelconfigurations"),
+    ("resource.k8s.io", "resourceslices"), ("storage.k8s.io", "csidrivers"),
+})  # fmt: skip
+"""Kinds whose metadata.generation counts the changes of what is wished for."""
+
+STATUS_COMES_WITH_CREATION: frozenset[Name] = frozenset({("", "nodes")})
+"""Kinds whose creator reports their status at once."""
+
+ANSWERS_WITH_DELETED_OBJECT: frozenset[Name] = frozenset({
+    ("", "pods"), ("", "services"), ("", "serviceaccounts"), ("", "persistentvolumes"),
+    ("", "persistentvolumeclaims"), ("", "podtemplates"), ("", "resourcequotas"),
+})  # fmt: skip
+
+NOT_WISHED = ("apiVersion", "kind", "metadata", "status")
+
+
+def name_of(kind: Kind) -> Name:
+    """Return the kind's name in these tables."""
+    return kind.resource.group, kind.resource.plural
+
+
+def _pod(obj: Object, user: UserInfo) -> None:
+    obj["status"] = {"phase": "Pending", "qosClass": quality_of_service(obj)}
+    if obj.get("spec", {}).get("schedulingGates"):
+        obj["status"]["conditions"] = [
+            {
+                "type": "PodScheduled",
+                "status": "False",
+                "reason": "SchedulingGated",
+                "message": "Scheduling is blocked due to non-empty scheduling gates",
+                "lastProbeTime": None,
+                "lastTransitionTime": None,
+            }
+        ]
+
+
+def _namespace(obj: Object, user: UserInfo) -> None:
+    spec = obj.setdefault("spec", {})
+    if "kubernetes" not in spec.get("finalizers", ()):
+        spec["finalizers"] = [*spec.get("finalizers", ()), "kubernetes"]
+    obj["status"] = {"phase": "Active"}
+    name = obj["metadata"].get("name")
+    if name:
+        labels = obj["metadata"].get("labels") or {}
+        obj["metadata"]["labels"] = {**labels, "kubernetes.io/metadata.name": name}
+
+
+def _volume(obj: Object, user: UserInfo) -> None:
+    obj["status"] = {"phase": "Pending"}
+
+
+def _service(obj: Object, user: UserInfo) -> None:
+    obj["status"] = {"loadBalancer": {}}
+
+
+def _signing_request(obj: Object, user: UserInfo) -> None:
+    spec = obj.setdefault("spec", {})
+    spec["username"] = user.name
+    for field, value in (
+        ("uid", user.uid),
+        ("groups", list(user.groups)),
+        ("extra", {key: list(values) for key, values in user.extra.items()}),
+    ):
+        if value:
+            spec[field] = value
+        else:
+            spec.pop(field, None)
+
+
+def _job(obj: Object, user: UserInfo) -> None:
+    spec = obj.setdefault("spec", {})
+    if spec.get("manualSelector"):
+        return
+    uid, name = obj["metadata"]["uid"], obj["metadata"].get("name", "")
+    labels = spec.setdefault("template", {}).setdefault("metadata", {}).setdefault("labels", {})
+    for prefix in ("", "batch.kubernetes.io/"):
+        labels.setdefault(f"{prefix}controller-uid", uid)
+        labels.setdefault(f"{prefix}job-name", name)
+    spec.setdefault("selector", {}).setdefault("matchLabels", {})["batch.kubernetes.io/controller-uid"] = uid
+
+
+def _secret(obj: Object, user: UserInfo) -> None:
+    obj.setdefault("type", "Opaque")
+
+
+PREPARE_CREATE: dict[Name, Prepare] = {
+    ("", "pods"): _pod,
+    ("", "namespaces"): _namespace,
+    ("", "persistentvolumes"): _volume,
+    ("", "persistentvolumeclaims"): _volume,
+    ("", "services"): _service,
+    ("", "secrets"): _secret,
+    ("batch", "jobs"): _job,
+    ("certificates.k8s.io", "certificatesigningrequests"): _signing_request,
+}
+
+
+def prepare_create(kind: Kind, obj: Object, user: UserInfo) -> None:
+    """Set what the server decides about a new object; metadata stands already."""
+    name = name_of(kind)
+    if kind.has_status and name not in STATUS_COMES_WITH_CREATION:
+        obj.pop("status", None)
+    if name in COUNTS_GENERATIONS:
+        obj["metadata"]["generation"] = 1
+    if (prepare := PREPARE_CREATE.get(name)) is not None:
+        prepare(obj, user)
+    elif kind.has_status:
+        obj.setdefault("status", {})
+
+
+PARTS: dict[tuple[str, str, str], tuple[tuple[str, ...], ...]] = {
+    ("", "pods", "ephemeralcontainers"): (("spec", "ephemeralContainers"),),
+    ("", "pods", "resize"): (("spec", "containers"), ("spec", "initContainers"), ("spec", "resources")),
+    ("", "namespaces", "finalize"): (("spec", "finalizers"),),
+    ("certificates.k8s.io", "certificatesigningrequests", "approval"): (("status", "conditions"),),
+}
+"""The parts of an object that a subresource may change, besides status."""
+
+KEEPS_SPEC: frozenset[Name] = frozenset({("certificates.k8s.io", "certificatesigningrequests")})
+"""Kinds whose spec is what their creator asked for, for good."""
+
+
+def prepare_update(kind: Kind, obj: Object, old: Object, subresource: str) -> Object:
+    """Return the object as the request may change it: what it may not touch is taken from the old one."""
+    name = name_of(kind)
+    if subresource == "binding":
+        return obj
+    if subresource == "status":
+        obj = _status_update(obj, old)
+    elif parts := PARTS.get((*name, subresource)):
+        obj = _partial_update(obj, old, parts)
+    else:
+        if kind.has_status:
+            _take(obj, old, "status")
+        if name in KEEPS_SPEC:
+            _take(obj, old, "spec")
+        if name == ("", "namespaces"):
+            finalizers = old.get("spec", {}).get("finalizers")
+            if finalizers:
+                obj.setdefault("spec", {})["finalizers"] = finalizers
+    if name in COUNTS_GENERATIONS:
+        generation = int(old["metadata"].get("generation") or 1)
+        obj["metadata"]["generation"] = generation + (_wishes(obj) != _wishes(old))
+    return obj
+
+
+def _take(obj: Object, old: Object, part: str) -> None:
+    if part in old:
+        obj[part] = old[part]
+    else:
+        obj.pop(part, None)
+
+
+def _status_update(obj: Object, old: Object) -> Object:
+    """Take status from the request, and metadata that status writers may set; all else stands."""
+    made = {**old, "metadata": {**obj["metadata"]}}
+    _take(made, obj, "status")
+    for field in ("labels", "deletionGracePeriodSeconds", "ownerReferences"):
+        _take(made["metadata"], old["metadata"], field)
+    return made
+
+
+def _partial_update(obj: Object, old: Object, parts: tuple[tuple[str, ...], ...]) -> Object:
+    made: Object = {**old, "metadata": {**old["metadata"]}}
+    for field in ("resourceVersion", "finalizers"):
+        _take(made["metadata"], obj["metadata"], field)
+    for outer, inner in parts:
+        section: dict[str, Any] = {**(made.get(outer) or {})}
+        _take(section, obj.get(outer) or {}, inner)
+        made[outer] = section
+    return made
+
+
+def _wishes(obj: Object) -> dict[str, Any]:
+    return {field: value for field, value in obj.items() if field not in NOT_WISHED}
+
+
+def quality_of_service(pod: Object) -> str:
+    """Return the QoS class of a pod: Guaranteed, Burstable or BestEffort."""
+    spec = pod.get("spec", {})
+    containers = [*(spec.get("containers") or ()), *(spec.get("initContainers") or ())]
+    guaranteed, any_named = bool(containers), False
+    for container in containers:
+        resources = container.get("resources") or {}
+        limits, requests = resources.get("limits") or {}, resources.get("requests") or {}
+        for resource in ("cpu", "memory"):
+            limit, request = limits.get(resource), requests.get(resource)
+            any_named = any_named or bool(limit or request)
+            guaranteed = guaranteed and bool(limit) and (request is None or request == limit)
+    return "Guaranteed" if guaranteed else "Burstable" if any_named else "BestEffort"

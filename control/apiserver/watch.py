@@ -1,0 +1,143 @@
+"""A watch: synthetic events for what is there, then what changes, until its time is over."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import orjson
+
+from control.api import status
+from control.apiserver.cache import Delivery, Filter, ResourceCache
+from control.apiserver.feed import Feed
+from control.apiserver.kinds import Kind
+
+BOOKMARK_INTERVAL_S = 60.0
+INITIAL_BATCH = 500
+INITIAL_EVENTS_END = "k8s.io/initial-events-end"
+
+
+@dataclass(frozen=True, slots=True)
+class WatchOptions:
+    """The query of a watch."""
+
+    resource_version: str = ""
+    resource_version_match: str = ""
+    allow_bookmarks: bool = False
+    send_initial_events: bool | None = None
+    timeout_s: float = 0.0
+
+
+def error_delivery(error: status.ApiError) -> Delivery:
+    """Return the event that ends a watch by an error."""
+    return Delivery("ERROR", orjson.dumps(error.status))
+
+
+def too_old(asked: int, oldest: int) -> status.ApiError:
+    """410: events after the revision are no longer known."""
+    return status.expired(f"too old resource version: {asked} ({oldest})")
+
+
+def too_large(asked: int, current: int) -> status.ApiError:
+    """504: the revision has not been reached yet."""
+    return status.failure(
+        504,
+        "Timeout",
+        f"Too large resource version: {asked}, current: {current}",
+        {
+            "causes": [{"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}],
+            "retryAfterSeconds": 1,
+        },
+    )
+
+
+def parse_revision(text: str) -> int:
+    """Return a resourceVersion as a number; raises BadRequest."""
+    if not text:
+        return 0
+    if not text.isdecimal():
+        raise status.failure(
+            400,
+            "BadRequest",
+            f'resourceVersion: Invalid value: "{text}": strconv.ParseUint: parsing "{text}": invalid syntax',
+        )
+    return int(text)
+
+
+class Watch:
+    """One watch of one cache; made ready by ``start``, which may refuse it, and read by ``batches``."""
+
+    def __init__(self, feed: Feed, kind: Kind, chosen: Filter, options: WatchOptions) -> None:
+        self._feed = feed
+        self._kind = kind
+        self._cache: ResourceCache
+        self._chosen = chosen
+        self._options = options
+        self._initial: list[Delivery] = []
+        self._position = 0
+        self._epoch = 0
+
+    async def start(self) -> None:
+        """Find the place to start from; raises ApiError."""
+        options = self._options
+        revision = parse_revision(options.resource_version)
+        initial = options.send_initial_events
+        if initial is None:
+            initial = revision == 0
+        if revision > self._feed.revision:
+            try:
+                await self._feed.reach(revision)
+            except TimeoutError:
+                raise too_large(revision, self._feed.revision) from None
+        elif not options.resource_version:
+            await self._feed.fresh()
+        # No await from here on: list, position and epoch must belong together.
+        cache = self._cache = await self._feed.cache(self._kind)
+        self._epoch = cache.epoch
+        if initial:
+            self._position = cache.next_position
+            self._initial = [Delivery("ADDED", entry.data) for entry in cache.select(self._chosen)]
+            if options.send_initial_events and options.allow_bookmarks:
+                self._initial.append(self._bookmark(initial_end=True))
+        else:
+            if revision and revision < cache.floor:
+                raise too_old(revision, cache.floor)
+            self._position = cache.position(revision) if revision else cache.next_position
+
+    def _bookmark(self, initial_end: bool = False) -> Delivery:
+        metadata: dict[str, object] = {"resourceVersion": str(max(self._feed.revision, self._cache.changed))}
+        if initial_end:
+            metadata["annotations"] = {INITIAL_EVENTS_END: "true"}
+        resource = self._kind.resource
+        obj = {"kind": resource.kind, "apiVersion": resource.api_version, "metadata": metadata}
+        return Delivery("BOOKMARK", orjson.dumps(obj))
+
+    async def batches(self) -> AsyncIterator[list[Delivery]]:
+        """Yield events in order, those together that waited together, until the watch's time is over."""
+        now = asyncio.get_running_loop().time
+        end = now() + self._options.timeout_s
+        bookmark_at = now() + BOOKMARK_INTERVAL_S * random.uniform(0.75, 1.0)
+        initial, self._initial = self._initial, []
+        for start in range(0, len(initial), INITIAL_BATCH):
+            yield initial[start : start + INITIAL_BATCH]
+        del initial
+        cache, chosen = self._cache, self._chosen
+        while True:
+            events = cache.since(self._position) if cache.epoch == self._epoch else None
+            if events is None:
+                yield [error_delivery(too_old(self._feed.revision, cache.floor))]
+                return
+            self._position += len(events)
+            made = [delivery for event in events if (delivery := event.delivery(chosen)) is not None]
+            if self._options.allow_bookmarks and now() >= min(bookmark_at, end):
+                made.append(self._bookmark())
+                bookmark_at = now() + BOOKMARK_INTERVAL_S
+            if made:
+                yield made
+                continue
+            if now() >= end or self._feed.ended:
+                return
+            wake_at = min(bookmark_at, end) if self._options.allow_bookmarks else end
+            await cache.wait(max(wake_at - now(), 0.0))

@@ -1,0 +1,1 @@
+"""The garbage collector: a pure graph of owners and dependents, and the shell that follows it."""

@@ -1,0 +1,1 @@
+"""The scheduler's plugins, one a module, named and weighted as upstream's."""

@@ -1,0 +1,233 @@
+"""Run the CNI daemon: its socket, its informers, the runtime's configuration, garbage collection.
+
+The socket answers first, so that DEL works even while the API server is away; ADD is told to try
+again until the Node's pod CIDR is known, which the state file remembers over restarts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket as sockets
+import time
+from functools import lru_cache
+
+from control.api import meta
+from control.api.meta import Object
+from control.api.resources import NODES, PODS
+from control.client import kubeconfig
+from control.client.client import Client
+from control.client.informer import Informer
+from net import xtables
+from net.cni import conflist, wiring
+from net.cni.config import CniConfig
+from net.cni.daemon import STATE_FILE, CniDaemon, StateKeeper
+from net.cni.hostports import HostPorts
+from net.cni.spec import CONFIGURATION_BYTES_MAX, CniError, Request
+from net.ipam import files
+from net.ipam.allocator import Allocator
+from net.xtables import Xtables, XtablesError
+
+log = logging.getLogger(__name__)
+
+MIRROR_ANNOTATIONS = ("kubernetes.io/config.mirror", "kubernetes.io/config.hash")
+BY_UID = "uid"
+READ_TIMEOUT_S = 30.0
+
+
+def node_name(override: str) -> str:
+    """Return the Node's name."""
+    return override or sockets.gethostname().lower()
+
+
+def uids(pod: Object) -> tuple[str, ...]:
+    """Return every uid by which a runtime may know a pod: a static pod's own differs from its mirror's."""
+    notes = meta.annotations(pod)
+    return (meta.uid(pod), *(notes[name] for name in MIRROR_ANNOTATIONS if name in notes))
+
+
+def keep_identity(pod: Object) -> Object:
+    """Keep of a pod what the daemon asks for, and nothing else."""
+    metadata = pod.get("metadata") or {}
+    notes = metadata.get("annotations") or {}
+    kept = {name: metadata[name] for name in ("name", "namespace", "uid", "resourceVersion") if name in metadata}
+    kept["annotations"] = {name: notes[name] for name in MIRROR_ANNOTATIONS if name in notes}
+    return {"metadata": kept}
+
+
+class PodDirectory:
+    """Tell whether this node's informer knows a pod, and wait a while for one that it does not."""
+
+    def __init__(self, informer: Informer, patience_s: float) -> None:
+        self._informer = informer
+        self._patience_s = patience_s
+        self._changed = asyncio.Event()
+        informer.add_handler(lambda _old, _new: self._changed.set())
+
+    def has(self, request: Request) -> bool:
+        """Tell whether the request's pod is known by its uid, or by its name where no uid was given."""
+        if request.pod_uid:
+            return bool(self._informer.by_index(BY_UID, request.pod_uid))
+        return not request.pod or self._informer.get(request.pod) is not None
+
+    async def __call__(self, request: Request) -> bool:
+        """Wait until the pod is known; False when patience ends."""
+        try:
+            async with asyncio.timeout(self._patience_s):
+                while not self.has(request):
+                    # Cleared before the next look: a change between look and wait is not missed.
+                    self._changed.clear()
+                    if not self.has(request):
+                        await self._changed.wait()
+        except TimeoutError:
+            return False
+        return True
+
+
+def pod_cidr_of(node: Object) -> str:
+    """Return the Node's first IPv4 pod CIDR; empty where it has none yet."""
+    spec = node.get("spec") or {}
+    cidrs = spec.get("podCIDRs") or [spec.get("podCIDR") or ""]
+    return next((cidr for cidr in cidrs if cidr and ":" not in cidr), "")
+
+
+def internal_address_of(node: Object) -> str:
+    """Return the Node's first IPv4 InternalIP; empty where it has none."""
+    addresses = (node.get("status") or {}).get("addresses") or ()
+    found = (entry.get("address") or "" for entry in addresses if entry.get("type") == "InternalIP")
+    return next((address for address in found if address and ":" not in address), "")
+
+
+class CniServer:
+    """Compose the daemon with its surroundings."""
+
+    def __init__(self, config: CniConfig, client: Client | None, door: Xtables) -> None:
+        self._config = config
+        state = files.load(config.state_dir / STATE_FILE)
+        now_s = time.monotonic()
+        self.allocator = (
+            Allocator.from_state(state, now_s, config.reuse_delay_s)
+            if state is not None
+            else Allocator(reuse_delay_s=config.reuse_delay_s)
+        )
+        self._keeper = StateKeeper(config.state_dir / STATE_FILE, self.allocator)
+        self._node_address = ""
+        self._informers: list[Informer] = []
+        self._cidr_changed = asyncio.Event()
+        directory = self._watch(client) if client is not None else None
+        self.daemon = CniDaemon(
+            self.allocator,
+            self._keeper,
+            self._mtu,
+            pod_known=directory,
+            threads=config.wiring_threads,
+            calls_max=config.calls_max,
+            host_ports=HostPorts(door),
+        )
+
+    def _watch(self, client: Client) -> PodDirectory:
+        name = node_name(self._config.hostname_override)
+        nodes = Informer(client, NODES, field_selector=f"metadata.name={name}")
+        nodes.add_handler(self._node_changed)
+        pods = Informer(
+            client,
+            PODS,
+            field_selector=f"spec.nodeName={name}",
+            indexers={BY_UID: uids},
+            transform=keep_identity,
+        )
+        self._informers = [nodes, pods]
+        return PodDirectory(pods, self._config.pod_wait_s)
+
+    def _node_changed(self, _old: Object | None, node: Object | None) -> None:
+        if node is None:
+            return  # pods live on with the last known CIDR until the Node is back
+        self._node_address = internal_address_of(node)
+        self._use_cidr(pod_cidr_of(node))
+
+    def _use_cidr(self, cidr: str) -> None:
+        if cidr and self.allocator.set_cidr(cidr):
+            log.info("pod CIDR is set cidr=%s", cidr)
+            self._cidr_changed.set()
+
+    def _mtu(self) -> int:
+        return self._config.mtu or _uplink_mtu(self._node_address, int(time.monotonic() / 60))
+
+    async def serve(self) -> None:
+        """Answer shims until cancelled."""
+        self._config.state_dir.mkdir(parents=True, exist_ok=True)
+        wiring.enable_forwarding()
+        server = await self._listen()
+        conflist.install_shim(self._config.cni_bin_dir, self._config.socket)
+        self._use_cidr(self._config.pod_cidr)
+        if self.allocator.cidr is not None:
+            self._cidr_changed.set()
+        try:
+            async with asyncio.TaskGroup() as group:
+                for informer in self._informers:
+                    group.create_task(informer.run())
+                group.create_task(self._configure_runtime())
+                group.create_task(self._collect())
+                log.info("ready socket=%s", self._config.socket)
+                await asyncio.Event().wait()
+        finally:
+            server.close()
+            self.daemon.close()
+
+    async def _listen(self) -> asyncio.Server:
+        path = self._config.socket
+        path.parent.mkdir(parents=True, exist_ok=True)
+        before = os.umask(0o177)
+        try:
+            return await asyncio.start_unix_server(
+                self._answer, path, limit=CONFIGURATION_BYTES_MAX, backlog=self._config.calls_max
+            )
+        finally:
+            os.umask(before)
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            async with asyncio.timeout(READ_TIMEOUT_S):
+                data = await reader.read(CONFIGURATION_BYTES_MAX)
+                while piece := await reader.read(CONFIGURATION_BYTES_MAX):
+                    data += piece
+                    if len(data) > CONFIGURATION_BYTES_MAX:
+                        return
+            # The work goes on when the shim dies: its runtime calls DEL, which waits for this to end.
+            writer.write(await asyncio.shield(self.daemon.handle(data)))
+            await writer.drain()
+        except (OSError, TimeoutError) as error:
+            log.warning("shim went away error=%s", error)
+        finally:
+            writer.close()
+
+    async def _configure_runtime(self) -> None:
+        """Write the runtime's configuration once a pod CIDR stands, and save each change of it."""
+        while True:
+            await self._cidr_changed.wait()
+            self._cidr_changed.clear()
+            await self._keeper.persist()
+            conflist.write_configuration(self._config.cni_conf_dir)
+
+    async def _collect(self) -> None:
+        while True:
+            try:
+                await self.daemon.collect_garbage()
+                await self.daemon.repair_host_ports()
+            except (OSError, CniError, XtablesError) as error:
+                log.warning("garbage collection failed, it is tried again error=%s", error)
+            await asyncio.sleep(self._config.collect_interval_s)
+
+
+@lru_cache(maxsize=1)
+def _uplink_mtu(node_address: str, _minute: int) -> int:
+    return wiring.uplink_mtu(node_address)
+
+
+async def run(config: CniConfig, client: Client | None = None) -> None:
+    """Run the CNI daemon until cancelled."""
+    if client is None and config.kubeconfig is not None:
+        client = kubeconfig.load(config.kubeconfig).client("raftsman-cni")
+    door = await xtables.open_door(config.iptables_backend)
+    await CniServer(config, client, door).serve()

@@ -1,0 +1,201 @@
+"""Decide where each service port's traffic goes on this node: pure, and the same for every renderer.
+
+A `PortRules` says it in words that neither iptables nor nftables owns: which pools of endpoints
+exist, which *verdict* internal and external traffic gets, and which *fronts* (addresses and ports)
+lead here. Renderers translate it and decide nothing.
+
+The choice of endpoints is upstream's: ready ones; those that terminate but still serve only where
+none is ready; hints of topology only where every ready endpoint has one; `Local` policies see this
+node's endpoints alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from net.proxy.services import ChangeTracker, Endpoint, ServicePort
+
+
+class Verdict(Enum):
+    """Say what happens to new connections that reach a front."""
+
+    CLUSTER = "cluster"
+    """Spread over the endpoints of all nodes."""
+    LOCAL = "local"
+    """Spread over this node's endpoints, source address kept."""
+    REJECT = "reject"
+    """Refuse at once: the service has no endpoints anywhere."""
+    DROP = "drop"
+    """Drop: the policy is Local and this node has none."""
+
+
+class FrontKind(Enum):
+    """Say what kind of address leads to a service port."""
+
+    CLUSTER_IP = "cluster IP"
+    EXTERNAL_IP = "external IP"
+    LOAD_BALANCER = "loadbalancer IP"
+    NODE_PORT = "node port"
+
+
+@dataclass(frozen=True, slots=True)
+class Front:
+    """Hold one way in: an address (none for node ports) and a port."""
+
+    kind: FrontKind
+    address: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class PortRules:
+    """Hold all that a renderer must know of one service port."""
+
+    port: ServicePort
+    fronts: tuple[Front, ...]
+    cluster: tuple[Endpoint, ...]
+    """The pool for traffic without a Local policy."""
+    local: tuple[Endpoint, ...]
+    """The pool for traffic with a Local policy."""
+    internal: Verdict
+    external: Verdict
+
+    @property
+    def has_endpoints(self) -> bool:
+        """Whether any endpoint in the cluster could answer."""
+        return self.internal is not Verdict.REJECT
+
+    @property
+    def reachable(self) -> tuple[Endpoint, ...]:
+        """Every endpoint that some rule of this node leads to, each once."""
+        return tuple(sorted({*self.cluster, *self.local}))
+
+    @property
+    def firewalled(self) -> bool:
+        """Whether only some sources may use the load balancer's addresses."""
+        return self.has_endpoints and bool(self.port.load_balancer_ips and self.port.source_ranges)
+
+
+@dataclass(frozen=True, slots=True)
+class NodeFacts:
+    """Hold what the rules need to know of the node they stand on."""
+
+    name: str
+    zone: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RuleSettings:
+    """Hold the settings that shape all rules."""
+
+    ip_version: int = 4
+    cluster_cidrs: tuple[str, ...] = ()
+    """Where pods' addresses come from; traffic from elsewhere to a cluster IP is masqueraded."""
+    masquerade_all: bool = False
+    masquerade_bit: int = 14
+    node_port_cidrs: tuple[str, ...] = ()
+    """Networks of the addresses that serve node ports; all local ones where empty."""
+    conntrack_be_liberal: bool = False
+    """Whether packets that conntrack calls invalid pass; else they are dropped."""
+    node_addresses: tuple[str, ...] = ()
+    """This node's own addresses, chosen by node_port_cidrs."""
+
+
+@dataclass(frozen=True, slots=True)
+class RuleSet:
+    """Hold the rules of the whole node."""
+
+    settings: RuleSettings
+    ports: tuple[PortRules, ...]
+
+
+def decide(port: ServicePort, endpoints: tuple[Endpoint, ...], node: NodeFacts) -> PortRules:
+    """Choose pools and verdicts of one service port."""
+    cluster = cluster_pool(endpoints, node) if port.uses_cluster_endpoints else ()
+    local = local_pool(endpoints, node) if port.uses_local_endpoints else ()
+    anywhere = bool(cluster) or any(usable(endpoint) for endpoint in endpoints)
+    return PortRules(
+        port=port,
+        fronts=fronts_of(port),
+        cluster=cluster,
+        local=local,
+        internal=_verdict(port.internal_local, anywhere, bool(local)),
+        external=_verdict(port.external_local, anywhere, bool(local)),
+    )
+
+
+def _verdict(policy_is_local: bool, anywhere: bool, here: bool) -> Verdict:
+    if not anywhere:
+        return Verdict.REJECT
+    if not policy_is_local:
+        return Verdict.CLUSTER
+    return Verdict.LOCAL if here else Verdict.DROP
+
+
+def usable(endpoint: Endpoint) -> bool:
+    """Tell whether an endpoint may get traffic at all, be it as a last resort."""
+    return endpoint.ready or (endpoint.serving and endpoint.terminating)
+
+
+def _ready_else_terminating(endpoints: tuple[Endpoint, ...]) -> tuple[Endpoint, ...]:
+    ready = tuple(endpoint for endpoint in endpoints if endpoint.ready)
+    return ready or tuple(endpoint for endpoint in endpoints if usable(endpoint))
+
+
+def cluster_pool(endpoints: tuple[Endpoint, ...], node: NodeFacts) -> tuple[Endpoint, ...]:
+    """Return the endpoints for traffic without a Local policy, by the topology's hints where all have them."""
+    ready = tuple(endpoint for endpoint in endpoints if endpoint.ready)
+    if ready and all(endpoint.node_hints for endpoint in ready):
+        near = tuple(endpoint for endpoint in ready if node.name in endpoint.node_hints)
+        if near:
+            return near
+    if ready and node.zone and all(endpoint.zone_hints for endpoint in ready):
+        near = tuple(endpoint for endpoint in ready if node.zone in endpoint.zone_hints)
+        if near:
+            return near
+    return ready or _ready_else_terminating(endpoints)
+
+
+def local_pool(endpoints: tuple[Endpoint, ...], node: NodeFacts) -> tuple[Endpoint, ...]:
+    """Return the endpoints for traffic with a Local policy."""
+    return _ready_else_terminating(tuple(endpoint for endpoint in endpoints if endpoint.node == node.name))
+
+
+def fronts_of(port: ServicePort) -> tuple[Front, ...]:
+    """List every way that leads to a service port."""
+    fronts = [Front(FrontKind.CLUSTER_IP, port.cluster_ip, port.port)]
+    fronts += [Front(FrontKind.EXTERNAL_IP, address, port.port) for address in port.external_ips]
+    fronts += [Front(FrontKind.LOAD_BALANCER, address, port.port) for address in port.load_balancer_ips]
+    if port.node_port:
+        fronts.append(Front(FrontKind.NODE_PORT, "", port.node_port))
+    return tuple(fronts)
+
+
+class RuleBook:
+    """Keep the decided rules of every service port; decide anew only what changed."""
+
+    def __init__(self, node: NodeFacts) -> None:
+        self.node = node
+        self._decided: dict[str, tuple[PortRules, ...]] = {}
+
+    def set_node(self, node: NodeFacts, tracker: ChangeTracker) -> bool:
+        """Take new facts of the node; all ports are decided anew when they differ."""
+        if node == self.node:
+            return False
+        self.node = node
+        self.update(tracker, set(tracker.ports) | set(self._decided))
+        return True
+
+    def update(self, tracker: ChangeTracker, changed: set[str]) -> None:
+        """Decide the ports of the changed Services."""
+        for service in changed:
+            ports = tracker.ports.get(service)
+            if ports is None:
+                self._decided.pop(service, None)
+                continue
+            self._decided[service] = tuple(decide(port, tracker.endpoints_of(port.name), self.node) for port in ports)
+
+    def services(self) -> dict[str, tuple[PortRules, ...]]:
+        """Return the rules by Service, in the order of names; not to be changed."""
+        return dict(sorted(self._decided.items()))

@@ -1,0 +1,112 @@
+"""etcdserverpb.KV: ranges, puts, deletions, transactions, compaction."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from proto.etcd.rpc_pb2 import (
+    CompactionRequest,
+    CompactionResponse,
+    DeleteRangeRequest,
+    DeleteRangeResponse,
+    PutRequest,
+    PutResponse,
+    RangeRequest,
+    TxnRequest,
+    TxnResponse,
+)
+from proto.raft.command_pb2 import InternalRequest
+from store.api.backend import Backend, decode
+from store.api.errors import of_refusal
+from store.api.table import Call, ServiceTable, Unary
+from store.mvcc import txn
+from store.mvcc.encoding import block, scalar, tag
+from store.refusal import Refused
+
+_HEADER = tag(1, 2)
+_RANGE_KV = tag(2, 2)
+_RANGE_MORE = tag(3, 0)
+_RANGE_COUNT = tag(4, 0)
+
+
+class KVService:
+    """The key space, to read and to change."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+
+    def table(self) -> ServiceTable:
+        """The methods of the service."""
+        return {
+            "/etcdserverpb.KV/Range": Unary(self.range),
+            "/etcdserverpb.KV/Put": Unary(self.put),
+            "/etcdserverpb.KV/DeleteRange": Unary(self.delete_range),
+            "/etcdserverpb.KV/Txn": Unary(self.txn),
+            "/etcdserverpb.KV/Compact": Unary(self.compact),
+        }
+
+    async def range(self, body: bytes, call: Call) -> bytes:
+        """Read keys, as of now or of a revision; the answer is joined from finished records."""
+        request = decode(RangeRequest, body)
+        try:
+            txn.check_range(request)
+            if not request.serializable:
+                await self._backend.read_barrier()
+            result = self._backend.machine.store.range(request)
+        except Refused as refused:
+            raise of_refusal(refused) from refused
+        parts = [block(_HEADER, self._backend.header(result.revision).SerializeToString())]
+        parts += [block(_RANGE_KV, record) for record in result.records]
+        parts.append(scalar(_RANGE_MORE, result.more))
+        parts.append(scalar(_RANGE_COUNT, result.count))
+        return b"".join(parts)
+
+    async def put(self, body: bytes, call: Call) -> bytes:
+        """Set one key."""
+        request = decode(PutRequest, body)
+        try:
+            txn.check_put(request)
+        except Refused as refused:
+            raise of_refusal(refused) from refused
+        await self._backend.check_quota(len(request.key) + len(request.value))
+        response = cast(PutResponse, await self._backend.propose(InternalRequest(put=request)))
+        self._backend.fill(response.header)
+        return response.SerializeToString()
+
+    async def delete_range(self, body: bytes, call: Call) -> bytes:
+        """Delete keys."""
+        request = decode(DeleteRangeRequest, body)
+        try:
+            txn.check_delete_range(request)
+        except Refused as refused:
+            raise of_refusal(refused) from refused
+        response = cast(DeleteRangeResponse, await self._backend.propose(InternalRequest(delete_range=request)))
+        self._backend.fill(response.header)
+        return response.SerializeToString()
+
+    async def txn(self, body: bytes, call: Call) -> bytes:
+        """Compare, then do one thing or another, all at one revision; what only reads does not go through the log."""
+        request = decode(TxnRequest, body)
+        try:
+            txn.check_txn(request, self._backend.limits.transaction_operations_max)
+            if txn.is_read_only(request):
+                if not txn.is_serializable(request):
+                    await self._backend.read_barrier()
+                response = self._backend.machine.read_txn(request)
+            else:
+                if txn.grows(request):
+                    await self._backend.check_quota(len(body))
+                response = cast(TxnResponse, await self._backend.propose(InternalRequest(txn=request)))
+        except Refused as refused:
+            raise of_refusal(refused) from refused
+        self._backend.fill(response.header)
+        return response.SerializeToString()
+
+    async def compact(self, body: bytes, call: Call) -> bytes:
+        """Give up history below a revision; physical compaction waits until the space is free on this member."""
+        request = decode(CompactionRequest, body)
+        response = cast(CompactionResponse, await self._backend.propose(InternalRequest(compaction=request)))
+        if request.physical:
+            await self._backend.scrub()
+        self._backend.fill(response.header)
+        return response.SerializeToString()

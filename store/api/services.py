@@ -1,0 +1,73 @@
+"""All services of one member, joined into the table that the front doors serve."""
+
+from __future__ import annotations
+
+import asyncio
+
+from store.api.backend import Backend
+from store.api.cluster import ClusterService
+from store.api.errors import Failure
+from store.api.kv import KVService
+from store.api.lease import LeaseService
+from store.api.maintenance import MaintenanceService
+from store.api.table import Call, ServiceTable, Stream, StreamHandler, Streaming, Unary, UnaryHandler
+from store.api.watch import WatchService
+
+
+class Services:
+    """The services, wired to what happens in the member."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self._lease = LeaseService(backend)
+        self._watch = WatchService(backend)
+        self._cluster = ClusterService(backend)
+        self._others = (KVService(backend), self._cluster, MaintenanceService(backend))
+        backend.consensus.handle_questions(self._lease.answer)
+        backend.consensus.on_leadership(self._lease.on_leadership)
+        backend.consensus.on_applied(self._watch.on_applied)
+
+    def table(self) -> ServiceTable:
+        """Every method; a client that asks for a member with a leader is refused by one without."""
+        table: dict[str, Unary | Streaming] = {}
+        for service in (self._lease, self._watch, *self._others):
+            for path, method in service.table().items():
+                if isinstance(method, Unary):
+                    table[path] = Unary(self._with_leader(method.handler))
+                else:
+                    table[path] = Streaming(self._while_leader(method.handler), method.client_streaming)
+        return table
+
+    async def run(self, name: str, client_urls: tuple[str, ...]) -> None:
+        """Do what the services do by themselves; runs as long as the member serves."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._cluster.publish(name, client_urls))
+            tasks.create_task(self._backend.watch_leader())
+            tasks.create_task(self._backend.keep_scrubbing())
+            tasks.create_task(self._lease.expire())
+
+    def _with_leader(self, handler: UnaryHandler) -> UnaryHandler:
+        async def guarded(body: bytes, call: Call) -> bytes:
+            self._backend.require_leader(call)
+            return await handler(body, call)
+
+        return guarded
+
+    def _while_leader(self, handler: StreamHandler) -> StreamHandler:
+        async def guarded(stream: Stream, call: Call) -> None:
+            if not self._backend.require_leader(call):
+                await handler(stream, call)
+                return
+            try:
+                async with asyncio.TaskGroup() as tasks:
+                    lost = tasks.create_task(self._fail_without_leader())
+                    await handler(stream, call)
+                    lost.cancel()
+            except ExceptionGroup as failures:
+                raise failures.exceptions[0] from None
+
+        return guarded
+
+    async def _fail_without_leader(self) -> None:
+        await self._backend.leader_is_lost.wait()
+        raise Failure.NO_LEADER.error()

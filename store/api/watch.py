@@ -1,0 +1,184 @@
+"""etcdserverpb.Watch: many watchers on one stream.
+
+Two tasks serve a stream. The reader creates and cancels watchers and puts the answers in a bounded line; the sender
+empties that line first, so that a watcher's creation is told before its first change, and then pulls from the
+``WatchStream`` whatever is due. The sender waits where the client does not read, and then nothing is kept for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections import deque
+from collections.abc import Iterator
+
+from proto.etcd.rpc_pb2 import WatchCreateRequest, WatchRequest, WatchResponse
+from store.api.backend import Backend, decode
+from store.api.errors import Failure
+from store.api.table import Call, ServiceTable, Stream, Streaming
+from store.mvcc.encoding import block, scalar, tag
+from store.mvcc.interval import Interval
+from store.mvcc.watch import INVALID_WATCH_ID, Delivery, WatchOptions, WatchStream
+
+log = logging.getLogger(__name__)
+
+_ANSWERS_MAX = 128
+_OVERHEAD_BYTES = 512 * 1024
+_HEADER = tag(1, 2)
+_WATCH_ID = tag(2, 0)
+_CANCELED = tag(4, 0)
+_COMPACT_REVISION = tag(5, 0)
+_FRAGMENT = tag(7, 0)
+_EVENT = tag(11, 2)
+
+_EMPTY_RANGE = "mvcc: watcher range is empty"
+_DUPLICATE_ID = "mvcc: duplicate watch ID provided on the WatchStream"
+
+
+class WatchService:
+    """Changes as they happen, or from the past."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self._signals: dict[WatchStream, asyncio.Event] = {}
+
+    def table(self) -> ServiceTable:
+        """The methods of the service."""
+        return {"/etcdserverpb.Watch/Watch": Streaming(self.watch)}
+
+    def on_applied(self, index: int) -> None:
+        """Wake the streams that the applied entry concerns."""
+        for stream in self._backend.machine.watchers.woken():
+            signal = self._signals.get(stream)
+            if signal is not None:
+                signal.set()
+
+    async def watch(self, stream: Stream, call: Call) -> None:
+        """Serve one client stream until it ends."""
+        watch_stream = self._backend.machine.watchers.open()
+        signal = self._signals[watch_stream] = asyncio.Event()
+        session = _Session(self._backend, stream, watch_stream, signal)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(session.read())
+                tasks.create_task(session.send())
+                tasks.create_task(session.tick())
+        except ExceptionGroup as failures:
+            # One reason ends the stream; the group only wraps it.
+            raise failures.exceptions[0] from None
+        finally:
+            del self._signals[watch_stream]
+            self._backend.machine.watchers.close(watch_stream)
+
+
+class _Session:
+    """One client stream."""
+
+    def __init__(self, backend: Backend, stream: Stream, watch_stream: WatchStream, signal: asyncio.Event) -> None:
+        self._backend = backend
+        self._stream = stream
+        self._watch_stream = watch_stream
+        self._signal = signal
+        self._answers: deque[WatchResponse] = deque()
+        self._has_room = asyncio.Event()
+        self._has_room.set()
+
+    async def read(self) -> None:
+        """Carry out what the client asks; when it will ask no more, its watchers go on."""
+        while (body := await self._stream.read()) is not None:
+            request = decode(WatchRequest, body)
+            # A creation and its answer must not be parted: changes would go out before the watcher is announced.
+            await self._has_room.wait()
+            match request.WhichOneof("request_union"):
+                case "create_request":
+                    self._answer(self._create(request.create_request))
+                case "cancel_request":
+                    watch_id = request.cancel_request.watch_id
+                    if self._watch_stream.cancel(watch_id):
+                        response = WatchResponse(header=self._backend.header(), watch_id=watch_id, canceled=True)
+                        self._answer(response)
+                case "progress_request":
+                    self._watch_stream.request_progress()
+                    self._signal.set()
+
+    async def send(self) -> None:
+        """Send answers, then whatever is due, for ever."""
+        while True:
+            while self._answers:
+                answer = self._answers.popleft()
+                self._has_room.set()
+                await self._stream.write(answer.SerializeToString())
+            delivery = self._watch_stream.take()
+            if delivery is not None:
+                for message in self._messages(delivery):
+                    await self._stream.write(message)
+            elif self._watch_stream.is_busy:
+                await asyncio.sleep(0)
+            else:
+                await self._signal.wait()
+                self._signal.clear()
+
+    async def tick(self) -> None:
+        """Let periodic progress fall due; the jitter keeps streams that began together apart."""
+        while True:
+            interval_s = self._backend.limits.watch_progress_interval_s
+            await asyncio.sleep(interval_s * random.uniform(1.0, 1.1))
+            self._watch_stream.tick()
+            self._signal.set()
+
+    def _answer(self, response: WatchResponse) -> None:
+        self._answers.append(response)
+        if len(self._answers) >= _ANSWERS_MAX:
+            self._has_room.clear()
+        self._signal.set()
+
+    def _create(self, request: WatchCreateRequest) -> WatchResponse:
+        response = WatchResponse(header=self._backend.header(), created=True)
+        start = request.key or b"\0"
+        if not request.range_end:
+            wanted = Interval(start, start + b"\0")
+        else:
+            wanted = Interval(start, None if request.range_end == b"\0" else request.range_end)
+        watch_id: int | None = None
+        if request.start_revision < 0:
+            response.cancel_reason = Failure.COMPACTED.value[1]
+        elif wanted.is_empty:
+            response.cancel_reason = _EMPTY_RANGE
+        else:
+            options = WatchOptions(
+                prev_kv=request.prev_kv,
+                fragment=request.fragment,
+                progress_notify=request.progress_notify,
+                no_put=WatchCreateRequest.NOPUT in request.filters,
+                no_delete=WatchCreateRequest.NODELETE in request.filters,
+            )
+            watch_id = self._watch_stream.create(request.watch_id, wanted, request.start_revision, options)
+            if watch_id is None:
+                response.cancel_reason = _DUPLICATE_ID
+        response.watch_id = INVALID_WATCH_ID if watch_id is None else watch_id
+        response.canceled = watch_id is None
+        return response
+
+    def _messages(self, delivery: Delivery) -> Iterator[bytes]:
+        """The encoded responses of a delivery: one, or several where the client takes fragments."""
+        header = self._backend.header(delivery.revision).SerializeToString()
+        head = block(_HEADER, header) + scalar(_WATCH_ID, delivery.watch_id)
+        if delivery.compact_revision:
+            yield head + scalar(_CANCELED, 1) + scalar(_COMPACT_REVISION, delivery.compact_revision)
+            return
+        with_previous = delivery.options.prev_kv
+        events = [block(_EVENT, change.event(with_previous=with_previous)) for change in delivery.changes]
+        if not delivery.options.fragment:
+            yield head + b"".join(events)
+            return
+        bytes_max = self._backend.limits.request_bytes_max + _OVERHEAD_BYTES
+        part: list[bytes] = []
+        part_bytes = len(head)
+        for event in events:
+            if part and part_bytes + len(event) >= bytes_max:
+                yield head + scalar(_FRAGMENT, 1) + b"".join(part)
+                part, part_bytes = [], len(head)
+            part.append(event)
+            part_bytes += len(event)
+        yield head + b"".join(part)

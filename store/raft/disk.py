@@ -1,0 +1,141 @@
+"""The files under a data directory: the one door through which log and snapshots reach the disk."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Protocol
+
+
+class File(Protocol):
+    """A file open for appending."""
+
+    def write(self, data: bytes) -> None:
+        """Append; nothing is promised until ``sync``."""
+        ...
+
+    def sync(self) -> None:
+        """Return when all that was written would survive a power loss."""
+        ...
+
+    def close(self) -> None:
+        """Close without syncing."""
+        ...
+
+
+class Disk(Protocol):
+    """One flat directory of files; a simulator puts its own here."""
+
+    def list(self) -> list[str]:
+        """Return the names of all files, sorted."""
+        ...
+
+    def size(self, name: str) -> int:
+        """Return a file's length in bytes."""
+        ...
+
+    def read(self, name: str, offset: int = 0, length: int = -1) -> bytes:
+        """Return a part of a file; all that follows the offset where length is negative."""
+        ...
+
+    def create(self, name: str) -> File:
+        """Open an empty file for appending, emptying one that exists."""
+        ...
+
+    def append(self, name: str) -> File:
+        """Open an existing file for appending."""
+        ...
+
+    def truncate(self, name: str, length: int) -> None:
+        """Cut a file to a length, durably."""
+        ...
+
+    def rename(self, source: str, target: str) -> None:
+        """Put a synced file into its place, durably."""
+        ...
+
+    def remove(self, name: str) -> None:
+        """Remove a file."""
+        ...
+
+
+class DirectoryFile:
+    """An append-only file of a real directory."""
+
+    def __init__(self, path: Path, flags: int) -> None:
+        self._descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | flags, 0o600)
+
+    def write(self, data: bytes) -> None:
+        """Append all of the data."""
+        view = memoryview(data)
+        while view:
+            view = view[os.write(self._descriptor, view) :]
+
+    def sync(self) -> None:
+        """Have the kernel and the device write data and length."""
+        os.fdatasync(self._descriptor)
+
+    def close(self) -> None:
+        """Close the descriptor."""
+        os.close(self._descriptor)
+
+
+class Directory:
+    """A real directory, made where it is missing."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        if not path.is_dir():
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _sync_directory(path.parent)
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    def list(self) -> list[str]:
+        """Return the names of all files, sorted."""
+        return sorted(entry.name for entry in self.path.iterdir() if entry.is_file())
+
+    def size(self, name: str) -> int:
+        """Return a file's length in bytes."""
+        return (self.path / name).stat().st_size
+
+    def read(self, name: str, offset: int = 0, length: int = -1) -> bytes:
+        """Return a part of a file."""
+        with (self.path / name).open("rb") as file:
+            file.seek(offset)
+            return file.read(length)
+
+    def create(self, name: str) -> DirectoryFile:
+        """Open an empty file for appending."""
+        return DirectoryFile(self.path / name, os.O_CREAT | os.O_TRUNC)
+
+    def append(self, name: str) -> DirectoryFile:
+        """Open an existing file for appending."""
+        return DirectoryFile(self.path / name, 0)
+
+    def truncate(self, name: str, length: int) -> None:
+        """Cut a file and sync it."""
+        descriptor = os.open(self.path / name, os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.ftruncate(descriptor, length)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def rename(self, source: str, target: str) -> None:
+        """Rename and sync the directory."""
+        (self.path / source).replace(self.path / target)
+        _sync_directory(self.path)
+
+    def remove(self, name: str) -> None:
+        """Remove a file; after a crash it may be back, which its readers bear."""
+        (self.path / name).unlink(missing_ok=True)
+
+
+def _sync_directory(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

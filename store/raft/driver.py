@@ -1,0 +1,304 @@
+"""Consensus as the store's services use it: a ``Replica`` in an event loop, with sockets, a clock and a disk.
+
+All input of one pass of the loop (frames, proposals, a timer) is followed by one ``advance``, and so by at most one
+sync. The sync is done in the loop's thread: while it sleeps, requests pile up and make the next group, which is both
+simpler and, as measured, faster than a thread of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import socket
+import time
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+
+from proto.raft import message_pb2 as pb
+from store.raft.contract import (
+    ConsensusConfig,
+    NoLeaderError,
+    OutcomeUnknownError,
+    ProposalError,
+    StateMachine,
+    TooManyRequestsError,
+)
+from store.raft.disk import Directory
+from store.raft.elections import Timing
+from store.raft.members import check_unchanged, encode
+from store.raft.replica import Identity, Limits, Replica
+from store.raft.transport import PeerNetwork
+
+logger = logging.getLogger(__name__)
+
+QUESTIONS_MAX = 10_000
+
+
+class SystemClock:
+    """The machine's clocks."""
+
+    def monotonic(self) -> float:
+        """Return seconds that never go back."""
+        return time.monotonic()
+
+    def time_ns(self) -> int:
+        """Return the wall clock."""
+        return time.time_ns()
+
+
+class RaftConsensus:
+    """One member's view of the replicated log; implements ``contract.Consensus``."""
+
+    def __init__(self, config: ConsensusConfig, machine: StateMachine, listener: socket.socket | None = None) -> None:
+        self.member_id = config.member.member_id
+        self._config = config
+        self._listener = listener
+        self._network = PeerNetwork(config, self._receive, self._connected, self._disconnected)
+        members = (config.member, *config.peers)
+        self._replica = Replica(
+            Identity(config.cluster_id, self.member_id, tuple(peer.member_id for peer in config.peers)),
+            machine,
+            Directory(config.data_dir / "member" / "raft"),
+            SystemClock(),
+            random.SystemRandom(),
+            self._network.send,
+            Timing(config.heartbeat_interval_s, config.election_timeout_s),
+            Limits(
+                queue_requests_max=config.queue_requests_max,
+                group_bytes_max=config.group_bytes_max,
+                payload_bytes_max=config.payload_bytes_max,
+                request_timeout_s=config.request_timeout_s,
+                snapshot_entries=config.snapshot_entries,
+            ),
+            encode(members),
+        )
+        check_unchanged(self._replica.members, members)
+        self._tasks = AsyncExitStack()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._failure: asyncio.Future[None] | None = None
+        self._scheduled = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = float("inf")
+        self._handler: Callable[[bytes], bytes] | None = None
+        self._questions: dict[int, asyncio.Future[pb.Answer]] = {}
+        self._question_id = 0
+        self._stopped = False
+
+    @property
+    def leader_id(self) -> int:
+        """The known leader's member id, 0 for none."""
+        return self._replica.core.leader_id
+
+    @property
+    def is_leader(self) -> bool:
+        """Whether this member leads in the current term."""
+        return self._replica.core.is_leader
+
+    @property
+    def term(self) -> int:
+        """The current Raft term."""
+        return self._replica.core.term
+
+    @property
+    def commit_index(self) -> int:
+        """Highest index known to be committed."""
+        return self._replica.core.commit_index
+
+    @property
+    def applied_index(self) -> int:
+        """Highest index that the state machine has applied here."""
+        return self._replica.core.applied_index
+
+    async def start(self) -> None:
+        """Listen for peers and take part in elections.
+
+        A failure of the disk cancels the task that called this, and comes out of ``stop``.
+        """
+        self._loop = asyncio.get_running_loop()
+        self._failure = self._loop.create_future()
+        tasks = await self._tasks.enter_async_context(asyncio.TaskGroup())
+        await self._network.start(tasks, self._listener)
+        tasks.create_task(self._watch_failure(), name="consensus")
+        self._soon()
+
+    async def stop(self) -> None:
+        """Leave cleanly; waiting proposals end with OutcomeUnknownError."""
+        if self._stopped:
+            return
+        self._stopped = True
+        if self._timer is not None:
+            self._timer.cancel()
+        self._network.stop()
+        for question in self._questions.values():
+            if not question.done():
+                question.set_exception(OutcomeUnknownError("this member stops"))
+        if self._failure is not None and not self._failure.done():
+            self._failure.cancel()
+        self._replica.stop()
+        await self._tasks.aclose()
+
+    async def propose(self, payload: bytes) -> object:
+        """Replicate one request and return what the state machine answered on this member."""
+        loop = self._running()
+        future: asyncio.Future[object] = loop.create_future()
+
+        def done(result: object, error: ProposalError | None) -> None:
+            if not future.done():
+                if error is None:
+                    future.set_result(result)
+                else:
+                    future.set_exception(error)
+
+        self._replica.propose(payload, done)
+        self._soon()
+        return await future
+
+    async def read_index(self) -> int:
+        """Wait until this member has applied all that was committed when the call was made, and return that index."""
+        loop = self._running()
+        future: asyncio.Future[int] = loop.create_future()
+
+        def done(index: int | None) -> None:
+            if not future.done():
+                if index is None:
+                    future.set_exception(NoLeaderError("no leader confirmed the read in time"))
+                else:
+                    future.set_result(index)
+
+        self._replica.read_index(done)
+        self._soon()
+        return await future
+
+    async def ask_leader(self, body: bytes) -> bytes:
+        """Have the leader's handler answer ``body``; raises NoLeaderError or OutcomeUnknownError."""
+        deadline = time.monotonic() + self._config.request_timeout_s
+        while True:
+            answer = await self._ask_once(body, deadline)
+            if answer is not None:
+                return answer
+            if time.monotonic() + self._config.heartbeat_interval_s >= deadline:
+                raise NoLeaderError("no leader answered in time")
+            await asyncio.sleep(self._config.heartbeat_interval_s)
+
+    def handle_questions(self, handler: Callable[[bytes], bytes]) -> None:
+        """Set what this member answers to ``ask_leader`` while it leads."""
+        self._handler = handler
+
+    def on_leadership(self, callback: Callable[[bool, int], None]) -> None:
+        """Call back with (is_leader, term) when this member, as leader, begins or ceases to serve."""
+        self._replica.on_leadership.append(callback)
+
+    def on_applied(self, callback: Callable[[int], None]) -> None:
+        """Call back with the applied index after each applied log entry."""
+        self._replica.on_applied.append(callback)
+
+    async def _ask_once(self, body: bytes, deadline: float) -> bytes | None:
+        """Ask whoever leads now; None where it does not, or nobody."""
+        loop = self._running()
+        if self._replica.serving and self._handler is not None:
+            return self._handler(body)
+        leader_id = self.leader_id
+        if leader_id in (0, self.member_id):
+            return None
+        if len(self._questions) >= QUESTIONS_MAX:
+            raise TooManyRequestsError("too many questions wait for the leader")
+        self._question_id += 1
+        question_id = self._question_id
+        future = self._questions[question_id] = loop.create_future()
+        try:
+            if not self._network.send(leader_id, pb.Frame(question=pb.Question(id=question_id, body=body))):
+                return None
+            async with asyncio.timeout(max(deadline - time.monotonic(), 0.0)):
+                answer = await future
+        except TimeoutError as error:
+            raise OutcomeUnknownError("the leader did not answer in time") from error
+        finally:
+            del self._questions[question_id]
+        return None if answer.not_leader else answer.body
+
+    # Input from peers.
+
+    def _receive(self, peer_id: int, frame: pb.Frame) -> None:
+        kind = frame.WhichOneof("body")
+        if kind == "question":
+            self._answer(peer_id, frame.question)
+        elif kind == "answer":
+            question = self._questions.get(frame.answer.id)
+            if question is not None and not question.done():
+                question.set_result(frame.answer)
+        else:
+            try:
+                self._replica.receive(peer_id, frame)
+            except Exception as error:
+                logger.exception("consensus cannot go on")
+                self._fail(error)
+            self._soon()
+
+    def _answer(self, peer_id: int, question: pb.Question) -> None:
+        answer = pb.Answer(id=question.id)
+        if self._replica.serving and self._handler is not None:
+            answer.body = self._handler(question.body)
+        else:
+            answer.not_leader = True
+        self._network.send(peer_id, pb.Frame(answer=answer))
+
+    def _connected(self, peer_id: int) -> None:
+        self._replica.connected(peer_id)
+        self._soon()
+
+    def _disconnected(self, peer_id: int) -> None:
+        self._replica.disconnected(peer_id)
+        self._soon()
+
+    # The loop.
+
+    def _running(self) -> asyncio.AbstractEventLoop:
+        if self._loop is None or self._stopped:
+            raise NoLeaderError("this member does not run")
+        return self._loop
+
+    def _soon(self) -> None:
+        if not self._scheduled and not self._stopped and self._loop is not None:
+            self._scheduled = True
+            self._loop.call_soon(self._advance)
+
+    def _advance(self) -> None:
+        self._scheduled = False
+        if self._stopped or self._failure is None or self._failure.done():
+            return
+        try:
+            self._replica.advance()
+            deadline = self._replica.next_deadline()
+        except Exception as error:
+            logger.exception("consensus cannot go on")
+            self._fail(error)
+            return
+        now = time.monotonic()
+        # A timer that comes too early costs one advance; moving it with every frame would cost more.
+        if deadline < self._timer_at or self._timer is None:
+            self._arm(deadline, now)
+
+    def _arm(self, deadline: float, now: float) -> None:
+        assert self._loop is not None
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_at = deadline
+        self._timer = self._loop.call_later(max(deadline - now, 0.0), self._timer_due)
+
+    def _timer_due(self) -> None:
+        self._timer = None
+        self._timer_at = float("inf")
+        self._advance()
+
+    def _fail(self, error: Exception) -> None:
+        if self._failure is not None and not self._failure.done():
+            self._failure.set_exception(error)
+
+    async def _watch_failure(self) -> None:
+        assert self._failure is not None
+        try:
+            await self._failure
+        except asyncio.CancelledError:
+            if not self._stopped:
+                raise

@@ -1,0 +1,361 @@
+"""One member without a world: frames, requests and time come in by calls, frames and results go out by calls.
+
+Theory of operation. ``advance`` does all that can be done now: it makes groups of waiting requests, has the log on
+disk, lets held frames go, commits, applies. The owner calls it after each batch of input and when ``next_deadline``
+comes; a batch costs one sync, however many requests and frames it had. The asyncio shell (``driver``) and the tests'
+simulator are the two owners.
+
+A request walks: ``propose`` → ``Waiting`` (numbered, with a deadline) → the leader's ``Groups``, here or by a Forward
+frame → one log entry → applied on every member; the member that numbered it answers from its own state. Until then it
+is handed over again to each new leader: sessions let it take effect once.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+from google.protobuf.message import DecodeError
+
+from proto.raft import command_pb2
+from proto.raft import message_pb2 as pb
+from store.raft.consensus import GROUP, RaftCore
+from store.raft.contract import (
+    ProposalError,
+    RequestTooLargeError,
+    StateMachine,
+    TooManyRequestsError,
+)
+from store.raft.disk import Disk
+from store.raft.elections import Random, Timing
+from store.raft.installs import Installer, Sender
+from store.raft.journal import Journal
+from store.raft.proposals import Done, Groups, Waiting
+from store.raft.reads import Read, Reads
+from store.raft.sessions import Sessions, first_sequence
+from store.raft.snapshots import Snapshots
+from store.raft.states import StateKeeper
+from store.raft.wal import SEGMENT_BYTES, CorruptWalError, Wal
+
+logger = logging.getLogger(__name__)
+
+ReadDone = Callable[[int | None], None]
+
+
+class Clock(Protocol):
+    """Where time comes from."""
+
+    def monotonic(self) -> float:
+        """Return seconds that never go back."""
+        ...
+
+    def time_ns(self) -> int:
+        """Return the wall clock."""
+        ...
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Bounds of one member; see ConsensusConfig."""
+
+    queue_requests_max: int = 20_000
+    group_bytes_max: int = 1 << 20
+    payload_bytes_max: int = 1_600_000
+    request_timeout_s: float = 7.0
+    snapshot_entries: int = 10_000
+    snapshot_bytes: int = 64 << 20
+    segment_bytes: int = SEGMENT_BYTES
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Who a member is."""
+
+    cluster_id: int
+    member_id: int
+    peer_ids: tuple[int, ...]
+
+
+class Replica:
+    """One member of the cluster."""
+
+    def __init__(
+        self,
+        identity: Identity,
+        machine: StateMachine,
+        disk: Disk,
+        clock: Clock,
+        random: Random,
+        send: Callable[[int, pb.Frame], object],
+        timing: Timing | None = None,
+        limits: Limits | None = None,
+        members: bytes = b"",
+    ) -> None:
+        self._clock = clock
+        self._send = send
+        self._machine = machine
+        self._timing = timing or Timing()
+        self._limits = limits or Limits()
+        self.member_id = identity.member_id
+        self._sessions = Sessions()
+        self._wal = Wal(disk, identity.cluster_id, identity.member_id, self._limits.segment_bytes)
+        recovered = self._wal.open(members, clock.time_ns() // 1_000_000_000)
+        if recovered.cut_bytes:
+            logger.warning("cut a torn tail of the log: bytes=%d", recovered.cut_bytes)
+        self.members = recovered.members
+        self._journal = Journal(self._wal, recovered)
+        snapshots = Snapshots(disk, identity.cluster_id)
+        self._keeper = StateKeeper(machine, self._sessions, snapshots, self._journal, self._limits)
+        snapshot = self._keeper.load_newest()
+        if self._journal.base_index > (snapshot.index if snapshot else 1):
+            raise CorruptWalError(disk, "", 0, f"no snapshot covers the entries up to {self._journal.base_index}")
+        self.core = self._make_core(identity, random)
+        if snapshot is not None:
+            self.core.install(snapshot.index, snapshot.term)
+        self._sender = Sender(snapshots, self._timing.election_s, self.core.hold)
+        self._installer = Installer(snapshots, self.core)
+        self._waiting = Waiting(self.member_id, first_sequence(recovered.start))
+        self._groups = Groups(self._limits.group_bytes_max, self._limits.queue_requests_max)
+        self._reads = Reads()
+        self._read_id = 0
+        self._confirming: set[int] = set()
+        self._retried_at = 0.0
+        self._read_commit = 0
+        self._leadership = (0, 0)
+        self._serving = False
+        self.on_leadership: list[Callable[[bool, int], None]] = []
+        self.on_applied: list[Callable[[int], None]] = []
+
+    def _make_core(self, identity: Identity, random: Random) -> RaftCore:
+        core = RaftCore(
+            identity.member_id,
+            identity.peer_ids,
+            self._journal,
+            self._clock.monotonic,
+            random,
+            self._timing,
+            self._send,
+            self._apply,
+        )
+        core.on_contact = self._confirm_read
+        core.on_behind = self._help_behind
+        return core
+
+    @property
+    def serving(self) -> bool:
+        """Whether this member leads and knows all that was committed before its term."""
+        return self._serving
+
+    # Requests of this member.
+
+    def propose(self, payload: bytes, done: Done) -> None:
+        """Have a request replicated; ``done`` gets the state machine's result, or the reason why there is none."""
+        error: ProposalError | None = None
+        if len(payload) > self._limits.payload_bytes_max:
+            error = RequestTooLargeError(f"request of {len(payload)} bytes, limit {self._limits.payload_bytes_max}")
+        elif len(self._waiting) >= self._limits.queue_requests_max:
+            error = TooManyRequestsError("too many requests wait")
+        if error is not None:
+            done(None, error)
+            return
+        self._waiting.add(payload, self._deadline(), done)
+
+    def read_index(self, done: ReadDone) -> None:
+        """Call ``done`` once everything is applied that was committed when this was called."""
+        if len(self._reads) >= self._limits.queue_requests_max:
+            done(None)
+            return
+        self._reads.add(Read(self._deadline(), done))
+
+    def _deadline(self) -> float:
+        return self._clock.monotonic() + self._limits.request_timeout_s
+
+    # The owner's input.
+
+    def connected(self, peer_id: int) -> None:
+        """Take note that frames reach a peer; what it may have missed is sent again."""
+        self.core.connected(peer_id)
+        if peer_id == self.core.leader_id:
+            self._waiting.send_again()
+            self._reads.abandon()
+
+    def disconnected(self, peer_id: int) -> None:
+        """Take note that frames do not reach a peer."""
+        self.core.disconnected(peer_id)
+
+    def receive(self, peer_id: int, frame: pb.Frame) -> None:
+        """Take a frame from a peer."""
+        if self.core.receive(peer_id, frame):
+            return
+        kind = frame.WhichOneof("body")
+        if kind == "forward":
+            if self.core.is_leader:
+                self._groups.add(frame.forward.requests)
+        elif kind == "read_request":
+            if self.core.is_leader and len(self._reads) < self._limits.queue_requests_max:
+                self._reads.add(self._remote_read(peer_id, frame.read_request.id))
+        elif kind == "read_reply":
+            if not self.core.is_leader and frame.read_reply.id == self._read_id:
+                self._reads.confirm(frame.read_reply.id, frame.read_reply.index)
+        elif kind == "snapshot_piece":
+            self._installer.take(peer_id, frame.snapshot_piece, self._install)
+        elif kind == "snapshot_progress":
+            if self.core.is_leader and frame.snapshot_progress.term == self.core.term:
+                self._sender.progress(peer_id, frame.snapshot_progress, self.core.term, self._clock.monotonic())
+        else:
+            logger.warning("dropping a frame of an unknown kind from peer=%x", peer_id)
+
+    def advance(self) -> None:
+        """Do everything that can be done now."""
+        self._follow_leadership()
+        self._begin_round()
+        self._hand_over()
+        self._make_groups()
+        self.core.tick()
+        self._follow_leadership()
+        self._groups.applied(self.core.applied_index)
+        self._hand_over()
+        self._make_groups()
+        self._begin_round()
+        self._reads.applied(self.core.applied_index)
+        self._keeper.advance(self.core.applied_index)
+        now = self._clock.monotonic()
+        self._waiting.expire(now)
+        self._reads.expire(now)
+        self.core.sync()
+
+    def next_deadline(self) -> float:
+        """Return when ``advance`` has something to do without further input."""
+        now = self._clock.monotonic()
+        if self._keeper.writing:
+            return now + 0.001
+        deadline = min(self.core.next_deadline(), self._waiting.next_deadline(), self._reads.next_deadline())
+        if self._reads.under_way or len(self._waiting):
+            deadline = min(deadline, now + self._timing.election_s)
+        return deadline
+
+    def stop(self) -> None:
+        """End what waits and close the log."""
+        self._waiting.end()
+        self._reads.expire(float("inf"))
+        self._keeper.abandon()
+        self._wal.close()
+
+    # Steps of ``advance``.
+
+    def _follow_leadership(self) -> None:
+        current = (self.core.leader_id, self.core.term)
+        if current != self._leadership:
+            self._leadership = current
+            self._groups.clear()
+            self._confirming.clear()
+            self._reads.abandon()
+            self._sender.clear()
+            self._waiting.send_again()
+        serving = self.core.is_leader and self.core.term_started
+        if serving != self._serving:
+            self._serving = serving
+            logger.info("leadership: serving=%s term=%d", serving, self.core.term)
+            for callback in self.on_leadership:
+                callback(serving, self.core.term)
+
+    def _hand_over(self) -> None:
+        """Give waiting requests to the leader, which may be this member."""
+        leader_id = self.core.leader_id
+        now = self._clock.monotonic()
+        if leader_id == 0:
+            return
+        if len(self._waiting):
+            self._waiting_retry(now)
+        while self._waiting.has_unsent and (leader_id != self.member_id or self._serving):
+            requests = self._waiting.take_unsent(self._leadership, now, self._limits.group_bytes_max)
+            if leader_id == self.member_id:
+                self._groups.add(requests)
+            elif requests:
+                self._send(leader_id, pb.Frame(forward=pb.Forward(requests=requests)))
+
+    def _waiting_retry(self, now: float) -> None:
+        if now - self._retried_at >= 2 * self._timing.election_s:
+            self._retried_at = now
+            self._waiting.send_again(self._leadership, now - 2 * self._timing.election_s)
+
+    def _make_groups(self) -> None:
+        while self._serving and self.core.is_leader and self._groups.ready:
+            requests = self._groups.take()
+            now_ns = max(self._clock.time_ns(), self._sessions.now_ns)
+            group = command_pb2.Group(now_ns=now_ns, requests=requests)
+            self._groups.started(self.core.append(GROUP + group.SerializeToString()))
+
+    def _begin_round(self) -> None:
+        now = self._clock.monotonic()
+        leader_id = self.core.leader_id
+        if self.core.is_leader:
+            if self._serving and self._reads.begin(self.core.read_round + 1, now):
+                self.core.read_round += 1
+                self._read_commit = self.core.commit_index
+                self._confirming = set()
+                self._check_round()
+                if self._reads.under_way:
+                    self.core.heartbeat()
+        elif leader_id:
+            if self._reads.under_way and now - self._reads.asked_at >= self._timing.election_s:
+                self._reads.abandon()
+            if self._reads.begin(self._read_id + 1, now):
+                self._read_id += 1
+                self._send(leader_id, pb.Frame(read_request=pb.ReadRequest(id=self._read_id)))
+
+    def _confirm_read(self, peer_id: int, read_round: int) -> None:
+        if self._reads.under_way and read_round >= self._reads.round:
+            self._confirming.add(peer_id)
+            self._check_round()
+
+    def _check_round(self) -> None:
+        if len(self._confirming) + 1 >= self.core.quorum:
+            self._reads.confirm(self._reads.round, self._read_commit)
+
+    def _remote_read(self, peer_id: int, read_id: int) -> Read:
+        def done(index: int | None) -> None:
+            if index is not None:
+                self._send(peer_id, pb.Frame(read_reply=pb.ReadReply(id=read_id, index=index)))
+
+        return Read(self._deadline(), done, remote=True)
+
+    def _help_behind(self, peer_id: int) -> None:
+        self._sender.help(peer_id, self.core.term, self._clock.monotonic())
+
+    def _apply(self, index: int, command: bytes) -> None:
+        """Apply one log entry; whatever it holds, the same happens on every member (D10)."""
+        if command:
+            try:
+                group = command_pb2.Group.FromString(command)
+            except DecodeError:
+                logger.critical("a log entry does not decode: index=%d", index)
+                group = command_pb2.Group()
+            self._apply_requests(index, self._sessions.advance(group.now_ns), group.requests)
+        for callback in self.on_applied:
+            callback(index)
+
+    def _apply_requests(self, index: int, now_ns: int, requests: Iterable[command_pb2.Request]) -> None:
+        for request in requests:
+            if not self._sessions.admit(request.member_id, request.sequence):
+                continue
+            try:
+                result = self._machine.apply(index, now_ns, request.payload)
+            except Exception as error:
+                # A bug, but the same one on every member: going on keeps them equal, stopping would stop them all.
+                logger.exception("the state machine failed: index=%d", index)
+                result = error
+            if request.member_id == self.member_id:
+                self._waiting.resolve(request.sequence, result)
+
+    def _install(self) -> None:
+        """Take up the newest snapshot, which has just come from the leader."""
+        snapshot = self._keeper.load_newest()
+        if snapshot is None:
+            return
+        self.core.install(snapshot.index, snapshot.term)
+        self._waiting.forget(lambda sequence: self._sessions.holds(self.member_id, sequence))
+        for callback in self.on_applied:
+            callback(snapshot.index)

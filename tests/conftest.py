@@ -1,0 +1,48 @@
+"""Fixtures that all tiers share: the unmodified programs that Raftsman is tried with."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+from lab import peers
+
+# The same examples every time: what lands must not depend on luck. Fresh ones: pytest --hypothesis-profile=explore
+settings.register_profile("fixed", derandomize=True, deadline=None, database=None)
+settings.register_profile("explore", deadline=None, max_examples=1000)
+settings.load_profile("fixed")
+
+CACHE = Path(__file__).parent.parent / ".cache" / "peers"
+KUBECTL_SUITES = ("sid", "trixie")
+
+
+@pytest.fixture(scope="session")
+def kubectl_versions() -> dict[str, Path]:
+    """Debian's newest and its stable kubectl by suite; 1.36 and 1.32 as of late 2026."""
+    return {suite: peers.fetch(CACHE, "kubectl", suite, "kubectl") for suite in KUBECTL_SUITES}
+
+
+@pytest.fixture(scope="session")
+def kubectl(kubectl_versions: dict[str, Path]) -> Path:
+    """The newest kubectl."""
+    return kubectl_versions["sid"]
+
+
+def _required(program: str, package: str) -> Path:
+    found = shutil.which(program)
+    if found is None:
+        pytest.fail(f"{program} is missing; install it with: apt-get install {package}")
+    return Path(found)
+
+
+@pytest.fixture(scope="session")
+def etcd() -> Path:
+    """The machine's etcd server."""
+    return _required("etcd", "etcd-server")
+
+
+@pytest.fixture(scope="session")
+def etcdctl() -> Path:
+    """The machine's etcdctl."""
+    return _required("etcdctl", "etcd-client")

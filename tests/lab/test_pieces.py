@@ -1,0 +1,142 @@
+"""The lab's pure pieces: images, configurations, certificates, probing, forwarding."""
+
+import asyncio
+import json
+import shutil
+import socket
+import tarfile
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+
+from lab import cluster_pki, components, containerd, images, nodes, pki, probe, state
+from lab.forwarder import Forwarder, parse_forward
+from lab.images import Layout
+
+
+def test_layout_is_what_containerd_reads(tmp_path: Path) -> None:
+    layout = Layout()
+    layout.add_image("example/one:2", b"\0" * 1024, ["/bin/one"])
+    layout.write(tmp_path / "x.tar")
+    with tarfile.open(tmp_path / "x.tar") as archive:
+        names = set(archive.getnames())
+        index = json.load(archive.extractfile("index.json"))  # type: ignore[arg-type]
+        manifest = json.load(archive.extractfile("blobs/sha256/" + index["manifests"][0]["digest"][7:]))  # type: ignore[arg-type]
+    assert index["manifests"][0]["annotations"]["io.containerd.image.name"] == "example/one:2"
+    for entry in (manifest["config"], *manifest["layers"]):
+        assert "blobs/sha256/" + entry["digest"][7:] in names
+
+
+@pytest.mark.root
+def test_same_programs_pack_to_same_bytes(tmp_path: Path) -> None:
+    first, second = images.ensure_packed(tmp_path / "a"), images.ensure_packed(tmp_path / "b")
+    assert first.name == second.name
+    assert first.read_bytes() == second.read_bytes()
+    assert images.ensure_packed(tmp_path / "a") == first
+
+
+def test_missing_program_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "which", lambda _: None)
+    with pytest.raises(state.LabError, match="apt-get install busybox-static"):
+        images.ensure_packed(tmp_path)
+
+
+@pytest.mark.parametrize("restrict", [True, False])
+def test_containerd_configuration_is_toml(restrict: bool) -> None:
+    import tomllib
+
+    text = containerd.render(Path("/d"), Path("/d/s.sock"), restrict_oom_score_adj=restrict, snapshotter="overlayfs")
+    cri = tomllib.loads(text)["plugins"]["io.containerd.grpc.v1.cri"]
+    assert cri["restrict_oom_score_adj"] is restrict
+    assert cri["cni"]["bin_dir"] == "/d/cni/bin"
+
+
+def test_boot_script_is_shell(tmp_path: Path) -> None:
+    import subprocess
+
+    cluster = state.plan("c", 0, tmp_path, 3, 1)
+    node = cluster.nodes[0]
+    commands = components.commands(cluster, node, nodes.socket(cluster, node), components.Timers())
+    assert list(commands) == ["containerd", "store", "controlplane", "node"]
+    text = nodes.boot_script(cluster, node, commands)
+    done = subprocess.run(["sh", "-n"], input=text, text=True, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert text.rstrip().endswith("exec catatonit -P")
+
+
+def test_certificates_name_who_they_are_for(tmp_path: Path) -> None:
+    cluster = state.plan("c", 0, tmp_path, 3, 1).with_changes(api_port=1234)
+    cluster_pki.make(cluster)
+    cluster_pki.write_kubeconfigs(cluster)
+    served = x509.load_pem_x509_certificate((cluster.pki / "apiserver.crt").read_bytes())
+    names = served.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    addresses = [str(address) for address in names.get_values_for_type(x509.IPAddress)]
+    assert addresses == ["127.0.0.1", cluster.first_service_address, "10.77.0.11"]
+    peer = x509.load_pem_x509_certificate((cluster.pki / "etcd/n2/peer.crt").read_bytes())
+    names = peer.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert names.get_values_for_type(x509.UniformResourceIdentifier) == ["raftsman://member/n2"]
+    loose = [path for path in tmp_path.rglob("*") if path.is_file() and path.stat().st_mode & 0o077]
+    assert not loose
+
+
+def test_private_file_is_private(tmp_path: Path) -> None:
+    pki.write_private(tmp_path / "deep" / "key", b"secret")
+    assert (tmp_path / "deep" / "key").stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize(
+    ("files", "version", "missing"),
+    [
+        pytest.param({"cgroup.controllers": "cpu memory pids io"}, 2, [], id="unified"),
+        pytest.param({"cgroup.controllers": "cpu io"}, 2, ["memory", "pids"], id="unified without memory"),
+        pytest.param({"cpu/x": "", "memory/x": "", "pids/x": "", "unified/cgroup.controllers": ""}, 1, [], id="hybrid"),
+        pytest.param({"cpu/x": ""}, 1, ["memory", "pids"], id="old without memory"),
+        pytest.param({}, 1, ["cpu", "memory", "pids"], id="nothing mounted"),
+    ],
+)
+def test_control_groups(tmp_path: Path, files: dict[str, str], version: int, missing: list[str]) -> None:
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert probe.cgroup_version(tmp_path) == version
+    assert probe.missing_controllers(tmp_path) == missing
+
+
+def test_capability_mask() -> None:
+    assert probe.effective_capabilities("Name:\tx\nCapEff:\t000001fffeffffff\n") >> probe.CAP_SYS_RESOURCE & 1 == 0
+    assert probe.effective_capabilities("CapEff:\t000001ffffffffff\n") >> probe.CAP_SYS_RESOURCE & 1 == 1
+    assert probe.effective_capabilities("") == 0
+
+
+def test_first_missing_thing_is_told_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe, "CHECKS", (lambda: None, lambda: "no wheel; buy one", lambda: "no boat; build one"))
+    with pytest.raises(probe.MissingCapabilityError, match=r"^no wheel; buy one$"):
+        probe.probe(tmp_path)
+
+
+def test_forward_text() -> None:
+    assert parse_forward("6443=10.0.0.1:1,10.0.0.2:2") == (6443, [("10.0.0.1", 1), ("10.0.0.2", 2)])
+
+
+async def test_forwarder_carries_both_ways_and_passes_the_end_on() -> None:
+    async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"<" + await reader.read() + b">")
+        writer.close()
+        await writer.wait_closed()
+
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        dead = unused.getsockname()[1]
+        server = await asyncio.start_server(echo, "127.0.0.1", 0)
+        alive = server.sockets[0].getsockname()[1]
+        forwarder = Forwarder([("127.0.0.1", dead), ("127.0.0.1", alive)])
+        front = await asyncio.start_server(forwarder.serve, "127.0.0.1", 0)
+        async with server, front, asyncio.timeout(10):
+            for _ in range(2):
+                reader, writer = await asyncio.open_connection(*front.sockets[0].getsockname())
+                writer.write(b"x" * 100_000)
+                writer.write_eof()
+                assert await reader.read() == b"<" + b"x" * 100_000 + b">"
+                writer.close()
+                await writer.wait_closed()

@@ -1,0 +1,162 @@
+"""Addresses: never twice, never too soon, always the same for the same attachment, safe on disk."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import netaddr
+import pytest
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, precondition, rule
+
+from net.ipam import files
+from net.ipam.allocator import Allocator, Attachment, Claim, RangeExhaustedError
+
+DELAY_S = 30.0
+
+
+def claim(container: str) -> Claim:
+    return Claim(Attachment(container, "eth0"), "", f"/run/netns/{container}", f"raft{container}")
+
+
+def test_addresses_go_up_and_reserved_ones_are_kept_back() -> None:
+    allocator = Allocator("10.244.1.0/29")
+    given = [allocator.allocate(claim(str(number)), 0.0).address for number in range(5)]
+    assert given == ["10.244.1.2", "10.244.1.3", "10.244.1.4", "10.244.1.5", "10.244.1.6"]
+    with pytest.raises(RangeExhaustedError, match=r"no free address in 10\.244\.1\.0/29"):
+        allocator.allocate(claim("more"), 0.0)
+
+
+def test_without_a_cidr_nothing_is_given() -> None:
+    with pytest.raises(RangeExhaustedError, match="no pod CIDR"):
+        Allocator().allocate(claim("a"), 0.0)
+
+
+def test_a_released_address_rests() -> None:
+    allocator = Allocator("10.244.1.0/29")
+    for name in "abcde":
+        allocator.allocate(claim(name), 0.0)
+    allocator.release(Attachment("c", "eth0"), 100.0)
+    with pytest.raises(RangeExhaustedError):
+        allocator.allocate(claim("f"), 100.0 + DELAY_S - 1)
+    assert allocator.allocate(claim("f"), 100.0 + DELAY_S).address == "10.244.1.4"
+
+
+def test_a_freed_address_is_not_the_next_one() -> None:
+    allocator = Allocator("10.244.1.0/24", reuse_delay_s=0.0)
+    first = allocator.allocate(claim("a"), 0.0).address
+    allocator.release(Attachment("a", "eth0"), 0.0)
+    assert allocator.allocate(claim("b"), 1.0).address != first
+
+
+def test_a_new_cidr_leaves_old_claims() -> None:
+    allocator = Allocator("10.244.1.0/24")
+    old = allocator.allocate(claim("a"), 0.0)
+    assert allocator.set_cidr("10.244.7.0/24")
+    assert not allocator.set_cidr("10.244.7.5/24")
+    assert allocator.allocate(claim("b"), 0.0).address == "10.244.7.2"
+    assert allocator.find(old.attachment) == old
+
+
+def test_tiny_ranges_are_used_whole() -> None:
+    assert Allocator("10.0.0.0/31").allocate(claim("a"), 0.0).address == "10.0.0.0"
+    assert Allocator("10.0.0.7/32").allocate(claim("a"), 0.0).address == "10.0.0.7"
+
+
+class Addresses(RuleBasedStateMachine):
+    """Any order of calls, with restarts between them, against a plain dictionary."""
+
+    containers = Bundle("containers")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.allocator = Allocator("10.244.1.0/28", reuse_delay_s=DELAY_S)
+        self.model: dict[str, str] = {}
+        self.released: dict[str, float] = {}
+        self.now_s = 0.0
+
+    @rule(target=containers, number=st.integers(0, 30))
+    def name(self, number: int) -> str:
+        return f"c{number}"
+
+    @rule(container=containers)
+    def allocate(self, container: str) -> None:
+        try:
+            given = self.allocator.allocate(claim(container), self.now_s).address
+        except RangeExhaustedError:
+            resting = [a for a, at in self.released.items() if self.now_s - at < DELAY_S]
+            assert len(self.model) + len(resting) >= 13
+            return
+        if container in self.model:
+            assert given == self.model[container]
+            return
+        assert given not in self.model.values()
+        assert self.now_s - self.released.get(given, -DELAY_S) >= DELAY_S
+        assert netaddr.IPAddress(given) in netaddr.IPNetwork("10.244.1.0/28")
+        self.model[container] = given
+        self.released.pop(given, None)
+
+    @rule(container=containers)
+    def release(self, container: str) -> None:
+        gone = self.allocator.release(Attachment(container, "eth0"), self.now_s)
+        assert (gone.address if gone else None) == self.model.get(container)
+        if container in self.model:
+            self.released[self.model.pop(container)] = self.now_s
+
+    @rule(seconds=st.floats(0, 60))
+    def wait(self, seconds: float) -> None:
+        self.now_s += seconds
+
+    @precondition(lambda self: self.model)
+    @rule()
+    def restart(self) -> None:
+        state = json.loads(json.dumps(self.allocator.to_state()))
+        self.allocator = Allocator.from_state(state, self.now_s, DELAY_S)
+        self.released = dict.fromkeys(self.allocator.resting, self.now_s)
+
+    @invariant()
+    def claims_are_the_models(self) -> None:
+        held = {a.container_id: c.address for a, c in self.allocator.claims.items()}
+        assert held == self.model
+
+
+TestAddresses = Addresses.TestCase
+
+
+def test_state_survives_the_disk(tmp_path: Path) -> None:
+    path = tmp_path / "addresses.state"
+    assert files.load(path) is None
+    allocator = Allocator("10.244.1.0/24")
+    allocator.allocate(claim("a"), 0.0)
+    files.save(path, allocator.to_state())
+    assert files.load(path) == allocator.to_state()
+    assert [entry.name for entry in tmp_path.iterdir()] == ["addresses.state"]
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+FIXTURE = Path(__file__).parent / "fixtures/addresses-1.state"
+
+
+def test_a_file_of_the_first_version_opens() -> None:
+    state = files.load(FIXTURE)
+    assert state is not None
+    assert Allocator.from_state(state, 0.0).claims[Attachment("abc", "eth0")].address == "10.244.1.2"
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        pytest.param(lambda data: data[:-1], "damaged", id="cut"),
+        pytest.param(lambda data: data.replace(b"10.244.1.2", b"10.244.1.3"), "damaged", id="changed"),
+        pytest.param(lambda data: data.replace(b"ipam 1 ", b"ipam 2 "), "version 2", id="newer"),
+        pytest.param(lambda data: b"[]" + data, "not an address state file", id="foreign"),
+        pytest.param(lambda data: b"", "not an address state file", id="empty"),
+    ],
+)
+def test_untrustworthy_files_are_refused_by_name(tmp_path: Path, change: object, told: str) -> None:
+    path = tmp_path / "addresses.state"
+    assert callable(change)
+    path.write_bytes(change(FIXTURE.read_bytes()))
+    with pytest.raises(files.StateFileError, match=rf"{path}.*{told}"):
+        files.load(path)

@@ -1,0 +1,180 @@
+"""The change tracker: whatever the order of events, it ends where a fresh reading of the objects does."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from control.api.meta import Object
+from net.proxy import conntrack
+from net.proxy.conntrack import Flow, Place
+from net.proxy.services import ChangeTracker, Endpoint, PortName, parse_service, parse_slice
+
+WEB = PortName("default/web", "http", "TCP")
+
+
+def service(**spec: Any) -> Object:
+    base = {"clusterIP": "10.96.0.1", "ports": [{"name": "http", "port": 80}]}
+    return {"metadata": {"name": "web", "namespace": "default"}, "spec": base | spec}
+
+
+def slice_of(name: str, *addresses: str, service_name: str = "web", ready: bool = True) -> Object:
+    return {
+        "metadata": {"name": name, "namespace": "default", "labels": {"kubernetes.io/service-name": service_name}},
+        "addressType": "IPv4",
+        "ports": [{"name": "http", "port": 8080, "protocol": "TCP"}],
+        "endpoints": [{"addresses": [address], "conditions": {"ready": ready}} for address in addresses],
+    }
+
+
+@pytest.mark.parametrize(
+    ("spec", "count"),
+    [
+        pytest.param({}, 1, id="plain"),
+        pytest.param({"clusterIP": "None"}, 0, id="headless"),
+        pytest.param({"clusterIP": ""}, 0, id="not allocated yet"),
+        pytest.param({"type": "ExternalName"}, 0, id="external name"),
+        pytest.param({"clusterIPs": ["fd00::1"], "clusterIP": "fd00::1"}, 0, id="other family"),
+        pytest.param({"clusterIPs": ["fd00::1", "10.96.0.1"]}, 1, id="dual stack, second"),
+        pytest.param({"ports": None}, 0, id="no ports"),
+    ],
+)
+def test_which_services_are_served(spec: dict[str, Any], count: int) -> None:
+    assert len(parse_service(service(**spec), 4)) == count
+
+
+def test_another_proxys_services_are_left_alone() -> None:
+    other = service()
+    other["metadata"]["labels"] = {"service.kubernetes.io/service-proxy-name": "other"}
+    assert parse_service(other, 4) == ()
+
+
+def test_defaults_of_affinity_and_protocol() -> None:
+    (port,) = parse_service(service(sessionAffinity="ClientIP"), 4)
+    assert (port.affinity_timeout_s, port.name.protocol) == (10800, "TCP")
+
+
+@pytest.mark.parametrize(
+    ("conditions", "wanted"),
+    [
+        pytest.param({}, (True, True, False), id="nothing said"),
+        pytest.param({"ready": None}, (True, True, False), id="null"),
+        pytest.param({"ready": False}, (False, False, False), id="not ready"),
+        pytest.param({"ready": False, "serving": True, "terminating": True}, (False, True, True), id="terminating"),
+    ],
+)
+def test_conditions(conditions: dict[str, Any], wanted: tuple[bool, bool, bool]) -> None:
+    obj = slice_of("a", "10.0.0.1")
+    obj["endpoints"][0]["conditions"] = conditions
+    (endpoint,) = parse_slice(obj)[("http", "TCP")]
+    assert (endpoint.ready, endpoint.serving, endpoint.terminating) == wanted
+
+
+def test_slices_are_merged_and_the_readiest_wins() -> None:
+    tracker = ChangeTracker()
+    tracker.slice_changed("default/a", slice_of("a", "10.0.0.2", "10.0.0.1"))
+    tracker.slice_changed("default/b", slice_of("b", "10.0.0.2", "10.0.0.3", ready=False))
+    assert [(e.ip, e.ready) for e in tracker.endpoints_of(WEB)] == [
+        ("10.0.0.1", True),
+        ("10.0.0.2", True),
+        ("10.0.0.3", False),
+    ]
+
+
+def test_only_real_changes_are_changes() -> None:
+    tracker = ChangeTracker()
+    assert tracker.service_changed("default/web", service())
+    assert tracker.slice_changed("default/a", slice_of("a", "10.0.0.1"))
+    assert tracker.take_changes() == {"default/web"}
+    touched = service()
+    touched["metadata"]["annotations"] = {"note": "changed"}
+    assert not tracker.service_changed("default/web", touched)
+    assert not tracker.slice_changed("default/a", slice_of("a", "10.0.0.1"))
+    assert not tracker.slice_changed("default/zzz", None)
+    assert tracker.take_changes() == set()
+
+
+def test_a_slice_that_moves_touches_both_services() -> None:
+    tracker = ChangeTracker()
+    tracker.slice_changed("default/a", slice_of("a", "10.0.0.1"))
+    tracker.take_changes()
+    tracker.slice_changed("default/a", slice_of("a", "10.0.0.1", service_name="other"))
+    assert tracker.take_changes() == {"default/web", "default/other"}
+    assert tracker.endpoints_of(WEB) == ()
+    tracker.slice_changed("default/a", None)
+    assert not tracker.slices
+
+
+ADDRESSES = st.lists(st.sampled_from(["10.0.0.1", "10.0.0.2", "10.0.0.3"]), max_size=3)
+SLICES = st.builds(
+    lambda name, owner, addresses, ready: (name, slice_of(name, *addresses, service_name=owner, ready=ready)),
+    st.sampled_from("abc"),
+    st.sampled_from(["web", "other", ""]),
+    ADDRESSES,
+    st.booleans(),
+)
+GONE = st.builds(lambda name: (name, None), st.sampled_from("abc"))
+
+
+@given(st.lists(st.one_of(SLICES, GONE), max_size=20))
+def test_any_history_ends_like_a_fresh_start(history: list[tuple[str, Object | None]]) -> None:
+    tracker, last = ChangeTracker(), dict[str, Object | None]()
+    names = [PortName(f"default/{owner}", "http", "TCP") for owner in ("web", "other")]
+    for key, obj in history:
+        before = {name.service: tracker.endpoints_of(name) for name in names}
+        tracker.slice_changed(f"default/{key}", obj)
+        last[key] = obj
+        after = {name.service: tracker.endpoints_of(name) for name in names}
+        touched = {service for service in after if after[service] != before[service]}
+        assert touched <= tracker.take_changes()
+    fresh = ChangeTracker()
+    for key, obj in last.items():
+        fresh.slice_changed(f"default/{key}", obj)
+    assert [tracker.endpoints_of(name) for name in names] == [fresh.endpoints_of(name) for name in names]
+    assert tracker.slices == fresh.slices
+
+
+def test_endpoints_are_written_by_family() -> None:
+    assert str(Endpoint("10.0.0.1", 80)) == "10.0.0.1:80"
+    assert str(Endpoint("fd00::1", 80)) == "[fd00::1]:80"
+
+
+OLD, NEW, DNS = ("10.244.1.2", 5353), ("10.244.2.2", 5353), ("10.96.0.10", 53)
+CLIENT = ("10.244.1.9", 4711)
+NODE = "192.168.77.11"
+
+
+@pytest.mark.parametrize(
+    ("flow", "fronts", "is_stale"),
+    [
+        pytest.param(Flow(CLIENT, DNS, OLD), {DNS: {OLD}}, False, id="healthy"),
+        pytest.param(Flow(CLIENT, DNS, OLD), {DNS: {NEW}}, True, id="endpoint replaced"),
+        pytest.param(Flow(CLIENT, DNS, DNS), {DNS: {NEW}}, True, id="began before the first endpoint"),
+        pytest.param(Flow(CLIENT, DNS, OLD), {DNS: set()}, True, id="last endpoint gone"),
+        pytest.param(Flow(CLIENT, DNS, DNS), {DNS: set()}, False, id="nothing to do yet"),
+        pytest.param(Flow(CLIENT, ("8.8.8.8", 53), ("8.8.8.8", 53)), {DNS: {NEW}}, False, id="not a service"),
+        pytest.param(Flow(CLIENT, (NODE, 30053), OLD), {("", 30053): {NEW}}, True, id="node port"),
+        pytest.param(
+            Flow(CLIENT, ("8.8.8.8", 30053), ("8.8.8.8", 30053)), {("", 30053): {NEW}}, False, id="same port elsewhere"
+        ),
+    ],
+)
+def test_stale_flows(flow: Flow, fronts: dict[Place, set[Place]], is_stale: bool) -> None:
+    leads_to = {place: frozenset(endpoints) for place, endpoints in fronts.items()}
+    assert (conntrack.stale([flow], leads_to, frozenset({NODE})) == [flow]) is is_stale
+
+
+def test_fronts_hold_what_still_serves() -> None:
+    tracker = ChangeTracker()
+    ports = [{"name": "dns", "port": 53, "protocol": "UDP", "nodePort": 30053}, {"name": "http", "port": 80}]
+    tracker.service_changed("default/web", service(ports=ports))
+    obj = slice_of("a", "10.0.0.1", "10.0.0.2")
+    obj["ports"] = [{"name": "dns", "port": 5353, "protocol": "UDP"}]
+    obj["endpoints"][0]["conditions"] = {"ready": False, "serving": True, "terminating": True}
+    obj["endpoints"][1]["conditions"] = {"ready": False}
+    tracker.slice_changed("default/a", obj)
+    serving = frozenset({("10.0.0.1", 5353)})
+    assert conntrack.fronts(tracker) == {("10.96.0.1", 53): serving, ("", 30053): serving}

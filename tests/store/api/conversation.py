@@ -1,0 +1,135 @@
+"""A conversation with a store, call by call: the same must be said by ours and by etcd."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import grpc
+from google.protobuf.message import Message
+
+from proto.etcd import rpc_pb2 as pb
+from tests.store.mvcc.requests import op_delete, op_put, op_range, op_txn
+
+RESPONSES: dict[type[Message], tuple[str, type[Message]]] = {
+    pb.RangeRequest: ("/etcdserverpb.KV/Range", pb.RangeResponse),
+    pb.PutRequest: ("/etcdserverpb.KV/Put", pb.PutResponse),
+    pb.DeleteRangeRequest: ("/etcdserverpb.KV/DeleteRange", pb.DeleteRangeResponse),
+    pb.TxnRequest: ("/etcdserverpb.KV/Txn", pb.TxnResponse),
+    pb.CompactionRequest: ("/etcdserverpb.KV/Compact", pb.CompactionResponse),
+    pb.LeaseGrantRequest: ("/etcdserverpb.Lease/LeaseGrant", pb.LeaseGrantResponse),
+    pb.LeaseRevokeRequest: ("/etcdserverpb.Lease/LeaseRevoke", pb.LeaseRevokeResponse),
+    pb.LeaseTimeToLiveRequest: ("/etcdserverpb.Lease/LeaseTimeToLive", pb.LeaseTimeToLiveResponse),
+    pb.LeaseLeasesRequest: ("/etcdserverpb.Lease/LeaseLeases", pb.LeaseLeasesResponse),
+    pb.AlarmRequest: ("/etcdserverpb.Maintenance/Alarm", pb.AlarmResponse),
+    pb.DefragmentRequest: ("/etcdserverpb.Maintenance/Defragment", pb.DefragmentResponse),
+}
+
+RANGE_OF_ALL: dict[str, Any] = {"key": b"\0", "range_end": b"\0"}
+COMPARE_A = pb.Compare(key=b"a", target=pb.Compare.VERSION, result=pb.Compare.GREATER, version=0)
+SORTS = [
+    pb.RangeRequest(**RANGE_OF_ALL, sort_order=order, sort_target=target, limit=limit)
+    for order in (pb.RangeRequest.NONE, pb.RangeRequest.ASCEND, pb.RangeRequest.DESCEND)
+    for target in (
+        pb.RangeRequest.KEY,
+        pb.RangeRequest.CREATE,
+        pb.RangeRequest.MOD,
+        pb.RangeRequest.VALUE,
+    )
+    for limit in (0, 2)
+]
+
+CALLS: list[Message] = [
+    pb.RangeRequest(key=b"a"),
+    pb.RangeRequest(),
+    pb.PutRequest(),
+    pb.PutRequest(key=b"a", value=b"3"),
+    pb.PutRequest(key=b"b", value=b"2", prev_kv=True),
+    pb.PutRequest(key=b"b", value=b"1", prev_kv=True),
+    pb.PutRequest(key=b"c", value=b"4"),
+    pb.PutRequest(key=b"none", ignore_value=True),
+    pb.PutRequest(key=b"none", ignore_lease=True),
+    pb.PutRequest(key=b"a", value=b"x", ignore_value=True),
+    pb.PutRequest(key=b"a", lease=5, ignore_lease=True),
+    pb.PutRequest(key=b"a", lease=404),
+    pb.PutRequest(key=b"a", ignore_value=True, prev_kv=True),
+    pb.LeaseGrantRequest(ID=77, TTL=3600),
+    pb.LeaseGrantRequest(ID=77, TTL=3600),
+    pb.LeaseGrantRequest(ID=78, TTL=9_000_000_001),
+    pb.LeaseGrantRequest(ID=79, TTL=0),
+    pb.LeaseRevokeRequest(ID=404),
+    pb.PutRequest(key=b"leased/1", value=b"l", lease=77),
+    pb.PutRequest(key=b"leased/2", value=b"l", lease=77),
+    pb.PutRequest(key=b"leased/2", value=b"m", ignore_lease=True),
+    pb.LeaseLeasesRequest(),
+    pb.LeaseTimeToLiveRequest(ID=404),
+    pb.RangeRequest(**RANGE_OF_ALL),
+    *SORTS,
+    pb.RangeRequest(**RANGE_OF_ALL, keys_only=True),
+    pb.RangeRequest(**RANGE_OF_ALL, count_only=True),
+    pb.RangeRequest(**RANGE_OF_ALL, count_only=True, limit=1),
+    pb.RangeRequest(**RANGE_OF_ALL, limit=3),
+    pb.RangeRequest(**RANGE_OF_ALL, limit=-1),
+    pb.RangeRequest(**RANGE_OF_ALL, revision=3),
+    pb.RangeRequest(**RANGE_OF_ALL, revision=3, limit=1),
+    pb.RangeRequest(**RANGE_OF_ALL, revision=-3),
+    pb.RangeRequest(**RANGE_OF_ALL, revision=99),
+    pb.RangeRequest(**RANGE_OF_ALL, min_mod_revision=4, limit=1),
+    pb.RangeRequest(**RANGE_OF_ALL, max_create_revision=3),
+    pb.RangeRequest(key=b"c", range_end=b"a"),
+    pb.RangeRequest(key=b"b", range_end=b"\0", serializable=True),
+    pb.TxnRequest(),
+    pb.TxnRequest(compare=[COMPARE_A], success=[op_range(b"a")], failure=[op_put(b"a")]),
+    pb.TxnRequest(compare=[COMPARE_A], success=[op_put(b"t", b"1", prev_kv=True), op_range(b"t")]),
+    pb.TxnRequest(success=[op_put(b"t", b"2", prev_kv=True), op_delete(b"b", prev_kv=True), op_range(b"a", b"z")]),
+    pb.TxnRequest(success=[op_txn(COMPARE_A, then=(op_put(b"n"), op_txn(then=(op_range(b"n"),))))]),
+    pb.TxnRequest(success=[op_delete(b"absent"), op_range(b"a")]),
+    pb.TxnRequest(success=[op_put(b"z", lease=404)]),
+    pb.TxnRequest(success=[op_put(b"z", ignore_value=True)]),
+    pb.TxnRequest(success=[op_range(b"a", revision=99)]),
+    pb.TxnRequest(success=[op_put(b"q"), op_range(b"a", revision=99)]),
+    pb.TxnRequest(success=[op_put(b"z"), op_put(b"z")]),
+    pb.TxnRequest(success=[op_put(b"z"), op_delete(b"a", b"zz")]),
+    pb.TxnRequest(success=[op_put(b"%d" % number) for number in range(129)]),
+    pb.TxnRequest(success=[pb.RequestOp()]),
+    pb.TxnRequest(compare=[pb.Compare()]),
+    pb.TxnRequest(compare=[pb.Compare(key=b"none", target=pb.Compare.VALUE)]),
+    pb.TxnRequest(compare=[pb.Compare(key=b"none", target=pb.Compare.LEASE)]),
+    pb.TxnRequest(
+        compare=[pb.Compare(key=b"a", range_end=b"z", target=pb.Compare.MOD, result=pb.Compare.GREATER, mod_revision=1)]
+    ),
+    pb.DeleteRangeRequest(),
+    pb.DeleteRangeRequest(key=b"absent"),
+    pb.DeleteRangeRequest(key=b"n", prev_kv=True),
+    pb.DeleteRangeRequest(key=b"c", range_end=b"a"),
+    pb.LeaseRevokeRequest(ID=77),
+    pb.RangeRequest(**RANGE_OF_ALL),
+    pb.CompactionRequest(revision=99),
+    pb.CompactionRequest(revision=5),
+    pb.CompactionRequest(revision=5),
+    pb.CompactionRequest(revision=4),
+    pb.RangeRequest(**RANGE_OF_ALL, revision=4),
+    pb.RangeRequest(**RANGE_OF_ALL, revision=5),
+    pb.TxnRequest(success=[op_range(b"a", revision=4)]),
+    pb.CompactionRequest(revision=9, physical=True),
+    pb.RangeRequest(**RANGE_OF_ALL, revision=9),
+    pb.PutRequest(key=b"big", value=b"x" * 1_600_000),
+    pb.AlarmRequest(),
+    pb.DeleteRangeRequest(key=b"\0", range_end=b"\0"),
+    pb.RangeRequest(**RANGE_OF_ALL),
+]
+
+
+async def say(channel: grpc.aio.Channel, request: Message) -> tuple[grpc.StatusCode, str, Message | None]:
+    """Make a call and return its status and its response, without what differs from cluster to cluster."""
+    path, kind = RESPONSES[type(request)]
+    method: Any = channel.unary_unary(path, lambda message: message.SerializeToString(), kind.FromString)
+    try:
+        response: Any = await method(request)
+    except grpc.aio.AioRpcError as error:
+        return error.code(), error.details() or "", None
+    response.header.ClearField("cluster_id")
+    response.header.ClearField("member_id")
+    response.header.ClearField("raft_term")
+    if isinstance(response, pb.AlarmResponse):
+        response.header.ClearField("revision")  # etcd leaves it out of this one
+    return grpc.StatusCode.OK, "", response

@@ -1,0 +1,114 @@
+"""Real members as processes on the loopback, with mutual TLS on both sides."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import sys
+from pathlib import Path
+
+import grpc
+
+from lab import pki
+from proto.etcd import rpc_pb2 as pb
+from proto.etcd import rpc_pb2_grpc
+
+ROOT = Path(__file__).parents[2]
+NAMES = ("a", "b", "c")
+
+
+class StoreCluster:
+    """Three members of the store, each a process that can be killed and started again."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        ports = iter(free_ports(6))
+        self.client_ports = {name: next(ports) for name in NAMES}
+        self.peer_ports = {name: next(ports) for name in NAMES}
+        self.processes: dict[str, asyncio.subprocess.Process] = {}
+        authority = pki.make_authority(directory, "ca", "store")
+        for name in NAMES:
+            pki.issue(
+                authority,
+                directory,
+                name,
+                name,
+                usages=[pki.SERVER, pki.CLIENT],
+                addresses=["127.0.0.1"],
+                uris=[f"raftsman://member/{name}"],
+            )
+        pki.issue(authority, directory, "client", "client", usages=[pki.CLIENT])
+
+    @property
+    def endpoints(self) -> str:
+        """What etcdctl takes."""
+        return ",".join(f"https://127.0.0.1:{port}" for port in self.client_ports.values())
+
+    async def start(self, name: str) -> None:
+        """Start a member, or start it again."""
+        client, peer = (
+            f"https://127.0.0.1:{self.client_ports[name]}",
+            f"https://127.0.0.1:{self.peer_ports[name]}",
+        )
+        cluster = ",".join(f"{one}=https://127.0.0.1:{port}" for one, port in self.peer_ports.items())
+        cert, key, authority = (str(self.directory / file) for file in (f"{name}.crt", f"{name}.key", "ca.crt"))
+        with (self.directory / f"{name}.log").open("ab") as log:
+            self.processes[name] = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "store", "--name", name, "--data-dir", str(self.directory / f"{name}.data")),
+                *("--listen-client-urls", client, "--advertise-client-urls", client),
+                *("--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer, "--initial-cluster", cluster),
+                *("--cert-file", cert, "--key-file", key, "--trusted-ca-file", authority, "--client-cert-auth"),
+                *("--peer-cert-file", cert, "--peer-key-file", key, "--peer-trusted-ca-file", authority),
+                *("--peer-client-cert-auth", "--heartbeat-interval", "50", "--election-timeout", "500"),
+                cwd=ROOT,
+                stderr=log,
+            )
+
+    async def kill(self, name: str) -> None:
+        """End a member as a power cut would end its process."""
+        process = self.processes.pop(name)
+        process.send_signal(signal.SIGKILL)
+        await process.wait()
+
+    async def stop(self) -> None:
+        """End all members."""
+        for process in self.processes.values():
+            process.terminate()
+        for process in self.processes.values():
+            await process.wait()
+
+    def channel(self, name: str) -> grpc.aio.Channel:
+        """A channel to one member."""
+        certificate, key, authority = (
+            (self.directory / file).read_bytes() for file in ("client.crt", "client.key", "ca.crt")
+        )
+        credentials = grpc.ssl_channel_credentials(authority, key, certificate)
+        options = (("grpc.max_reconnect_backoff_ms", 200), ("grpc.initial_reconnect_backoff_ms", 50))
+        return grpc.aio.secure_channel(f"127.0.0.1:{self.client_ports[name]}", credentials, options)
+
+    async def leader(self) -> str:
+        """The name of the member that leads, as soon as all that run agree on it."""
+        while True:
+            said = [await self._status(name) for name in self.processes]
+            leaders = {status.leader if status else 0 for status in said}
+            for name, status in zip(self.processes, said, strict=True):
+                if status and leaders == {status.header.member_id}:
+                    return name
+            await asyncio.sleep(0.1)
+
+    async def _status(self, name: str) -> pb.StatusResponse | None:
+        async with self.channel(name) as channel:
+            try:
+                return await rpc_pb2_grpc.MaintenanceStub(channel).Status(pb.StatusRequest(), timeout=2)
+            except grpc.aio.AioRpcError:
+                return None
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody has at the moment."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports
