@@ -1,4 +1,4 @@
-"""The door to uvicorn: HTTP/1.1 over TLS, with the client's certificate and the raw transport in every scope."""
+"""The door to uvicorn: HTTP/1.1 over TLS, certificates in the scope, connections that can be taken over."""
 
 from __future__ import annotations
 
@@ -11,26 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from control.apiserver.streams.upgrade import UpgradableProtocol
 
 BACKLOG = 2048
 KEEP_ALIVE_S = 120
-WEBSOCKET_MESSAGE_BYTES_MAX = 1 << 20
 GRACEFUL_SHUTDOWN_S = 5
-
-
-class CertificateProtocol(HttpToolsProtocol):
-    """Puts ``transport`` and ``certificate`` (DER, None without one) into scope["state"], of WebSockets too."""
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Remember who is at the other end."""
-        tls = transport.get_extra_info("ssl_object")
-        certificate = tls.getpeercert(True) if tls is not None else None
-        self.app_state = {**self.app_state, "transport": transport, "certificate": certificate}
-        super().connection_made(transport)
-
-    def _unsupported_upgrade_warning(self) -> None:
-        """Leave upgrades other than WebSocket (SPDY) to their handlers."""
 
 
 class _Server(uvicorn.Server):
@@ -68,10 +54,8 @@ async def serve(app: Any, bound: socket.socket, context: ssl.SSLContext | None) 
     """Serve an ASGI application until cancelled, then let running requests end."""
     config = uvicorn.Config(
         app,
-        http=CertificateProtocol,
-        ws="websockets-sansio",
-        ws_max_size=WEBSOCKET_MESSAGE_BYTES_MAX,
-        ws_ping_interval=None,
+        http=UpgradableProtocol,
+        ws="none",
         lifespan="off",
         access_log=False,
         log_config=None,

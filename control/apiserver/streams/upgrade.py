@@ -28,17 +28,21 @@ class UpgradableProtocol(HttpToolsProtocol):
     """Serves HTTP/1.1; ``scope["hijack"]()`` hands the connection to the caller, who speaks for it from then on.
 
     Give it to uvicorn as ``http=UpgradableProtocol, ws="none"``: WebSocket upgrades then arrive as plain requests.
-    The scope also holds ``peer_certificate``, the client's certificate in DER or None.
+    ``scope["state"]["certificate"]`` is the client's certificate in DER, None without one.
     """
 
     _hijacked = False
 
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Remember who is at the other end."""
+        tls = transport.get_extra_info("ssl_object")
+        certificate = tls.getpeercert(True) if tls is not None else None
+        self.app_state = {**self.app_state, "certificate": certificate}
+        super().connection_made(transport)
+
     def on_headers_complete(self) -> None:
         """Complete the scope before the application sees it."""
-        scope = cast("dict[str, Any]", self.scope)
-        tls = self.transport.get_extra_info("ssl_object")
-        scope["peer_certificate"] = tls.getpeercert(True) if tls is not None else None
-        scope["hijack"] = self.hijack
+        cast("dict[str, Any]", self.scope)["hijack"] = self.hijack
         is_upgrade = self.parser.should_upgrade()
         super().on_headers_complete()
         if is_upgrade:
