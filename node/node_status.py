@@ -23,8 +23,8 @@ log = logging.getLogger(__name__)
 
 LEASE_NAMESPACE = "kube-node-lease"
 RETRY_FIRST_S, RETRY_MAX_S = 0.2, 5.0
-RUNTIME_CHECK_S = 1.0
-"""How often a node that is not ready looks whether it has become so."""
+RUNTIME_CHECK_FIRST_S, RUNTIME_CHECK_MAX_S = 0.1, 2.0
+"""How often a node that is not ready looks whether it has become so: often at first, when it is just booting."""
 
 
 class NodeStatus:
@@ -131,6 +131,7 @@ class NodeStatus:
         return found
 
     async def _keep_status(self) -> None:
+        check_s = RUNTIME_CHECK_FIRST_S
         while True:
             try:
                 status = await self._status()
@@ -142,7 +143,8 @@ class NodeStatus:
                 if error.code == 404:
                     await self._register()
                 period_s = RETRY_MAX_S
-            await asyncio.sleep(period_s if self.ready else min(period_s, RUNTIME_CHECK_S))
+            check_s = RUNTIME_CHECK_FIRST_S if self.ready else min(RUNTIME_CHECK_MAX_S, check_s * 1.1)
+            await asyncio.sleep(period_s if self.ready else min(period_s, check_s))
 
     def _worth_telling(self, status: dict[str, Any]) -> bool:
         old_enough = time.monotonic() - self._reported_at >= self._config.node_status_report_frequency_s

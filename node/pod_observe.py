@@ -167,9 +167,9 @@ def _image_ready(machine: PodMachine, slot: Slot) -> None:
         slot.move("idle")
         return
     slot.move("starting")
-    if slot.current is not None or slot.attempt_next > 0:
-        slot.restart_count += 1
-    machine.emit(w.StartContainer(slot.name, machine.sandbox.id, slot.attempt_next, slot.restart_count))
+    again = slot.current is not None or slot.attempt_next > 0
+    count = slot.restart_count + 1 if again else slot.restart_count  # it counts once the instance is there
+    machine.emit(w.StartContainer(slot.name, machine.sandbox.id, slot.attempt_next, count))
 
 
 def _image_failed(machine: PodMachine, slot: Slot, event: w.ImageFailed) -> None:
@@ -220,8 +220,6 @@ def _start_failed(machine: PodMachine, slot: Slot, event: w.ContainerStartFailed
         slot.take(event.info, machine._now)
         slot.move("exited")
         return
-    if slot.restart_count and slot.attempt_next:
-        slot.restart_count -= 1  # nothing was made, so nothing was restarted
     delay_s = slot.start_backoff.next()
     slot.wait("start-backoff", event.reason, event.message, machine._now + delay_s)
 

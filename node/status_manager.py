@@ -38,7 +38,12 @@ def patch_of(pod: Object, wanted: dict[str, Any], told: dict[str, Any]) -> dict[
     """
     status: dict[str, Any] = {key: value for key, value in wanted.items() if told.get(key) != value}
     if "conditions" in status:
-        status["conditions"] = [entry for entry in status["conditions"] if entry["type"] in OWN_CONDITIONS]
+        old = {entry["type"]: entry for entry in told.get("conditions") or ()}
+        status["conditions"] = [
+            {**{key: None for key in old.get(entry["type"], {}) if key not in entry}, **entry}
+            for entry in status["conditions"]
+            if entry["type"] in OWN_CONDITIONS
+        ]
     status.update({key: None for key in told if key not in wanted and told[key] is not None})
     return {"metadata": {"uid": meta.uid(pod)}, "status": status}
 

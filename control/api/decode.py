@@ -317,10 +317,12 @@ def decode(
     kind: str,
     field_validation: FieldValidation = "Warn",
     duplicates: list[str] | None = None,
+    patch: Any = None,
 ) -> tuple[Object, list[str]]:
-    """Return the object and the warnings to send; raises ApiError (400) for what cannot be taken.
+    """Return the object and the warnings to send; raises ApiError for what cannot be taken.
 
-    ``kind`` is the one that the path expects; a missing apiVersion or kind is filled in.
+    ``kind`` is the one that the path expects; a missing apiVersion or kind is filled in.  Faults are a bad request
+    (400), or, where the value is what ``patch`` made of a stored object, an invalid patch (422).
     """
     api_version = f"{group}/{version}" if group else version
     sent_version, sent_kind = value.get("apiVersion") or api_version, value.get("kind") or kind
@@ -337,12 +339,30 @@ def decode(
     try:
         kept, faults = clean(value, found.name)
     except DecodeError as error:
-        raise status.bad_request(f"{about}: {error}") from None
+        raise _refusal(about, str(error), patch) from None
     faults = (duplicates or []) + faults
     if faults and field_validation == "Strict":
-        raise status.bad_request(f"{about}: strict decoding error: {', '.join(faults)}")
+        raise _refusal(about, f"strict decoding error: {', '.join(faults)}", patch)
     kept["apiVersion"], kept["kind"] = api_version, kind
     return kept, faults if field_validation == "Warn" else []
+
+
+def _refusal(about: str, fault: str, patch: Any) -> status.ApiError:
+    if patch is None:
+        return status.bad_request(f"{about}: {fault}")
+    message = f"Invalid value: {json.dumps(go_text(patch), ensure_ascii=False)}: {fault}"
+    return status.invalid("", "", [status.Cause("FieldValueInvalid", message, "patch")])
+
+
+def go_text(value: Any) -> str:
+    """Return a value as Go prints it: ``map[a:1 b:[x y]]``."""
+    if isinstance(value, dict):
+        return "map[" + " ".join(f"{key}:{go_text(item)}" for key, item in sorted(value.items())) + "]"
+    if isinstance(value, list):
+        return "[" + " ".join(go_text(item) for item in value) + "]"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return "<nil>" if value is None else str(value)
 
 
 def decode_json(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 
 import orjson
 
@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 
 LEASE_TTL_S = 15
 RENEW_INTERVAL_S = 5.0
+WITHDRAW_TIMEOUT_S = 3.0
 SERVICE_CIDRS = Resource("networking.k8s.io", "v1", "servicecidrs", "ServiceCIDR", namespaced=False)
 NAME, NAMESPACE, PORT_NAME = "kubernetes", "default", "https"
 _EXPECTED = ("AlreadyExists", "Conflict")
@@ -47,6 +48,20 @@ async def ensure_service_network(config: ApiServerConfig, client: Client) -> Non
     except status.ApiError as error:
         if error.reason != "AlreadyExists":
             raise
+
+
+def advertised_address(config: ApiServerConfig) -> str:
+    """Return where others find this instance: what is configured, else the address of the way out."""
+    address = config.advertise_address or config.bind_address
+    if not ip_address(address).is_unspecified:
+        return address
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            # Nothing is sent: connecting a datagram socket asks the kernel for a route.
+            probe.connect(("192.0.2.1", 9))
+        except OSError:
+            return "127.0.0.1"
+        return str(probe.getsockname()[0])
 
 
 def service(config: ApiServerConfig, port: int) -> Object:
@@ -106,7 +121,7 @@ class KubernetesService:
         self._store = store
         self._client = client
         self._port = port
-        self._address = config.advertise_address or config.bind_address
+        self._address = advertised_address(config)
         self._prefix = f"{config.etcd.prefix}/masterleases/"
         self._lease = 0
         self._renewals_left = 0
@@ -127,14 +142,18 @@ class KubernetesService:
     async def withdraw(self) -> None:
         """Remove this instance at once."""
         try:
-            found, _ = await self._store.get(self._prefix + self._address)
-            if found is not None:
-                await self._store.delete(found.key, found.revision)
-            await self._reconcile()
+            async with asyncio.timeout(WITHDRAW_TIMEOUT_S):
+                found, _ = await self._store.get(self._prefix + self._address)
+                if found is not None:
+                    await self._store.delete(found.key, found.revision)
+                await self._reconcile()
         except (StoreError, status.ApiError, TimeoutError) as error:
             log.warning("this instance leaves default/kubernetes by its lease's end error=%s", error)
 
     async def _announce(self) -> None:
+        if ip_address(self._address).is_loopback:
+            # Endpoints may not name loopback addresses: nobody else would find this instance there.
+            return
         # A fresh lease each time: that is one write more than keeping one alive, and no stream to look after.
         self._lease = await self._store.grant(LEASE_TTL_S)
         value = endpoints([self._address], self._port)

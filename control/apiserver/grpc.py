@@ -215,7 +215,8 @@ def _converted(kind: Kind, batch: Sequence[Any]) -> bytes:
 
 def _context(user: UserInfo, request: Any) -> Context:
     validation = getattr(request, "field_validation", "")
-    return Context(user, RequestOptions(request.dry_run, request.field_manager, validation))
+    force = bool(getattr(request, "force", False))
+    return Context(user, RequestOptions(request.dry_run, request.field_manager, validation, force))
 
 
 def _unary(

@@ -68,14 +68,19 @@ _JSONLoader.yaml_implicit_resolvers = {
 
 
 def complete(
-    kind: Kind, value: Any, validation: str = "", duplicates: list[str] | None = None, warnings: list[str] | None = None
+    kind: Kind,
+    value: Any,
+    validation: str = "",
+    duplicates: list[str] | None = None,
+    warnings: list[str] | None = None,
+    patch: Any = None,
 ) -> Object:
     """Return the object as its kind keeps it, with defaults; raises BadRequest."""
     if not isinstance(value, dict):
         raise status.bad_request("couldn't get version/kind; json parse error: the body is not an object")
     resource = kind.resource
     mode = cast(Literal["Strict", "Warn", "Ignore"], validation or "Warn")
-    obj, told = decode(value, resource.group, resource.version, resource.kind, mode, duplicates)
+    obj, told = decode(value, resource.group, resource.version, resource.kind, mode, duplicates, patch)
     if warnings is not None:
         warnings.extend(told)
     if obj.get("metadata") is None:

@@ -16,7 +16,8 @@ UNNAMED = "unknown"
 
 
 def _manager(kind: Kind, info: RequestInfo, context: Context, operation: str) -> Manager:
-    name = context.options.field_manager or UNNAMED
+    options = context.options
+    name = options.field_manager or options.user_agent.partition("/")[0] or UNNAMED
     return Manager(name, operation, kind.resource.api_version, info.subresource)
 
 

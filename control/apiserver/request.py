@@ -157,6 +157,8 @@ class RequestOptions:
     field_validation: str = ""
     """Strict, Warn or Ignore; empty means Warn for REST."""
     force: bool = False
+    user_agent: str = ""
+    """Its first word names the manager of a change whose request names none."""
 
 
 @dataclass(slots=True)

@@ -105,8 +105,10 @@ class ApiServer:
                     self.feed.end_watches()
                     doors.cancel()
                     await asyncio.wait([doors])
-                    for task in (*upkeep, following):
+                    for task in upkeep:
                         task.cancel()
+                    await asyncio.wait(upkeep)
+                    following.cancel()
         finally:
             bound.close()
             await self.store.close()

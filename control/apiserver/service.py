@@ -198,7 +198,7 @@ class Service:
             served = convert(old, kind.resource)
             value = objects.apply_patch(patch_type, served, patch, kind.served.definition)
             warnings: list[str] = []
-            obj = objects.complete(kind, copy_json(value), context.options.field_validation, [], warnings)
+            obj = objects.complete(kind, copy_json(value), context.options.field_validation, [], warnings, patch)
             context.warnings[:] = warnings
             return convert(ownership.track(kind, info, context, served, obj), stored.resource)
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -75,9 +75,10 @@ def rules(claims: Iterable[Claim]) -> Chains:
 
 @dataclass(slots=True)
 class HostPorts:
-    """Keep the node's host ports at what the claims say; nothing is written until one is asked for."""
+    """Keep the node's host ports at what the claims say; iptables is not looked at until one is asked for."""
 
-    door: Xtables
+    open_door: Callable[[], Awaitable[Xtables]]
+    _door: Xtables | None = None
     _standing: Tables | None = None
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -85,14 +86,16 @@ class HostPorts:
         """Bring the chains to the claims; raises XtablesError where that fails."""
         async with self._lock:
             wanted: Tables = {"nat": rules(claims)}
-            if self._standing is None:
-                self._standing = chains.parse(await self.door.save("nat"))
-                if not wanted["nat"][DISPATCH] and DISPATCH not in self._standing.get("nat", {}):
+            if self._door is None:
+                if not wanted["nat"][DISPATCH]:
                     return
+                self._door = await self.open_door()
             standing, self._standing = self._standing, None
+            if standing is None:
+                standing = chains.parse(await self._door.save("nat"))
             text = chains.difference(standing, wanted, JUMPS, owned)
             if text:
-                await self.door.restore(text)
+                await self._door.restore(text)
             # Kept only after success: what a failure leaves is read anew.
             self._standing = chains.merged(standing, wanted, JUMPS, owned)
 

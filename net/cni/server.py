@@ -27,7 +27,7 @@ from net.cni.hostports import HostPorts
 from net.cni.spec import CONFIGURATION_BYTES_MAX, CniError, Request
 from net.ipam import files
 from net.ipam.allocator import Allocator
-from net.xtables import Xtables, XtablesError
+from net.xtables import XtablesError
 
 log = logging.getLogger(__name__)
 
@@ -102,7 +102,7 @@ def internal_address_of(node: Object) -> str:
 class CniServer:
     """Compose the daemon with its surroundings."""
 
-    def __init__(self, config: CniConfig, client: Client | None, door: Xtables) -> None:
+    def __init__(self, config: CniConfig, client: Client | None) -> None:
         self._config = config
         state = files.load(config.state_dir / STATE_FILE)
         now_s = time.monotonic()
@@ -123,7 +123,7 @@ class CniServer:
             pod_known=directory,
             threads=config.wiring_threads,
             calls_max=config.calls_max,
-            host_ports=HostPorts(door),
+            host_ports=HostPorts(lambda: xtables.open_door(config.iptables_backend)),
         )
 
     def _watch(self, client: Client) -> PodDirectory:
@@ -229,5 +229,4 @@ async def run(config: CniConfig, client: Client | None = None) -> None:
     """Run the CNI daemon until cancelled."""
     if client is None and config.kubeconfig is not None:
         client = kubeconfig.load(config.kubeconfig).client("raftsman-cni")
-    door = await xtables.open_door(config.iptables_backend)
-    await CniServer(config, client, door).serve()
+    await CniServer(config, client).serve()

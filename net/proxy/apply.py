@@ -11,6 +11,7 @@ read the kernel again, which a canary chain that vanished, or a failure, asks fo
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from dataclasses import dataclass, field
@@ -36,6 +37,7 @@ SHARED_CHAINS = frozenset(
         CANARY,
     }
 )
+RENDERED_INLINE_MAX = 200
 OWN_PREFIXES = ("KUBE-SVC-", "KUBE-SVL-", "KUBE-SEP-", "KUBE-EXT-", "KUBE-FW-")
 
 
@@ -86,7 +88,9 @@ class IptablesApplier:
     async def sync(self, services: dict[str, tuple[PortRules, ...]]) -> SyncResult:
         """Bring the kernel to these rules; raises XtablesError where nothing could be written."""
         result = SyncResult()
-        texts = self._render(services)
+        # Thousands of services take seconds to render, and this process has more to do than that.
+        many = len(services) - len(self._rendered) > RENDERED_INLINE_MAX
+        texts = await asyncio.to_thread(self._render, services) if many else self._render(services)
         for gone in self._accepted.keys() - texts.keys():
             del self._accepted[gone]
         for name in [name for name, text in self._refused.items() if texts.get(name) is not text]:

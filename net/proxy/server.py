@@ -201,10 +201,14 @@ class ProxyServer:
             with ConntrackSocket() as socket:
                 return socket.delete(conntrack.stale(socket.udp_flows(), fronts | gone, local_addresses))
 
-        if fronts or gone:
-            dropped = await asyncio.to_thread(work)
-            if dropped:
-                log.info("stale UDP flows are dropped count=%d", dropped)
+        try:
+            dropped = await asyncio.to_thread(work) if fronts or gone else 0
+        except OSError as error:
+            # The rules stand all the same; the flows are looked at again after the next change.
+            log.warning("stale UDP flows cannot be looked for error=%s", error)
+            return
+        if dropped:
+            log.info("stale UDP flows are dropped count=%d", dropped)
         self._udp_fronts = fronts
 
     async def _serve_checks(self, services: dict[str, tuple[PortRules, ...]]) -> None:

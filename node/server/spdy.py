@@ -123,7 +123,7 @@ class SpdyClient:
         kind = first & 0xFFFF
         if (first >> 16) & 0x7FFF != 3:
             raise SpdyError(f"SPDY version {(first >> 16) & 0x7FFF} is not spoken here")
-        if kind in (SYN_REPLY, RST_STREAM, HEADERS) and len(body) < 4:
+        if kind in (SYN_REPLY, RST_STREAM, HEADERS, PING) and len(body) < 4:
             raise SpdyError("a control frame is cut short")
         if kind in (SYN_REPLY, HEADERS):
             stream_id = struct.unpack_from(">I", body)[0] & 0x7FFFFFFF

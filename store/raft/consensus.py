@@ -369,8 +369,10 @@ class RaftCore(ElectionRules, SyncObj):  # type: ignore[misc]
             self._SyncObj__raftNextIndex[node] = max(next_before, self._SyncObj__raftNextIndex[node])
             self._floor[node.id] = max(self._floor[node.id], match)
         elif reply.reset:
-            next_index = max(min(reply.next_index, self._journal.last_index + 1), match + 1)
+            # A follower that has less than it once acknowledged lost its disk: believe it, or it never catches up.
+            next_index = min(reply.next_index, self._journal.last_index + 1)
             self._SyncObj__raftNextIndex[node] = next_index
+            self._SyncObj__raftMatchIndex[node] = min(match, next_index - 1)
             self._floor[node.id] = next_index - 1
         if self._SyncObj__raftNextIndex[node] <= self._journal.last_index:
             self._send_append(node, news_only=True)

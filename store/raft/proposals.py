@@ -65,12 +65,15 @@ class Waiting:
             self._unsent.popleft()
         return taken
 
-    def send_again(self, leader: tuple[int, int] | None = None, before: float = float("inf")) -> None:
-        """Hand over again what another leader got, or what was sent before a time; it is applied once all the same."""
+    def send_again(self, leader: tuple[int, int] | None = None, before: float = float("-inf")) -> None:
+        """Hand over again what another leader got (all, if none is given), or what was sent before a time.
+
+        It is applied once all the same.
+        """
         self._unsent = deque(
             sequence
             for sequence, proposal in self._proposals.items()
-            if proposal.sent_to is None or proposal.sent_to != leader or proposal.sent_at < before
+            if leader is None or proposal.sent_to != leader or proposal.sent_at < before
         )
 
     def resolve(self, sequence: int, result: object) -> None:

@@ -14,7 +14,6 @@ from control.api.meta import Object
 from control.api.resources import NODES, PODS
 from net.cni.config import CniConfig
 from net.cni.server import CniServer, pod_cidr_of
-from tests.fakes.fake_iptables import FakeIptables
 from tests.net.topology import Fabric, Namespace, Node, closing_all, eventually
 
 pytestmark = pytest.mark.root
@@ -45,7 +44,7 @@ class Bench:
         eventually((self.folder / "cni.sock").exists)
 
     async def _make(self, config: CniConfig, client: bool) -> CniServer:
-        return CniServer(config, self.node.client if client else None, FakeIptables())
+        return CniServer(config, self.node.client if client else None)
 
     @property
     def conflist(self) -> Path:

@@ -16,6 +16,13 @@ NODE, POD, OUTSIDE = "192.168.77.11", "10.244.1.5", "203.0.113.5"
 CLAIM = Claim(Attachment("a", "eth0"), POD, pod="default/web", port_mappings=(PortMapping("tcp", 8081, 80),))
 
 
+def ports_of(fake: FakeIptables) -> HostPorts:
+    async def open_door() -> FakeIptables:
+        return fake
+
+    return HostPorts(open_door)
+
+
 @pytest.mark.parametrize(
     ("entry", "wanted"),
     [
@@ -63,19 +70,19 @@ def test_nonsense_is_refused(entry: dict[str, Any]) -> None:
 )
 async def test_where_packets_end(packet: Packet, end: End) -> None:
     fake = FakeIptables((NODE, "127.0.0.1"))
-    await HostPorts(fake).sync([CLAIM])
+    await ports_of(fake).sync([CLAIM])
     assert fake.trace(packet) == {end}
 
 
 async def test_nothing_is_written_until_a_port_is_wanted() -> None:
     fake = FakeIptables()
-    ports = HostPorts(fake)
+    ports = ports_of(fake)
     await ports.sync([])
     assert fake.writes == []
     await ports.sync([CLAIM])
     await ports.sync([CLAIM])
     assert len(fake.writes) == 1
-    await HostPorts(fake).sync([CLAIM])
+    await ports_of(fake).sync([CLAIM])
     assert len(fake.writes) == 1, "a restart writes nothing"
     await ports.sync([])
     assert fake.tables["nat"][hostports.DISPATCH] == []
@@ -83,7 +90,7 @@ async def test_nothing_is_written_until_a_port_is_wanted() -> None:
 
 async def test_a_flush_is_repaired() -> None:
     fake = FakeIptables((NODE,))
-    ports = HostPorts(fake)
+    ports = ports_of(fake)
     await ports.sync([CLAIM])
     fake.tables["nat"][hostports.DISPATCH].clear()
     ports.forget()

@@ -105,7 +105,7 @@ class SimulatedDisk:
         self.files.pop(name, None)
 
     def lose_power(self, chance: random.Random) -> None:
-        """Forget what was not synced: all, a part, or single sectors of it."""
+        """Forget what was not synced: all, a part, single sectors of it, or nothing."""
         self.calls_until_power_loss = -1
         for content in self.files.values():
             data, synced = content.data, content.synced

@@ -314,7 +314,11 @@ def _context(exchange: Exchange, user: UserInfo) -> Context:
         cause = status.Cause("FieldValueNotSupported", text, "fieldValidation")
         raise status.invalid("CreateOptions", "", [cause], "meta.k8s.io")
     options = RequestOptions(
-        "All" in dry_run, exchange.parameter("fieldManager"), validation, exchange.parameter("force") in ("true", "1")
+        "All" in dry_run,
+        exchange.parameter("fieldManager"),
+        validation,
+        exchange.parameter("force") in ("true", "1"),
+        exchange.header("user-agent"),
     )
     return Context(user, options, exchange.warnings)
 

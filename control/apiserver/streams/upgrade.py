@@ -1,4 +1,4 @@
-"""Uvicorn's HTTP protocol with two additions: the client's certificate, and connections that can be taken over."""
+"""Uvicorn's HTTP protocol with one addition: a request's handler may take the connection over."""
 
 from __future__ import annotations
 
@@ -27,18 +27,10 @@ Hijack = Callable[[], Connection]
 class UpgradableProtocol(HttpToolsProtocol):
     """Serves HTTP/1.1; ``scope["hijack"]()`` hands the connection to the caller, who speaks for it from then on.
 
-    Give it to uvicorn as ``http=UpgradableProtocol, ws="none"``: WebSocket upgrades then arrive as plain requests.
-    ``scope["state"]["certificate"]`` is the client's certificate in DER, None without one.
+    Use it with ``ws="none"``: WebSocket upgrades then arrive as plain requests.
     """
 
     _hijacked = False
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Remember who is at the other end."""
-        tls = transport.get_extra_info("ssl_object")
-        certificate = tls.getpeercert(True) if tls is not None else None
-        self.app_state = {**self.app_state, "certificate": certificate}
-        super().connection_made(transport)
 
     def on_headers_complete(self) -> None:
         """Complete the scope before the application sees it."""

@@ -132,3 +132,14 @@ def test_every_served_resource_has_a_definition() -> None:
     assert pods is not None
     assert pods.short_names == ("po",)
     assert {entry.name for entry in pods.subresources} >= {"binding", "eviction", "exec", "log", "status"}
+
+
+def test_what_a_patch_breaks_is_an_invalid_patch() -> None:
+    patched = {"apiVersion": "apps/v1", "kind": "Deployment", "spec": {"replicaz": 2}}
+    with pytest.raises(ApiError) as caught:
+        decode.decode(patched, "apps", "v1", "Deployment", "Strict", patch={"spec": {"replicaz": 2}})
+    assert caught.value.code == 422
+    assert caught.value.message == (
+        ' "" is invalid: patch: Invalid value: "map[spec:map[replicaz:2]]": strict decoding error: unknown field '
+        '"spec.replicaz"'
+    )
