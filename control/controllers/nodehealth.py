@@ -109,7 +109,9 @@ def wished_taints(node: Object, now: datetime, *, may_evict: bool) -> list[dict[
         key = NOT_READY if status == "False" else UNREACHABLE
         has_one = any(taint.get("effect") == "NoExecute" and taint.get("key") in OUR_NO_EXECUTE for taint in stored)
         if may_evict or has_one:
-            kept.append(_taint(stored, key, "NoExecute", format_time(now)))
+            # Rounded up: a timestamp has whole seconds, and nobody must leave before the time that was tolerated.
+            added = format_time(now + timedelta(seconds=1) - timedelta(microseconds=1))
+            kept.append(_taint(stored, key, "NoExecute", added))
     return kept
 
 

@@ -25,6 +25,7 @@ QUARANTINE_S = 40.0
 """How long a node must be missing before its pods are removed: a cache may be behind."""
 COLLECT_EVERY_S = 20.0
 TERMINATED_MAX = 12500
+DELETION_REASON = "DeletionByTaintManager"
 OUT_OF_SERVICE = "node.kubernetes.io/out-of-service"
 
 
@@ -79,12 +80,20 @@ class TaintEvictionController:
             return None
         if leave > now:
             return (leave - now).total_seconds()
+        if (meta.condition(pod, "DisruptionTarget") or {}).get("reason") != DELETION_REASON:
+            await self._announce(pod, now)
         namespace, name = meta.namespace(pod), meta.name(pod)
-        await self._context.write(
-            Tell(pod, "Normal", "TaintManagerEviction", f"Marking for deletion Pod {namespace}/{name}")
-        )
+        await self._context.write(Delete(PODS, namespace, name, DeleteOptions(uid=meta.uid(pod))))
+        log.info("pod evicted by taint pod=%s node=%s", key, meta.name(node))
+        return None
+
+    async def _announce(self, pod: Object, now: datetime) -> None:
+        """Say in an event and in a condition why the pod goes."""
+        namespace, name = meta.namespace(pod), meta.name(pod)
+        text = f"Marking for deletion Pod {namespace}/{name}"
+        await self._context.write(Tell(pod, "Normal", "TaintManagerEviction", text))
         entry = {
-            "type": "DisruptionTarget", "status": "True", "reason": "DeletionByTaintManager",
+            "type": "DisruptionTarget", "status": "True", "reason": DELETION_REASON,
             "message": "Taint manager: deleting due to NoExecute taint", "lastTransitionTime": facts.format_time(now),
         }  # fmt: skip
         patch: dict[str, Any] = {"metadata": {"uid": meta.uid(pod)}, "status": {"conditions": [entry]}}
@@ -93,9 +102,6 @@ class TaintEvictionController:
         except ApiError as error:
             if error.code not in (404, 409):
                 raise
-        await self._context.write(Delete(PODS, namespace, name, DeleteOptions(uid=meta.uid(pod))))
-        log.info("pod evicted by taint pod=%s node=%s", key, meta.name(node))
-        return None
 
 
 def orphaned(

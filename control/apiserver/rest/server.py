@@ -17,10 +17,21 @@ BACKLOG = 2048
 KEEP_ALIVE_S = 120
 WEBSOCKET_MESSAGE_BYTES_MAX = 1 << 20
 GRACEFUL_SHUTDOWN_S = 5
+HEAD_BYTES_MAX = 128 << 10
+HEAD_TIMEOUT_S = 30.0
+"""A connection that has not sent a whole request line and headers by then is closed."""
+_HEAD_TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 
 
 class CertificateProtocol(HttpToolsProtocol):
-    """Puts ``transport`` and ``certificate`` (DER, None without one) into scope["state"], of WebSockets too."""
+    """Puts ``transport`` and ``certificate`` (DER, None without one) into scope["state"], of WebSockets too.
+
+    It bounds what uvicorn does not: the bytes of a request's head, and the time that one may take to arrive.
+    """
+
+    _head_bytes = 0
+    _in_head = False
+    _head_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Remember who is at the other end."""
@@ -28,6 +39,43 @@ class CertificateProtocol(HttpToolsProtocol):
         certificate = tls.getpeercert(True) if tls is not None else None
         self.app_state = {**self.app_state, "transport": transport, "certificate": certificate}
         super().connection_made(transport)
+        self._expect_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the connection."""
+        self._head_arrived()
+        super().connection_lost(exc)
+
+    def _expect_head(self) -> None:
+        self._head_arrived()
+        self._head_timer = self.loop.call_later(HEAD_TIMEOUT_S, self.transport.close)
+
+    def _head_arrived(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def on_message_begin(self) -> None:
+        """Begin a request."""
+        self._in_head, self._head_bytes = True, 0
+        self._expect_head()
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        """Hand the request on."""
+        self._in_head = False
+        self._head_arrived()
+        super().on_headers_complete()
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what arrived, unless it is a head without end."""
+        if self._in_head:
+            self._head_bytes += len(data)
+            if self._head_bytes > HEAD_BYTES_MAX:
+                self.transport.write(_HEAD_TOO_LARGE)
+                self.transport.close()
+                return
+        super().data_received(data)
 
     def _unsupported_upgrade_warning(self) -> None:
         """Leave upgrades other than WebSocket (SPDY) to their handlers."""

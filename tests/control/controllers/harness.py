@@ -56,6 +56,7 @@ class World:
         """Wait until the informers have seen everything and no key waits, several looks in a row."""
         calm = 0
         async with asyncio.timeout(10):
+            await self.context.informers.wait_synced()
             while calm < rounds:
                 await asyncio.sleep(0.001)
                 idle = all(controller.queue.idle for controller in controllers)
