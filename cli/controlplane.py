@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import socket
 from datetime import timedelta
 from pathlib import Path
@@ -35,10 +34,14 @@ log = logging.getLogger(__name__)
 
 
 def election(name: str, lease_duration_s: float) -> ElectionConfig:
-    """Return the timers of one component's election, in upstream's proportions."""
+    """Return the timers of one component's election, in upstream's proportions.
+
+    The identity is the machine's name: there is one such process a machine, so that one that is started again after a
+    crash takes its own Lease over at once.
+    """
     return ElectionConfig(
         name=name,
-        identity=f"{socket.gethostname()}_{os.getpid()}",
+        identity=socket.gethostname(),
         lease_duration_s=lease_duration_s,
         renew_deadline_s=lease_duration_s * 2 / 3,
         retry_period_s=lease_duration_s * 2 / 15,

@@ -22,7 +22,6 @@ class Timers:
     node_monitor_grace_period_s: int = NODE_MONITOR_GRACE_PERIOD_S
     default_toleration_s: int = DEFAULT_TOLERATION_S
     node_lease_duration_s: int = 10
-    leader_elect_lease_duration_s: int = 6
 
 
 def raftsman(*arguments: str) -> list[str]:
@@ -67,6 +66,7 @@ def apiserver_flags(cluster: Cluster, node: NodeSpec, timers: Timers) -> list[st
         "--kubelet-client-certificate", str(pki / "apiserver-kubelet-client.crt"),
         "--kubelet-client-key", str(pki / "apiserver-kubelet-client.key"),
         "--kubelet-certificate-authority", str(pki / "ca.crt"),
+        "--kubelet-preferred-address-types", "InternalIP",
         "--requestheader-client-ca-file", str(pki / "front-proxy-ca.crt"),
         "--authorization-mode", "Node,RBAC", "--enable-bootstrap-token-auth",
         "--default-not-ready-toleration-seconds", toleration,
@@ -86,7 +86,6 @@ def controlplane_command(cluster: Cluster, node: NodeSpec, timers: Timers) -> li
         "--cluster-signing-cert-file", str(pki / "ca.crt"), "--cluster-signing-key-file", str(pki / "ca.key"),
         "--root-ca-file", str(pki / "ca.crt"),
         "--node-monitor-grace-period", f"{timers.node_monitor_grace_period_s}s", "--node-monitor-period", "1s",
-        "--leader-elect-lease-duration", f"{timers.leader_elect_lease_duration_s}s",
     )  # fmt: skip
 
 

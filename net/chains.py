@@ -17,19 +17,32 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple
 
 Chains = dict[str, tuple[str, ...]]
 """The rules of each chain, without the chain's name in front."""
 Tables = dict[str, Chains]
 """The chains of each table."""
-Jumps = Mapping[str, tuple[tuple[str, str], ...]]
-"""By table: (chain of the kernel, rule) pairs that must stand, ours alone."""
+
+
+class Jump(NamedTuple):
+    """Hold a rule in a chain of the kernel's that leads to one of ours."""
+
+    chain: str
+    rule: str
+    is_last: bool = False
+    """Whether it stands behind everybody else's rules, and not before them."""
+
+
+Jumps = Mapping[str, tuple[Jump, ...]]
+"""The jumps of each table."""
 Owner = Callable[[str], bool]
 """Tells whether a chain's name is ours to change."""
+KERNEL_CHAINS = frozenset({"PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"})
 
 
-def parse(saved: str) -> Tables:
-    """Read iptables-save's output."""
+def parse(saved: str, owned: Owner = lambda _: True) -> Tables:
+    """Read iptables-save's output: the kernel's chains and the owned ones, nobody else's."""
     tables: Tables = {}
     rules: dict[str, list[str]] = {}
     table = ""
@@ -37,10 +50,13 @@ def parse(saved: str) -> Tables:
         if line.startswith("*"):
             table, rules = line[1:].strip(), {}
         elif line.startswith(":"):
-            rules[line[1:].split(" ", 1)[0]] = []
+            chain = line[1:].split(" ", 1)[0]
+            if chain in KERNEL_CHAINS or owned(chain):
+                rules[chain] = []
         elif line.startswith("-A "):
             chain, _, rule = line[3:].partition(" ")
-            rules.setdefault(chain, []).append(rule)
+            if chain in rules:
+                rules[chain].append(rule)
         elif line.strip() == "COMMIT":
             tables[table] = {chain: tuple(listed) for chain, listed in rules.items()}
     return tables
@@ -73,10 +89,10 @@ def difference(have: Tables, want: Tables, jumps: Jumps, owned: Owner) -> str:
     )
 
 
-def _table(table: str, have: Chains, want: Chains, jumps: tuple[tuple[str, str], ...], owned: Owner) -> str:
+def _table(table: str, have: Chains, want: Chains, jumps: tuple[Jump, ...], owned: Owner) -> str:
     changed = [name for name, rules in want.items() if name not in have or not same(have[name], rules)]
     obsolete = [name for name in have if name not in want and owned(name)]
-    missing = [(chain, rule) for chain, rule in jumps if not _stands(have.get(chain, ()), rule)]
+    missing = [jump for jump in jumps if not _stands(have.get(jump.chain, ()), jump.rule)]
     stale = list(_stale_jumps(have, jumps, obsolete, owned))
     if not (changed or obsolete or missing or stale):
         return ""
@@ -85,7 +101,8 @@ def _table(table: str, have: Chains, want: Chains, jumps: tuple[tuple[str, str],
     for name in changed:
         lines += [f"-A {name} {rule}" for rule in want[name]]
     # The last one inserted stands first: reversed, the jumps end in the order in which they are listed.
-    lines += [f"-I {chain} 1 {rule}" for chain, rule in reversed(missing)]
+    lines += [f"-I {jump.chain} 1 {jump.rule}" for jump in reversed(missing) if not jump.is_last]
+    lines += [f"-A {jump.chain} {jump.rule}" for jump in missing if jump.is_last]
     lines += [f"-D {chain} {rule}" for chain, rule in stale]
     lines += [f"-X {name}" for name in obsolete]
     lines.append("COMMIT\n")
@@ -97,17 +114,15 @@ def _stands(rules: tuple[str, ...], rule: str) -> bool:
 
 
 def _stale_jumps(
-    have: Chains, jumps: tuple[tuple[str, str], ...], obsolete: Iterable[str], owned: Owner
+    have: Chains, jumps: tuple[Jump, ...], obsolete: Iterable[str], owned: Owner
 ) -> Iterable[tuple[str, str]]:
     """Yield rules of the kernel's own chains that lead to a chain which is about to go."""
     gone = set(obsolete)
     if not gone:
         return
-    wanted = {(chain, normal(rule)) for chain, rule in jumps}
-    for chain, rules in have.items():
-        if owned(chain):
-            continue
-        for rule in rules:
+    wanted = {(jump.chain, normal(jump.rule)) for jump in jumps}
+    for chain in KERNEL_CHAINS & have.keys():
+        for rule in have[chain]:
             words = normal(rule)
             if len(words) >= 2 and words[-2] in ("-j", "-g") and words[-1] in gone and (chain, words) not in wanted:
                 yield chain, rule
@@ -118,8 +133,9 @@ def merged(have: Tables, want: Tables, jumps: Jumps, owned: Owner) -> Tables:
     after: Tables = {}
     for table in {*have, *want, *jumps}:
         kept = {name: rules for name, rules in have.get(table, {}).items() if not owned(name)}
-        for chain, rule in jumps.get(table, ()):
-            if not _stands(kept.get(chain, ()), rule):
-                kept[chain] = (rule, *kept.get(chain, ()))
+        for jump in jumps.get(table, ()):
+            rules = kept.get(jump.chain, ())
+            if not _stands(rules, jump.rule):
+                kept[jump.chain] = (*rules, jump.rule) if jump.is_last else (jump.rule, *rules)
         after[table] = {**kept, **want.get(table, {})}
     return after

@@ -82,9 +82,8 @@ class Handlers:
         host = wish.get("host") or pod_ip
         path = wish.get("path") or "/"
         path = path if path.startswith("/") else f"/{path}"
-        status, body = await http_get.http_get(host, port, path, scheme=wish.get("scheme") or "HTTP", headers=headers)
+        status = await http_get.http_get(host, port, path, scheme=wish.get("scheme") or "HTTP", headers=headers)
         if not 200 <= status < 400:
-            del body
             raise HandlerError(f"HTTP probe failed with statuscode: {status}")
 
     async def _tcp(self, host: str, port: int) -> None:

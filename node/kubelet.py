@@ -23,6 +23,7 @@ from node.cgroups import Cgroups
 from node.config import KubeletConfig
 from node.cri import Cri, CriError
 from node.handlers import Handlers
+from node.image_gc import ImageCollector
 from node.images import Images
 from node.log_rotation import LogRotation
 from node.node_status import NodeStatus
@@ -95,6 +96,7 @@ class Kubelet:
             self._start(group, self.pleg.run())
             self._start(group, self.server.run())
             self._start(group, LogRotation(self.config, self.cri, self.pleg).run())
+            self._start(group, ImageCollector(self.config, self.cri, self.pleg).run())
             self.pods.add_handler(self._pod_changed)
             await self.services.wait_synced()  # a container's variables must not depend on a race
             self._start(group, self.pods.run())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import signal
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,11 @@ from typing import Any
 import click
 import uvloop
 
-from store.config import ConfigError, StoreConfig
+from store.api.compactor import Retention
+from store.config import QUOTA_BYTES, ConfigError, StoreConfig
 from store.member import run
+from store.raft.members import MembershipError
+from store.raft.wal import WalError
 
 
 class _Urls(click.ParamType["tuple[str, ...]"]):
@@ -26,6 +30,25 @@ class _Urls(click.ParamType["tuple[str, ...]"]):
         return tuple(part.strip() for part in str(value).split(",") if part.strip())
 
 
+class _Duration(click.ParamType["float"]):
+    """A length of time as Go writes it: 5s, 100ms, 1h30m; a bare number has the unit that etcd gives the flag."""
+
+    name = "duration"
+
+    def __init__(self, bare_unit_s: float) -> None:
+        self._bare_unit_s = bare_unit_s
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        text = str(value).strip()
+        if re.fullmatch(r"\d+(\.\d+)?", text):
+            return float(text) * self._bare_unit_s
+        parts = re.findall(r"(\d+(?:\.\d+)?)(h|ms|us|ns|m|s)", text)
+        if not parts or "".join(number + unit for number, unit in parts) != text:
+            self.fail(f"{text!r} is no duration such as 5s, 10m or 1h30m", param, ctx)
+        return sum(float(number) * _UNITS_S[unit] for number, unit in parts)
+
+
+_UNITS_S = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
 _URLS = _Urls()
 _FILE = click.Path(dir_okay=False, path_type=Path)
 _CLIENT = ("http://localhost:2379",)
@@ -64,45 +87,80 @@ Each flag is also read from the environment, as etcd does: --data-dir is ETCD_DA
 @click.option("--key-file", type=_FILE, help="Its key.")
 @click.option("--trusted-ca-file", type=_FILE, help="CA of the clients' certificates.")
 @click.option("--client-cert-auth", is_flag=True, help="Clients must show a certificate.")
-@click.option("--peer-cert-file", type=_FILE, help="Certificate shown to the other members.")
+@click.option(
+    "--peer-cert-file",
+    type=_FILE,
+    help="Certificate shown to the other members; must name raftsman://member/NAME (URI).",
+)
 @click.option("--peer-key-file", type=_FILE, help="Its key.")
 @click.option("--peer-trusted-ca-file", type=_FILE, help="CA of the members' certificates.")
 @click.option(
     "--peer-client-cert-auth", is_flag=True, help="Members must show a certificate (with https they always do)."
 )
 @click.option(
-    "--heartbeat-interval", "heartbeat_interval_ms", type=click.IntRange(1), default=100, help="Milliseconds."
+    "--heartbeat-interval",
+    "heartbeat_interval_ms",
+    type=click.IntRange(1),
+    default=100,
+    envvar="ETCD_HEARTBEAT_INTERVAL",
+    help="Milliseconds.",
 )
 @click.option(
-    "--election-timeout", "election_timeout_ms", type=click.IntRange(5, 50_000), default=1000, help="Milliseconds."
+    "--election-timeout",
+    "election_timeout_ms",
+    type=click.IntRange(5, 50_000),
+    default=1000,
+    envvar="ETCD_ELECTION_TIMEOUT",
+    help="Milliseconds.",
 )
 @click.option("--snapshot-count", type=click.IntRange(1), default=10_000, help="Log entries between two snapshots.")
 @click.option("--max-txn-ops", type=click.IntRange(1), default=128, help="Operations in one transaction.")
 @click.option("--max-request-bytes", type=click.IntRange(1), default=1_572_864, help="Size of one request.")
 @click.option("--quota-backend-bytes", type=int, default=0, help="Size at which writes are refused; 0 for 2 GiB.")
+@click.option("--auto-compaction-mode", type=click.Choice(["periodic", "revision"]), default="periodic")
 @click.option(
-    "--experimental-watch-progress-notify-interval", "watch_progress_s", type=float, default=600.0, help="Seconds."
+    "--auto-compaction-retention", default="0", help="Hours or a duration, or revisions; 0 keeps all history."
+)
+@click.option(
+    "--experimental-watch-progress-notify-interval",
+    "watch_progress_notify_interval_s",
+    type=_Duration(1.0),
+    default="10m",
+    envvar="ETCD_EXPERIMENTAL_WATCH_PROGRESS_NOTIFY_INTERVAL",
+    help="How often quiet watchers are told the revision.",
 )
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info")
-def command(
-    log_level: str, watch_progress_s: float, quota_backend_bytes: int, data_dir: Path | None, **flags: Any
-) -> None:
+def command(log_level: str, **flags: Any) -> None:
     """Run one member of the replicated store, which speaks etcd's v3 API."""
     logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s")
     try:
-        config = StoreConfig(
-            **flags,
-            data_dir=data_dir or Path(f"{flags['name']}.etcd"),
-            quota_backend_bytes=quota_backend_bytes if quota_backend_bytes > 0 else 2 * 1024**3,
-            watch_progress_notify_interval_s=watch_progress_s,
-        )
-        config.server_tls(), config.peer_tls()
+        config = config_of(flags)
+        config.check_files()
+        config.server_tls()
+        config.peer_tls()
     except ConfigError as error:
         raise click.UsageError(str(error)) from error
     try:
         uvloop.run(_run_until_signalled(config))
-    except OSError as error:
+    except (OSError, WalError, MembershipError) as error:
         raise click.ClickException(str(error)) from error
+
+
+def config_of(flags: dict[str, Any]) -> StoreConfig:
+    """The configuration that flags and environment describe."""
+    values = dict(flags)
+    mode, retention = values.pop("auto_compaction_mode"), values.pop("auto_compaction_retention")
+    if mode == "revision":
+        if not retention.isdecimal():
+            raise ConfigError(f"--auto-compaction-retention wants a number of revisions, not {retention!r}")
+        amount = float(retention)
+    else:
+        amount = _Duration(3600.0).convert(retention, None, None)
+    values["auto_compaction"] = Retention(mode, amount)
+    values["data_dir"] = values["data_dir"] or Path(f"{values['name']}.etcd")
+    if values["quota_backend_bytes"] <= 0:
+        values["quota_backend_bytes"] = QUOTA_BYTES
+    return StoreConfig(**values)
 
 
 async def _run_until_signalled(config: StoreConfig) -> None:

@@ -7,9 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from store.api.compactor import Retention
 from store.frontdoor.reference import ServerTLS
 from store.raft.contract import TLSFiles
 from store.raft.members import cluster_id, member_id
+
+QUOTA_BYTES = 2 * 1024**3
+"""What etcd takes for a quota where none is given."""
+
+KEEP_ALL = Retention("periodic", 0)
 
 
 class ConfigError(ValueError):
@@ -63,8 +69,9 @@ class StoreConfig:
     """Log entries between two snapshots."""
     max_txn_ops: int = 128
     max_request_bytes: int = 1_572_864
-    quota_backend_bytes: int = 2 * 1024**3
+    quota_backend_bytes: int = QUOTA_BYTES
     watch_progress_notify_interval_s: float = 600.0
+    auto_compaction: Retention = KEEP_ALL
 
     def __post_init__(self) -> None:
         for url in (*self.listen_client_urls, *self.listen_peer_urls, *self.initial_advertise_peer_urls):
@@ -118,6 +125,8 @@ class StoreConfig:
             if any(address_of(url).is_tls for url in self.listen_client_urls):
                 raise ConfigError("an https client URL needs --cert-file and --key-file")
             return None
+        if self.client_cert_auth and self.trusted_ca_file is None:
+            raise ConfigError("--client-cert-auth needs --trusted-ca-file")
         return ServerTLS(self.cert_file, self.key_file, self.trusted_ca_file, self.client_cert_auth)
 
     def peer_tls(self) -> TLSFiles | None:
@@ -127,6 +136,16 @@ class StoreConfig:
         if self.peer_cert_file is None or self.peer_key_file is None or self.peer_trusted_ca_file is None:
             raise ConfigError("an https peer URL needs --peer-cert-file, --peer-key-file and --peer-trusted-ca-file")
         return TLSFiles(self.peer_cert_file, self.peer_key_file, self.peer_trusted_ca_file)
+
+    def check_files(self) -> None:
+        """Refuse certificate files that are not there, before anything is started."""
+        named = (
+            *(self.cert_file, self.key_file, self.trusted_ca_file),
+            *(self.peer_cert_file, self.peer_key_file, self.peer_trusted_ca_file),
+        )
+        for file in named:
+            if file is not None and not file.is_file():
+                raise ConfigError(f"{file} is not there")
 
 
 def address_of(url: str) -> Address:

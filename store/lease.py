@@ -58,6 +58,10 @@ class Lessor:
         """A lease, if it lives."""
         return self._leases.get(lease_id)
 
+    def has(self, lease_id: int) -> bool:
+        """Whether a lease lives."""
+        return lease_id in self._leases
+
     def require(self, lease_id: int) -> Lease:
         """A lease that must live."""
         found = self._leases.get(lease_id)

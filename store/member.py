@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from store.api.backend import Backend, Limits, MemberFacts
+from store.api.compactor import keep_compacting
 from store.api.services import Services
 from store.config import StoreConfig, address_of
 from store.frontdoor.plain import PlainDoor
@@ -55,6 +56,7 @@ async def serve(config: StoreConfig, make_consensus: ConsensusFactory) -> AsyncI
     try:
         async with asyncio.TaskGroup() as tasks:
             running = tasks.create_task(services.run(config.name, config.advertise_client_urls))
+            compacting = tasks.create_task(keep_compacting(backend, config.auto_compaction))
             await door.start()
             metrics_ports = [await plain.listen(address_of(url)) for url in config.listen_metrics_urls]
             log.info(
@@ -68,6 +70,7 @@ async def serve(config: StoreConfig, make_consensus: ConsensusFactory) -> AsyncI
                 yield Serving(backend, tuple(client_ports), tuple(metrics_ports))
             finally:
                 running.cancel()
+                compacting.cancel()
                 await plain.stop()
                 await door.stop()
     finally:

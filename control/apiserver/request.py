@@ -184,8 +184,8 @@ Send = Callable[[Any], Awaitable[None]]
 class StreamRequest:
     """A request that wants the connection itself: log, exec, attach, portforward, proxy.
 
-    ``scope`` is ASGI's; scope["state"]["transport"] is the raw transport for protocol upgrades, and WebSocket upgrades
-    arrive as scopes of type "websocket". What the handler raises as ApiError before it sent anything becomes a Status.
+    ``scope`` is ASGI's, of type "http" for upgrades too, WebSocket's included: scope["hijack"]() hands the raw
+    connection over (``streams.upgrade``). What the handler raises as ApiError before it sent anything becomes a Status.
     """
 
     info: RequestInfo

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from ipaddress import IPv4Network
 from pathlib import Path
 from random import Random
+
+import orjson
 
 from control.api.meta import Object, name, namespace
 from control.api.resources import (
@@ -47,13 +50,16 @@ from control.apiserver.authn.jwt_keys import (
     load_public_keys,
 )
 from control.apiserver.authn.reviews import AuthenticationReviews
-from control.apiserver.authn.token_request import TokenRequests
+from control.apiserver.authn.token_request import TokenRequests, issuer_documents
 from control.apiserver.authn.x509 import CertificateAuthority
 from control.apiserver.authz import bootstrap
 from control.apiserver.authz.authorizer import ModeAuthorizer
 from control.apiserver.authz.reviews import AccessReviews
 from control.apiserver.config import ApiServerConfig
 from control.apiserver.request import Hub, Security
+from control.apiserver.streams.kubelets import Kubelets
+from control.apiserver.streams.pods import PodStreams
+from control.apiserver.streams.proxies import Proxies
 
 logger = logging.getLogger(__name__)
 
@@ -85,6 +91,10 @@ def secure(hub: Hub) -> Security:
     AuthenticationReviews(tokens).register(hub.handlers)
     TokenRequests(hub.client, signer, issuer=config.service_account_issuer, audiences=audiences).register(hub.handlers)
     random = Random()
+    kubelets = Kubelets(hub.client, config)
+    PodStreams(hub.client, kubelets, authorizer).register(hub.handlers)
+    Proxies(hub.client, hub.lookup, kubelets, random).register(hub.handlers)
+    _serve_issuer(hub, keys)
     ports = NodePorts(hub.ranges, PortRange(*config.service_node_port_range), random)
     network = AddressRange(IPv4Network(config.service_cluster_ip_range))
     allocator = ServiceAllocator(Addresses(hub.client, network, random), ports, random)
@@ -102,6 +112,19 @@ def secure(hub: Hub) -> Security:
         bootstrap=start,
         run=repair.run,
     )
+
+
+def _serve_issuer(hub: Hub, keys: Sequence[VerificationKey]) -> None:
+    """Serve OpenID discovery, with which others verify service account tokens."""
+    config = hub.config
+    advertised = f"{config.advertise_address or config.bind_address}:{config.secure_port}"
+    for path, (_, document) in issuer_documents(config.service_account_issuer, keys, advertised).items():
+        body = orjson.dumps(document)
+
+        async def answer(body: bytes = body) -> bytes:
+            return body
+
+        hub.handlers.add_path(path, answer)
 
 
 def token_keys(config: ApiServerConfig) -> tuple[TokenSigner | None, list[VerificationKey]]:

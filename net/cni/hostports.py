@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from net import chains
-from net.chains import Chains, Jumps, Tables
+from net.chains import Chains, Jump, Jumps, Tables
 from net.cni import spec
 from net.cni.spec import CniError
 from net.ipam.allocator import Claim, PortMapping
@@ -26,7 +26,11 @@ DISPATCH, MASQUERADE = "RAFTSMAN-HOSTPORTS", "RAFTSMAN-HOSTPORTS-MASQ"
 _TOLD = '-m comment --comment "raftsman host ports"'
 _TO_NODE = f"! -d 127.0.0.0/8 {_TOLD} -m addrtype --dst-type LOCAL -j {DISPATCH}"
 JUMPS: Jumps = {
-    "nat": (("PREROUTING", _TO_NODE), ("OUTPUT", _TO_NODE), ("POSTROUTING", f"{_TOLD} -j {MASQUERADE}")),
+    "nat": (
+        Jump("PREROUTING", _TO_NODE),
+        Jump("OUTPUT", _TO_NODE),
+        Jump("POSTROUTING", f"{_TOLD} -j {MASQUERADE}"),
+    ),
 }
 
 
@@ -92,7 +96,7 @@ class HostPorts:
                 self._door = await self.open_door()
             standing, self._standing = self._standing, None
             if standing is None:
-                standing = chains.parse(await self._door.save("nat"))
+                standing = chains.parse(await self._door.save("nat"), owned)
             text = chains.difference(standing, wanted, JUMPS, owned)
             if text:
                 await self._door.restore(text)

@@ -150,7 +150,7 @@ class IptablesApplier:
         began = time.perf_counter()
         standing: Tables = {}
         for table in ("nat", "filter", "mangle"):
-            standing.update(chains.parse(await self.door.save(table)))
+            standing.update(chains.parse(await self.door.save(table), owned))
         self.last_read_s = time.perf_counter() - began
         return standing
 

@@ -19,7 +19,7 @@ from base64 import b32encode
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from net.chains import Chains, Jumps, Tables
+from net.chains import Chains, Jump, Jumps, Tables
 from net.proxy.rules import Front, FrontKind, PortRules, RuleSet, RuleSettings, Verdict
 from net.proxy.services import Endpoint, PortName
 
@@ -303,20 +303,20 @@ _PORTALS = comment("kubernetes service portals")
 _EXTERNAL = f"{NEW} {comment('kubernetes externally-visible service portals')} -j KUBE-EXTERNAL-SERVICES"
 JUMPS: Jumps = {
     "nat": (
-        ("PREROUTING", f"{_PORTALS} -j KUBE-SERVICES"),
-        ("OUTPUT", f"{_PORTALS} -j KUBE-SERVICES"),
-        ("POSTROUTING", f"{comment('kubernetes postrouting rules')} -j KUBE-POSTROUTING"),
+        Jump("PREROUTING", f"{_PORTALS} -j KUBE-SERVICES"),
+        Jump("OUTPUT", f"{_PORTALS} -j KUBE-SERVICES"),
+        Jump("POSTROUTING", f"{comment('kubernetes postrouting rules')} -j KUBE-POSTROUTING"),
     ),
     "filter": (
-        ("INPUT", _FIREWALL),
-        ("INPUT", f"{comment('kubernetes health check service ports')} -j KUBE-NODEPORTS"),
-        ("INPUT", _EXTERNAL),
-        ("FORWARD", _FIREWALL),
-        ("FORWARD", f"{comment('kubernetes forwarding rules')} -j KUBE-FORWARD"),
-        ("FORWARD", f"{NEW} {_PORTALS} -j KUBE-SERVICES"),
-        ("FORWARD", _EXTERNAL),
-        ("OUTPUT", _FIREWALL),
-        ("OUTPUT", f"{NEW} {_PORTALS} -j KUBE-SERVICES"),
+        Jump("INPUT", _FIREWALL),
+        Jump("INPUT", f"{comment('kubernetes health check service ports')} -j KUBE-NODEPORTS"),
+        Jump("INPUT", _EXTERNAL),
+        Jump("FORWARD", _FIREWALL),
+        Jump("FORWARD", f"{comment('kubernetes forwarding rules')} -j KUBE-FORWARD"),
+        Jump("FORWARD", f"{NEW} {_PORTALS} -j KUBE-SERVICES"),
+        Jump("FORWARD", _EXTERNAL),
+        Jump("OUTPUT", _FIREWALL),
+        Jump("OUTPUT", f"{NEW} {_PORTALS} -j KUBE-SERVICES"),
     ),
 }
 """The rules that lead from the kernel's chains to ours: (chain, rule), each put first once."""

@@ -152,9 +152,11 @@ class RoutesServer:
         if self._door is None or own is None or not own.pod_cidrs:
             return
         if self._standing is None:
-            self._standing = chains.parse(await self._door.save("nat"))
+            self._standing = {}
+            for table in masquerade.JUMPS:
+                self._standing |= chains.parse(await self._door.save(table), masquerade.owned)
         cidrs = tuple(cidr for cidr in self._config.cluster_cidr.split(",") if cidr and ":" not in cidr)
-        wanted: Tables = {"nat": masquerade.rules(own, self._peers.values(), cidrs)}
+        wanted = masquerade.rules(own, self._peers.values(), cidrs)
         text = chains.difference(self._standing, wanted, masquerade.JUMPS, masquerade.owned)
         if text:
             await self._door.restore(text)

@@ -163,6 +163,7 @@ class Backend:
         try:
             async with asyncio.timeout(self.limits.request_timeout_s):
                 while True:
+                    failure = None
                     try:
                         return await attempt()
                     except RequestTooLargeError as error:

@@ -160,4 +160,4 @@ class LeaseService:
             if error.code != Code.NOT_FOUND:
                 log.warning("lease not revoked lease=%016x reason=%s", lease_id, error.text)
         else:
-            log.info("lease expired lease=%016x", lease_id)
+            log.debug("lease expired lease=%016x", lease_id)

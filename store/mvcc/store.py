@@ -40,6 +40,10 @@ _SORT_KEYS: dict[int, Callable[[KeyValue], int | bytes]] = {
 class LeaseHolder(Protocol):
     """Who remembers which keys belong to which lease."""
 
+    def has(self, lease_id: int) -> bool:
+        """Whether a lease lives."""
+        ...
+
     def attach(self, lease_id: int, key: bytes) -> None:
         """Bind a key to a lease, freeing it from any other."""
         ...
@@ -284,7 +288,8 @@ class Store:
         """Take one change out of a snapshot."""
         kv = KeyValue.FromString(record)
         self._index.load(kv.key, revision, kv.create_revision, kv.version)
-        if kv.lease:
+        # An old record may name a lease that has ended since; then its key has changed since, too.
+        if kv.lease and self._leases.has(kv.lease):
             self._leases.attach(kv.lease, kv.key)
         else:
             self._leases.detach(kv.key)

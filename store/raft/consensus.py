@@ -259,7 +259,8 @@ class RaftCore(ElectionRules, SyncObj):  # type: ignore[misc]
         """Ask a follower that has the whole log to stand for election at once."""
         self._enter()
         node = self._nodes[peer_id]
-        if not self.is_leader or self._SyncObj__raftMatchIndex.get(node, 0) != self._journal.last_index:
+        ready = node in self._SyncObj__connectedNodes and self.is_leader
+        if not ready or self._SyncObj__raftMatchIndex.get(node, 0) != self._journal.last_index:
             return False
         self.hold(peer_id, pb.Frame(timeout_now=pb.TimeoutNow(term=self.term)))
         return True

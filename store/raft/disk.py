@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 from pathlib import Path
 from typing import Protocol
+
+LOCK = "lock"
+"""The file that the process holds which works in the directory."""
 
 
 class File(Protocol):
@@ -80,21 +84,37 @@ class DirectoryFile:
         os.close(self._descriptor)
 
 
+class DirectoryInUseError(Exception):
+    """Another process works in the directory."""
+
+
 class Directory:
-    """A real directory, made where it is missing."""
+    """A real directory, made where it is missing, that belongs to one process at a time."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         if not path.is_dir():
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
             _sync_directory(path.parent)
+        self._lock = os.open(path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(self._lock)
+            raise DirectoryInUseError(
+                f"{path} is in use by another process: stop that one, or give this one a --data-dir of its own"
+            ) from error
+
+    def close(self) -> None:
+        """Let the directory go."""
+        os.close(self._lock)
 
     def __str__(self) -> str:
         return str(self.path)
 
     def list(self) -> list[str]:
         """Return the names of all files, sorted."""
-        return sorted(entry.name for entry in self.path.iterdir() if entry.is_file())
+        return sorted(entry.name for entry in self.path.iterdir() if entry.is_file() and entry.name != LOCK)
 
     def size(self, name: str) -> int:
         """Return a file's length in bytes."""

@@ -55,11 +55,30 @@ class RaftConsensus:
         self._config = config
         self._listener = listener
         self._network = PeerNetwork(config, self._receive, self._connected, self._disconnected)
+        self._directory = Directory(config.data_dir / "member" / "raft")
+        try:
+            self._replica = self._open(machine)
+        except BaseException:
+            self._directory.close()
+            raise
+        self._tasks = AsyncExitStack()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._failure: asyncio.Future[None] | None = None
+        self._scheduled = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = float("inf")
+        self._handler: Callable[[bytes], bytes] | None = None
+        self._questions: dict[int, asyncio.Future[pb.Answer]] = {}
+        self._question_id = 0
+        self._stopped = False
+
+    def _open(self, machine: StateMachine) -> Replica:
+        config = self._config
         members = (config.member, *config.peers)
-        self._replica = Replica(
+        replica = Replica(
             Identity(config.cluster_id, self.member_id, tuple(peer.member_id for peer in config.peers)),
             machine,
-            Directory(config.data_dir / "member" / "raft"),
+            self._directory,
             SystemClock(),
             random.SystemRandom(),
             self._network.send,
@@ -73,17 +92,8 @@ class RaftConsensus:
             ),
             encode(members),
         )
-        check_unchanged(self._replica.members, members)
-        self._tasks = AsyncExitStack()
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._failure: asyncio.Future[None] | None = None
-        self._scheduled = False
-        self._timer: asyncio.TimerHandle | None = None
-        self._timer_at = float("inf")
-        self._handler: Callable[[bytes], bytes] | None = None
-        self._questions: dict[int, asyncio.Future[pb.Answer]] = {}
-        self._question_id = 0
-        self._stopped = False
+        check_unchanged(replica.members, members)
+        return replica
 
     @property
     def leader_id(self) -> int:
@@ -126,7 +136,26 @@ class RaftConsensus:
         """Leave cleanly; waiting proposals end with OutcomeUnknownError."""
         if self._stopped:
             return
-        self._stopped = True
+        try:
+            await self._hand_leadership_on()
+        finally:
+            self._stopped = True
+            await self._close()
+
+    async def _hand_leadership_on(self) -> None:
+        """Have a follower lead before this member goes, so that nobody waits for an election timeout."""
+        if self._failed() or not self._replica.hand_leadership_on():
+            return
+        lost = asyncio.Event()
+        self._replica.on_leadership.append(lambda leads, _term: None if leads else lost.set())
+        self._soon()
+        try:
+            async with asyncio.timeout(self._config.election_timeout_s):
+                await lost.wait()
+        except TimeoutError:
+            logger.info("no follower took the leadership over")
+
+    async def _close(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
         self._network.stop()
@@ -135,8 +164,14 @@ class RaftConsensus:
                 question.set_exception(OutcomeUnknownError("this member stops"))
         if self._failure is not None and not self._failure.done():
             self._failure.cancel()
-        self._replica.stop()
-        await self._tasks.aclose()
+        try:
+            self._replica.stop()
+            await self._tasks.aclose()
+        finally:
+            self._directory.close()
+
+    def _failed(self) -> bool:
+        return self._failure is None or self._failure.done()
 
     async def propose(self, payload: bytes) -> object:
         """Replicate one request and return what the state machine answered on this member."""
@@ -180,6 +215,20 @@ class RaftConsensus:
             if time.monotonic() + self._config.heartbeat_interval_s >= deadline:
                 raise NoLeaderError("no leader answered in time")
             await asyncio.sleep(self._config.heartbeat_interval_s)
+
+    async def move_leader(self, member_id: int) -> None:
+        """Have another member lead; raises NoLeaderError where this one does not, or the other is not up to date."""
+        loop = self._running()
+        if member_id == self.member_id and self.is_leader:
+            return
+        if not self._replica.hand_leadership_on(member_id):
+            raise NoLeaderError("this member does not lead, or the other lacks a part of the log")
+        deadline = loop.time() + self._config.election_timeout_s
+        self._soon()
+        while self.leader_id != member_id:
+            if loop.time() > deadline:
+                raise OutcomeUnknownError("the other member did not take the leadership over in time")
+            await asyncio.sleep(self._config.heartbeat_interval_s / 10)
 
     def handle_questions(self, handler: Callable[[bytes], bytes]) -> None:
         """Set what this member answers to ``ask_leader`` while it leads."""
@@ -238,7 +287,11 @@ class RaftConsensus:
     def _answer(self, peer_id: int, question: pb.Question) -> None:
         answer = pb.Answer(id=question.id)
         if self._replica.serving and self._handler is not None:
-            answer.body = self._handler(question.body)
+            try:
+                answer.body = self._handler(question.body)
+            except Exception:
+                logger.exception("a question of another member cannot be answered")
+                return
         else:
             answer.not_leader = True
         self._network.send(peer_id, pb.Frame(answer=answer))
@@ -265,7 +318,7 @@ class RaftConsensus:
 
     def _advance(self) -> None:
         self._scheduled = False
-        if self._stopped or self._failure is None or self._failure.done():
+        if self._stopped or self._failed():
             return
         try:
             self._replica.advance()

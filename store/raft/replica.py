@@ -21,7 +21,7 @@ from google.protobuf.message import DecodeError
 
 from proto.raft import command_pb2
 from proto.raft import message_pb2 as pb
-from store.raft.consensus import GROUP, RaftCore
+from store.raft.consensus import COMMAND_BYTES_MAX, GROUP, RaftCore
 from store.raft.contract import (
     ProposalError,
     RequestTooLargeError,
@@ -93,12 +93,15 @@ class Replica:
         limits: Limits | None = None,
         members: bytes = b"",
     ) -> None:
+        if self._fits_no_command(limits or Limits()):
+            raise ValueError(f"a group and a request together must stay below {COMMAND_BYTES_MAX} bytes")
         self._clock = clock
         self._send = send
         self._machine = machine
         self._timing = timing or Timing()
         self._limits = limits or Limits()
         self.member_id = identity.member_id
+        self._peer_ids = identity.peer_ids
         self._sessions = Sessions()
         self._wal = Wal(disk, identity.cluster_id, identity.member_id, self._limits.segment_bytes)
         recovered = self._wal.open(members, clock.time_ns() // 1_000_000_000)
@@ -127,6 +130,10 @@ class Replica:
         self._serving = False
         self.on_leadership: list[Callable[[bool, int], None]] = []
         self.on_applied: list[Callable[[int], None]] = []
+
+    @staticmethod
+    def _fits_no_command(limits: Limits) -> bool:
+        return limits.group_bytes_max + limits.payload_bytes_max >= COMMAND_BYTES_MAX // 2
 
     def _make_core(self, identity: Identity, random: Random) -> RaftCore:
         core = RaftCore(
@@ -171,6 +178,11 @@ class Replica:
 
     def _deadline(self) -> float:
         return self._clock.monotonic() + self._limits.request_timeout_s
+
+    def hand_leadership_on(self, peer_id: int | None = None) -> bool:
+        """Ask a follower that has the whole log to lead, or a certain one; return whether it was asked."""
+        candidates = [peer for peer in self._peer_ids if peer_id in (None, peer)]
+        return self.core.is_leader and any(self.core.transfer_leadership(peer) for peer in candidates)
 
     # The owner's input.
 

@@ -24,7 +24,8 @@ logger = logging.getLogger(__name__)
 PROTOCOL_VERSION = 1
 SEND_BUFFER_BYTES_MAX = 64 << 20
 HELLO_SECONDS_MAX = 5.0
-CONNECTIONS_MAX = 64
+STRANGERS_MAX = 64
+"""Connections that have not said yet whose they are."""
 _RETRY_FIRST_S, _RETRY_MAX_S = 0.05, 1.0
 
 
@@ -142,6 +143,7 @@ class _Connection(asyncio.Protocol):
         self._peer = peer
         self.greeted = True
         if self._expected is None:
+            self._network.replaced(peer, self)
             self._transport.write(encode(self._network.hello()))
         else:
             self._network.reached(peer, self)
@@ -169,6 +171,7 @@ class PeerNetwork:
         self._on_connected = on_connected
         self._on_disconnected = on_disconnected
         self._outgoing: dict[int, _Connection] = {}
+        self._incoming: dict[int, _Connection] = {}
         self._connections: set[_Connection] = set()
         self._server: asyncio.Server | None = None
         self._dialling: list[asyncio.Task[None]] = []
@@ -212,11 +215,18 @@ class PeerNetwork:
         return pb.Frame(hello=greeting)
 
     def admit(self, connection: _Connection) -> bool:
-        """Take a new connection, unless there are too many."""
-        if self._stopping or len(self._connections) >= CONNECTIONS_MAX:
+        """Take a new connection, unless there are too many of which nobody knows whose they are."""
+        if self._stopping or sum(not one.greeted for one in self._connections) >= STRANGERS_MAX:
             return False
         self._connections.add(connection)
         return True
+
+    def replaced(self, peer: Peer, connection: _Connection) -> None:
+        """Take note that a peer has dialled; what it had before is dead, even where no one has told us."""
+        before = self._incoming.get(peer.member_id)
+        self._incoming[peer.member_id] = connection
+        if before is not None:
+            before.abort()
 
     def reached(self, peer: Peer, connection: _Connection) -> None:
         """Take note that a dialled peer has answered."""
@@ -227,6 +237,7 @@ class PeerNetwork:
     def lost(self, connection: _Connection, dialled: Peer | None) -> None:
         """Take note that a connection is gone."""
         self._connections.discard(connection)
+        self._incoming = {one: kept for one, kept in self._incoming.items() if kept is not connection}
         if dialled is not None and self._outgoing.get(dialled.member_id) is connection:
             del self._outgoing[dialled.member_id]
             if not self._stopping:
@@ -261,4 +272,7 @@ def _set_options(transport: asyncio.Transport, dead_after_s: float) -> None:
     raw = transport.get_extra_info("socket")
     if raw is not None and raw.family in (socket.AF_INET, socket.AF_INET6):
         raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, max(1, int(dead_after_s)))
+        raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 1)
         raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(dead_after_s * 1000))

@@ -23,16 +23,21 @@ def traces(name: str) -> dict[str, set[str]]:
     def lines(*command: str) -> set[str]:
         return set(subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout.splitlines())
 
-    groups = {str(path) for path in Path("/sys/fs/cgroup").glob("**/raftsman/**") if path.is_dir()}
-    mounts = set(Path("/proc/self/mounts").read_text().splitlines())
+    groups = {str(path) for path in Path("/sys/fs/cgroup").glob(f"**/raftsman/{name}/**") if path.is_dir()}
     cluster = Cluster(name, 0, state.state_root() / "clusters" / name, ())
+    marks = (cluster.namespace, str(cluster.directory))  # other programs of this machine may mount what they like
+
+    def ours(found: set[str]) -> set[str]:
+        return {line for line in found if any(mark in line for mark in marks)}
+
+    mounts = set(Path("/proc/self/mounts").read_text().splitlines())
     return {
         "links": {line.split(":")[1] for line in lines("ip", "-o", "link")},
-        "namespaces": lines("ip", "netns", "list"),
+        "namespaces": ours(lines("ip", "netns", "list")),
         "addresses": lines("ip", "-o", "address"),
         "routes": lines("ip", "route"),
         "rules": lines("iptables-save") - {line for line in lines("iptables-save") if line.startswith("#")},
-        "mounts": mounts,
+        "mounts": ours(mounts),
         "cgroups": groups,
         "processes": {f"{process.pid} {process.command}" for process in processes.find(cluster)},
         "files": {str(path) for path in (state.state_root() / "clusters").glob(f"{name}/**")},

@@ -38,7 +38,7 @@ def manifests(name: str, port: int, *, pre_stop: bool) -> str:
         "apiVersion": "v1", "kind": "Service", "metadata": {"name": name},
         "spec": {"type": "NodePort", "selector": labels, "ports": [{"port": 80, "targetPort": 8080, "nodePort": port}]},
     }  # fmt: skip
-    return json.dumps({"apiVersion": "v1", "kind": "List", "items": [deployment, service]})
+    return "\n---\n".join(json.dumps(manifest) for manifest in (deployment, service))
 
 
 @dataclass

@@ -79,6 +79,8 @@ class FakeIptables:
             table: {chain: [] for chain in chains} for table, chains in BUILT_IN.items()
         }
         self.local_addresses = local_addresses
+        self.policies = dict.fromkeys(BUILT_IN["filter"], "ACCEPT")
+        """What the filter table's chains do with what no rule decides."""
         self.writes: list[str] = []
         self.poison = ""
         """A text whose lines the kernel refuses."""
@@ -186,7 +188,8 @@ class FakeIptables:
     def _walk(self, table: str, chain: str, packet: Packet) -> Iterator[tuple[str, Packet]]:
         """Yield (verdict, packet) for each way through a kernel chain."""
         for verdict, after in self._chain(table, chain, packet, 0):
-            yield ("ACCEPT" if verdict in ("", "RETURN") else verdict), after
+            policy = self.policies[chain] if table == "filter" else "ACCEPT"
+            yield (policy if verdict in ("", "RETURN") else verdict), after
 
     def _chain(self, table: str, name: str, packet: Packet, first: int) -> Iterator[tuple[str, Packet]]:
         rules = self.tables[table][name]

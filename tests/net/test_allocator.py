@@ -7,6 +7,7 @@ from pathlib import Path
 
 import netaddr
 import pytest
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, precondition, rule
 
@@ -122,6 +123,7 @@ class Addresses(RuleBasedStateMachine):
 
 
 TestAddresses = Addresses.TestCase
+TestAddresses.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
 
 
 def test_state_survives_the_disk(tmp_path: Path) -> None:

@@ -292,6 +292,18 @@ def test_a_deleted_route_comes_back(cluster: Cluster) -> None:
     eventually(lambda: "10.244.2.0/24" in node.ip("route"), 3)
 
 
+def test_pods_pass_another_programs_firewall(cluster: Cluster) -> None:
+    node = cluster.nodes[0]
+    node.run(f"iptables-{cluster.backend} -P FORWARD DROP")
+    try:
+        assert cluster.pods[2].ask(cluster.pods[0].ip_address, 8080)[0] == "pod0"
+        assert set(spread(cluster.stranger, node.address, 30080)) == ALL
+        with pytest.raises(ConnectionRefusedError):
+            cluster.pods[0].ask(EMPTY, 80)
+    finally:
+        node.run(f"iptables-{cluster.backend} -P FORWARD ACCEPT")
+
+
 def test_an_uplink_flap_is_repaired(cluster: Cluster) -> None:
     node = cluster.nodes[0]
     node.ip("link set eth0 down")

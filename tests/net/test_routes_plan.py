@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from control.api.meta import Object
+from net import chains
 from net.links import Address, Route
 from net.messages import ROUTE_PROTOCOL_NODE
 from net.routes import masquerade, plan
@@ -94,8 +95,22 @@ def test_changes(standing: list[Route], put: tuple[Route, ...], delete: tuple[Ro
 @pytest.mark.parametrize("cidrs", [pytest.param((), id="per node"), pytest.param(("10.244.0.0/16",), id="one CIDR")])
 def test_masquerading(source: str, target: str, masqueraded: bool, cidrs: tuple[str, ...]) -> None:
     fake = FakeIptables()
-    rules = masquerade.rules(N1, [N1, N2], cidrs)[masquerade.CHAIN]
-    lines = [f":{masquerade.CHAIN} - [0:0]", *(f"-A {masquerade.CHAIN} {rule}" for rule in rules)]
-    lines += [f"-I {chain} 1 {rule}" for chain, rule in masquerade.JUMPS["nat"]]
-    fake.apply("\n".join(["*nat", *lines, "COMMIT", ""]))
+    fake.apply(chains.difference({}, masquerade.rules(N1, [N1, N2], cidrs), masquerade.JUMPS, masquerade.owned))
     assert fake.trace(Packet(source, target, 80)) == {End("ACCEPT", f"{target}:80", masqueraded)}
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "verdict"),
+    [
+        pytest.param("10.244.1.5", "203.0.113.9", "ACCEPT", id="from a pod"),
+        pytest.param("203.0.113.9", "10.244.1.5", "ACCEPT", id="to a pod"),
+        pytest.param("203.0.113.9", "198.51.100.7", "DROP", id="of strangers"),
+        pytest.param("10.244.1.5", "192.0.2.66", "DROP", id="what another rule forbids"),
+    ],
+)
+def test_pods_packets_pass_a_firewall_that_drops(source: str, target: str, verdict: str) -> None:
+    fake = FakeIptables()
+    fake.apply("*filter\n-A FORWARD -d 192.0.2.66/32 -j DROP\nCOMMIT\n")
+    fake.policies["FORWARD"] = "DROP"
+    fake.apply(chains.difference({}, masquerade.rules(N1, [N1, N2]), masquerade.JUMPS, masquerade.owned))
+    assert {end.verdict for end in fake.trace(Packet(source, target, 80))} == {verdict}

@@ -7,7 +7,7 @@ import pytest
 from node.http_get import HttpGetError, http_get
 
 
-async def answer_of(raw: bytes) -> tuple[int, bytes]:
+async def answer_of(raw: bytes) -> int:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(raw)
@@ -21,16 +21,16 @@ async def answer_of(raw: bytes) -> tuple[int, bytes]:
 
 
 @pytest.mark.parametrize(
-    ("raw", "status", "body"),
+    ("raw", "status"),
     [
-        pytest.param(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", 200, b"ok", id="plain"),
-        pytest.param(b"HTTP/1.0 200 OK\r\nContent-Type: text/plain\n\nok\n", 200, b"ok\n", id="CGI's bare line feeds"),
-        pytest.param(b"HTTP/1.1 204 No Content\r\n\r\n", 204, b"", id="no content"),
-        pytest.param(b"HTTP/1.1 503 Busy\n\n", 503, b"", id="no headers"),
+        pytest.param(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", 200, id="plain"),
+        pytest.param(b"HTTP/1.0 200 OK\r\nContent-Type: text/plain\n\nok\n", 200, id="CGI's bare line feeds"),
+        pytest.param(b"HTTP/1.1 204 No Content\r\n\r\n", 204, id="no content"),
+        pytest.param(b"HTTP/1.1 503 Busy\n\n", 503, id="no headers"),
     ],
 )
-async def test_answers(raw: bytes, status: int, body: bytes) -> None:
-    assert await answer_of(raw) == (status, body)
+async def test_answers(raw: bytes, status: int) -> None:
+    assert await answer_of(raw) == status
 
 
 @pytest.mark.parametrize(

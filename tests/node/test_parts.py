@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from node import last_words, node_facts
 from node.config import KubeletConfig
+from node.image_gc import choose
 from node.images import credentials_for, registry_of
 from node.probes import Threshold
 from node.runtime import ImageInfo, RuntimeVersion
@@ -228,3 +229,13 @@ def test_heartbeats_alone_are_no_change() -> None:
     one = {"conditions": [{"type": "Ready", "status": "True", "lastHeartbeatTime": "1"}], "x": 1}
     other = {"conditions": [{"type": "Ready", "status": "True", "lastHeartbeatTime": "2"}], "x": 1}
     assert node_facts.without_times(one) == node_facts.without_times(other)
+
+
+def test_images_unused_for_longest_go_first() -> None:
+    images = [
+        ImageInfo(name, (), (), 10, pinned=name == "pinned") for name in ("used", "new", "old", "older", "pinned")
+    ]
+    since = {"new": 950.0, "old": 500.0, "older": 100.0, "pinned": 0.0}
+    assert [image.id for image in choose(images, {"used"}, since, 1000.0, 15)] == ["older", "old"]
+    assert [image.id for image in choose(images, {"used"}, since, 1000.0, 5)] == ["older"]
+    assert choose(images, {"used"}, since, 1000.0, 0) == []

@@ -21,8 +21,9 @@ NAMES = ("a", "b", "c")
 class StoreCluster:
     """Three members of the store, each a process that can be killed and started again."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *flags: str) -> None:
         self.directory = directory
+        self.flags = flags
         ports = iter(free_ports(6))
         self.client_ports = {name: next(ports) for name in NAMES}
         self.peer_ports = {name: next(ports) for name in NAMES}
@@ -61,6 +62,7 @@ class StoreCluster:
                 *("--cert-file", cert, "--key-file", key, "--trusted-ca-file", authority, "--client-cert-auth"),
                 *("--peer-cert-file", cert, "--peer-key-file", key, "--peer-trusted-ca-file", authority),
                 *("--peer-client-cert-auth", "--heartbeat-interval", "50", "--election-timeout", "500"),
+                *self.flags,
                 cwd=ROOT,
                 stderr=log,
             )
@@ -71,8 +73,18 @@ class StoreCluster:
         process.send_signal(signal.SIGKILL)
         await process.wait()
 
+    def pause(self, name: str) -> None:
+        """Stop a member's clock, as a machine does that is put to sleep."""
+        self.processes[name].send_signal(signal.SIGSTOP)
+
+    def go_on(self, name: str) -> None:
+        """Let a paused member run again; it does not know that time has passed."""
+        self.processes[name].send_signal(signal.SIGCONT)
+
     async def stop(self) -> None:
         """End all members."""
+        for name in self.processes:
+            self.go_on(name)
         for process in self.processes.values():
             process.terminate()
         for process in self.processes.values():

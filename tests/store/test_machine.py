@@ -80,6 +80,19 @@ def test_a_snapshot_is_of_the_moment_it_was_asked_for() -> None:
     assert machine.store.changes < 600
 
 
+def test_a_snapshot_may_hold_records_of_leases_that_have_ended() -> None:
+    machine = Machine()
+    for request in (grant(5), grant(6), put(b"a", lease=5), put(b"b", lease=5), put(b"b", lease=6), revoke(5)):
+        call(machine, request)
+    call(machine, grant(5))
+    call(machine, put(b"c", lease=5))
+    for request in (grant(7), put(b"d", lease=7), revoke(7)):
+        call(machine, request)
+    restored = Machine()
+    restored.restore(machine.snapshot())
+    assert [(lease.lease_id, lease.keys) for lease in restored.lessor.leases()] == [(5, {b"c"}), (6, {b"b"})]
+
+
 def test_however_a_snapshot_is_cut_it_is_the_same() -> None:
     machine = Machine()
     for number in range(100):

@@ -151,3 +151,53 @@ async def test_a_stranger_is_not_served(cluster: StoreCluster) -> None:
     async with grpc.aio.secure_channel(f"127.0.0.1:{cluster.client_ports['a']}", credentials) as channel:
         with pytest.raises(grpc.aio.AioRpcError):
             await rpc_pb2_grpc.KVStub(channel).Range(pb.RangeRequest(key=b"a"), timeout=3)
+
+
+async def test_a_leader_that_slept_gives_no_old_answers(cluster: StoreCluster) -> None:
+    leader = await cluster.leader()
+    other = next(name for name in NAMES if name != leader)
+    async with cluster.channel(leader) as to_leader, cluster.channel(other) as to_other, asyncio.timeout(90):
+        await rpc_pb2_grpc.KVStub(to_leader).Put(pb.PutRequest(key=b"x", value=b"old"))
+        for round_number in range(3):
+            cluster.pause(leader)
+            # Sent while it sleeps: these are the first things that it does when it wakes, before it hears of any other.
+            reads = [
+                asyncio.ensure_future(rpc_pb2_grpc.KVStub(to_leader).Range(pb.RangeRequest(key=b"x"), timeout=30))
+                for _ in range(5)
+            ]
+            value = b"new%d" % round_number
+            await rpc_pb2_grpc.KVStub(to_other).Put(pb.PutRequest(key=b"x", value=value), timeout=30)
+            cluster.go_on(leader)
+            for read in reads:
+                try:
+                    assert (await read).kvs[0].value == value
+                except grpc.aio.AioRpcError as error:
+                    assert error.code() == grpc.StatusCode.UNAVAILABLE  # noqa: PT017 - either is right
+            leader = await cluster.leader()
+            if leader == other:
+                break
+
+
+async def test_a_member_starts_from_its_snapshot_and_catches_up(tmp_path: Path) -> None:
+    cluster = StoreCluster(tmp_path, "--snapshot-count", "40")
+    try:
+        for name in NAMES:
+            await cluster.start(name)
+        async with asyncio.timeout(60):
+            leader = await cluster.leader()
+        away, there = (name for name in NAMES if name != leader)
+        writer = Writer(cluster)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(writer.run())
+            await writer.more(100)
+            await cluster.kill(away)
+            await writer.more(300)
+            await cluster.start(away)
+            await writer.more(50)
+            writer.stop()
+        async with cluster.channel(there) as channel:
+            newest = (await rpc_pb2_grpc.KVStub(channel).Range(pb.RangeRequest(key=b"x"))).header.revision
+        assert len({await hash_of(cluster, name, newest) for name in NAMES}) == 1
+        assert "wrote a snapshot" in (tmp_path / f"{away}.log").read_text()
+    finally:
+        await cluster.stop()

@@ -18,7 +18,6 @@ from control.apiserver.rest.health import Health
 from control.apiserver.rest.negotiate import choose_discovery
 from control.apiserver.rest.openapi import OpenAPI
 from control.apiserver.rest.verbs import Verbs
-from control.apiserver.rest.websocket import WebSocketExchange
 from control.apiserver.service import Service, unknown_path
 
 log = logging.getLogger(__name__)
@@ -42,7 +41,7 @@ def translate(error: Exception) -> status.ApiError:
 
 
 class App:
-    """Serves HTTP and WebSocket scopes."""
+    """Serves HTTP scopes; upgrades to WebSocket and SPDY are among them."""
 
     def __init__(self, service: Service, discovery: Discovery, health: Health, openapi: OpenAPI) -> None:
         self._service = service
@@ -54,12 +53,9 @@ class App:
 
     async def __call__(self, scope: ASGIScope, receive: Receive, send: Send) -> None:
         """Answer one request; nothing but an answer leaves."""
-        if scope["type"] == "websocket":
-            exchange: Exchange = WebSocketExchange(scope, receive, send)
-        elif scope["type"] == "http":
-            exchange = Exchange(scope, receive, send)
-        else:
+        if scope["type"] != "http":
             return
+        exchange = Exchange(scope, receive, send)
         try:
             await self._serve(exchange)
         except ConnectionResetError:

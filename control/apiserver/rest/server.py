@@ -1,4 +1,4 @@
-"""The door to uvicorn: HTTP/1.1 over TLS, with the client's certificate and the raw transport in every scope."""
+"""The door to uvicorn: HTTP/1.1 over TLS, certificates in the scope, connections that can be taken over."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from control.apiserver.streams.upgrade import UpgradableProtocol
 
 BACKLOG = 2048
 KEEP_ALIVE_S = 120
-WEBSOCKET_MESSAGE_BYTES_MAX = 1 << 20
 GRACEFUL_SHUTDOWN_S = 5
 HEAD_BYTES_MAX = 128 << 10
 HEAD_TIMEOUT_S = 30.0
@@ -23,8 +23,8 @@ HEAD_TIMEOUT_S = 30.0
 _HEAD_TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 
 
-class CertificateProtocol(HttpToolsProtocol):
-    """Puts ``transport`` and ``certificate`` (DER, None without one) into scope["state"], of WebSockets too.
+class CertificateProtocol(UpgradableProtocol):
+    """Puts ``certificate`` (DER, None without one) into scope["state"].
 
     It bounds what uvicorn does not: the bytes of a request's head, and the time that one may take to arrive.
     """
@@ -37,7 +37,7 @@ class CertificateProtocol(HttpToolsProtocol):
         """Remember who is at the other end."""
         tls = transport.get_extra_info("ssl_object")
         certificate = tls.getpeercert(True) if tls is not None else None
-        self.app_state = {**self.app_state, "transport": transport, "certificate": certificate}
+        self.app_state = {**self.app_state, "certificate": certificate}
         super().connection_made(transport)
         self._expect_head()
 
@@ -77,9 +77,6 @@ class CertificateProtocol(HttpToolsProtocol):
                 return
         super().data_received(data)
 
-    def _unsupported_upgrade_warning(self) -> None:
-        """Leave upgrades other than WebSocket (SPDY) to their handlers."""
-
 
 class _Server(uvicorn.Server):
     """A server whose life is its task's: no signal handlers."""
@@ -117,9 +114,7 @@ async def serve(app: Any, bound: socket.socket, context: ssl.SSLContext | None) 
     config = uvicorn.Config(
         app,
         http=CertificateProtocol,
-        ws="websockets-sansio",
-        ws_max_size=WEBSOCKET_MESSAGE_BYTES_MAX,
-        ws_ping_interval=None,
+        ws="none",
         lifespan="off",
         access_log=False,
         log_config=None,

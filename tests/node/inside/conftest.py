@@ -10,7 +10,6 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from lab.images import BUSYBOX_IMAGE, PAUSE_IMAGE, ensure_packed
 from node.config import KubeletConfig
 from node.cri import Cri
 from node.kubelet import Kubelet
+from node.server.auth import SUBJECT_ACCESS_REVIEWS
 from tests.fakes.fake_client import FakeClient
 
 NODE = "n1"
@@ -63,6 +63,7 @@ class NodeApi(FakeClient):
     """The API server in memory, with tokens."""
 
     tokens = 0
+    reviews = 0
 
     async def create(
         self, resource: Resource, obj: Object, namespace: str = "", *, name: str = "", subresource: str = ""
@@ -70,6 +71,9 @@ class NodeApi(FakeClient):
         if resource == SERVICE_ACCOUNTS and subresource == "token":
             self.tokens += 1
             return token_status(self.tokens)
+        if resource == SUBJECT_ACCESS_REVIEWS:
+            self.reviews += 1
+            return {"status": {"allowed": obj["spec"]["user"] == "friend"}}
         return await super().create(resource, obj, namespace, name=name, subresource=subresource)
 
     def pod(self, name: str) -> Object | None:
@@ -242,8 +246,3 @@ async def clean(api: NodeApi, kubelet: Kubelet) -> None:
         await asyncio.sleep(0.05)
     folders = (kubelet.config.root_dir / "pods", kubelet.config.pod_logs_dir)
     await until(lambda: not [entry for folder in folders for entry in folder.glob("*")], 10, "the folders are gone")
-
-
-def with_port(config: KubeletConfig, **changes: Any) -> KubeletConfig:
-    """The configuration with changes."""
-    return replace(config, **changes)

@@ -7,13 +7,23 @@ import base64
 import json
 import ssl
 import struct
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
+from control.client import certificates
 from control.client.client import DeleteOptions
+from node.config import KubeletConfig
 from node.kubelet import Kubelet
-from tests.node.inside.conftest import NodeApi, container, is_ready, phase_is, until
+from node.log_rotation import LogRotation
+from tests.node.inside.conftest import NodeApi, container, is_ready, phase_is, running, until
 
 SLEEP = "trap 'exit 0' TERM; sleep 1000 & wait $!"
 
@@ -26,14 +36,16 @@ def trusting() -> ssl.SSLContext:
     return context
 
 
-async def dial(kubelet: Kubelet) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+async def dial(
+    kubelet: Kubelet, tls: ssl.SSLContext | None = None
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     """A connection to the kubelet."""
-    return await asyncio.open_connection("127.0.0.1", kubelet.server.port, ssl=trusting())
+    return await asyncio.open_connection("127.0.0.1", kubelet.server.port, ssl=tls or trusting())
 
 
-async def get(kubelet: Kubelet, path: str) -> tuple[int, bytes]:
+async def get(kubelet: Kubelet, path: str, tls: ssl.SSLContext | None = None) -> tuple[int, bytes]:
     """One GET: status and body."""
-    reader, writer = await dial(kubelet)
+    reader, writer = await dial(kubelet, tls)
     writer.write(f"GET {path} HTTP/1.1\r\nHost: n1\r\n\r\n".encode())
     head = await reader.readuntil(b"\r\n\r\n")
     body = await reader.read()
@@ -97,6 +109,55 @@ class WebSocket:
                 return found
             if kind in (1, 2) and data:
                 found[data[0]] = found.get(data[0], b"") + data[1:]
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Callable[[str, str], ssl.SSLContext]:
+    """Makes clients of an authority whose certificate is ca.crt: (user, group) to their TLS."""
+    now = datetime.now(UTC)
+
+    def certificate(name: x509.Name, key: ec.EllipticCurvePrivateKey, *, ca: bool) -> x509.Certificate:
+        builder = x509.CertificateBuilder().subject_name(name).public_key(key.public_key())
+        builder = builder.issuer_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "ca")]))
+        builder = builder.serial_number(x509.random_serial_number()).not_valid_before(now - timedelta(hours=1))
+        builder = builder.not_valid_after(now + timedelta(hours=1))
+        return builder.add_extension(x509.BasicConstraints(ca, None), True).sign(signer, hashes.SHA256())
+
+    signer = certificates.make_key()
+    ca = certificate(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "ca")]), signer, ca=True)
+    (tmp_path / "ca.crt").write_bytes(ca.public_bytes(serialization.Encoding.PEM))
+
+    def client(user: str, group: str) -> ssl.SSLContext:
+        names = [x509.NameAttribute(NameOID.ORGANIZATION_NAME, group), x509.NameAttribute(NameOID.COMMON_NAME, user)]
+        key = certificates.make_key()
+        pair = certificate(x509.Name(names), key, ca=False).public_bytes(serialization.Encoding.PEM)
+        path = tmp_path / f"{user}.pem"
+        path.write_bytes(pair + certificates.key_pem(key))
+        context = trusting()
+        context.load_cert_chain(path)
+        return context
+
+    return client
+
+
+async def test_callers_are_known_and_asked_for(
+    config: KubeletConfig, api: NodeApi, tmp_path: Path, authority: Callable[[str, str], ssl.SSLContext]
+) -> None:
+    guarded = replace(config, client_ca_file=tmp_path / "ca.crt", authorization_mode="Webhook")
+    async with running(guarded, api) as kubelet:
+
+        async def asked(path: str, tls: ssl.SSLContext) -> int:
+            return (await get(kubelet, path, tls))[0]
+
+        assert await asked("/healthz", trusting()) == 200
+        assert await asked("/pods", trusting()) == 401
+        assert await asked("/pods", authority("kube-apiserver-kubelet-client", "raftsman:kubelet-api-admin")) == 200
+        assert await asked("/pods", authority("admin", "system:masters")) == 200
+        assert api.reviews == 0
+        assert await asked("/pods", authority("friend", "people")) == 200
+        assert await asked("/pods", authority("friend", "people")) == 200
+        assert await asked("/pods", authority("stranger", "people")) == 403
+        assert api.reviews == 2
 
 
 async def test_logs(kubelet: Kubelet, api: NodeApi) -> None:
@@ -191,10 +252,6 @@ async def test_pods_health_figures_and_story(kubelet: Kubelet, api: NodeApi) -> 
 
 
 async def test_logs_are_rotated(kubelet: Kubelet, api: NodeApi) -> None:
-    from dataclasses import replace
-
-    from node.log_rotation import LogRotation
-
     command = "i=0; while [ $i -lt 2000 ]; do echo $i; i=$((i+1)); done; touch /tmp/done; " + SLEEP
     ready = {"exec": {"command": ["test", "-e", "/tmp/done"]}, "periodSeconds": 1}
     api.run_pod("web", container(command, readinessProbe=ready))

@@ -15,6 +15,7 @@ import pytest
 
 from proto.raft import message_pb2 as pb
 from store.raft.contract import ConsensusConfig, NoLeaderError, OutcomeUnknownError, Peer, RequestTooLargeError
+from store.raft.disk import DirectoryInUseError
 from store.raft.driver import RaftConsensus
 from store.raft.framing import FrameReader, encode
 from store.raft.members import MembershipError
@@ -223,6 +224,59 @@ async def test_another_cluster_than_the_logs_is_refused(tmp_path: Path) -> None:
         listener.close()
 
 
+async def test_one_process_at_a_time_works_in_a_directory(tmp_path: Path) -> None:
+    members = Members(tmp_path, 1, tls=False)
+    await members.start(1)
+    with pytest.raises(DirectoryInUseError, match="in use by another process"):
+        RaftConsensus(members.configs[1], ListMachine())
+    await members.stop(1)
+    await members.start(1)
+    await members.stop(1)
+
+
+async def test_a_leader_that_stops_hands_on_first(tmp_path: Path) -> None:
+    async with cluster(tmp_path) as members:
+        leader = await members.leader()
+        await leader.propose(b"x")
+        term = leader.term
+        await eventually(lambda: all(one.applied_index == leader.applied_index for one in members.followers()), "both")
+        await members.stop(leader.member_id)
+        assert (await members.leader()).term == term + 1
+        assert leader.leader_id != leader.member_id
+
+
+async def test_leadership_moves_where_it_is_asked_to(tmp_path: Path) -> None:
+    async with cluster(tmp_path) as members:
+        leader = await members.leader()
+        await leader.propose(b"x")
+        heir = members.followers()[0].member_id
+        await eventually(lambda: members.running[heir].applied_index == leader.applied_index, "the heir")
+        await leader.move_leader(heir)
+        assert (await members.leader()).member_id == heir
+        with pytest.raises(NoLeaderError):
+            await leader.move_leader(heir)
+
+
+async def test_a_peer_that_dials_again_replaces_its_old_connection(tmp_path: Path) -> None:
+    members = Members(tmp_path, 3, tls=False)
+    await members.start(1)
+    try:
+        port = members.configs[1].member.port
+        first_reader, first = await asyncio.open_connection("127.0.0.1", port)
+        first.write(hello(2))
+        await first_reader.read(100)
+        second_reader, second = await asyncio.open_connection("127.0.0.1", port)
+        second.write(hello(2))
+        await second_reader.read(100)
+        assert await is_closed(first_reader)
+        first.close()
+        second.close()
+    finally:
+        await members.stop(1)
+        for listener in members.sockets.values():
+            listener.close()
+
+
 async def test_a_failing_disk_ends_the_member(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(_descriptor: int) -> None:
         raise OSError(5, "input/output error")
@@ -268,14 +322,18 @@ async def written(members: Members) -> None:
 async def refused(config: ConsensusConfig, *frames: bytes, tls: ssl.SSLContext | None = None) -> bool:
     """Return whether the member closes the connection without a greeting."""
     reader, writer = await asyncio.open_connection("127.0.0.1", config.member.port, ssl=tls)
+    writer.write(b"".join(frames))
+    closed = await is_closed(reader)
+    writer.close()
+    return closed
+
+
+async def is_closed(reader: asyncio.StreamReader) -> bool:
     try:
-        writer.write(b"".join(frames))
         async with asyncio.timeout(5):
             return await reader.read() == b""
-    except (ConnectionError, OSError):
+    except OSError:
         return True
-    finally:
-        writer.close()
 
 
 def hello(member_id: int, cluster_id: int = CLUSTER_ID, version: int = 1) -> bytes:

@@ -72,7 +72,7 @@ def test_an_empty_directory_is_a_new_log(tmp_path: Path) -> None:
     wal, recovered = opened(Directory(tmp_path / "raft"))
     assert recovered == Recovered(start=1)
     wal.close()
-    assert [path.name for path in (tmp_path / "raft").iterdir()] == ["0000000000000001.wal"]
+    assert [path.name for path in (tmp_path / "raft").glob("*.wal")] == ["0000000000000001.wal"]
 
 
 def test_everything_synced_comes_back(tmp_path: Path) -> None:
