@@ -307,6 +307,16 @@ def test_a_pods_spec_stays() -> None:
     )
 
 
+def test_ephemeral_containers_are_only_added() -> None:
+    resource, before = made("/pods")
+    after = copy.deepcopy(before)
+    after["spec"]["ephemeralContainers"] = [{"name": "d", "image": "i", "targetContainerName": "c"}]
+    assert validate(resource, after, before, "ephemeralcontainers") == []
+    told = [cause.message for cause in validate(resource, before, after, "ephemeralcontainers")]
+    assert told == ['Forbidden: existing ephemeral containers "d" may not be removed\n']
+    assert [cause.message for cause in validate(resource, after)] == ["Forbidden: cannot be set on create"]
+
+
 def test_an_immutable_config_map_stays() -> None:
     assert update_faults("/configmaps", {"data/a.b": "d"}, {"immutable": True}) == [
         "data: Forbidden: field is immutable when `immutable` is set"
