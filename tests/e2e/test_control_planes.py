@@ -41,7 +41,7 @@ def test_work_goes_on_when_the_leading_control_plane_dies(planes: Lab) -> None:
     )
 
     def runs() -> bool:
-        return planes.get("deployment", "later")["status"].get("availableReplicas", 0) == 2
+        return bool(planes.get("deployment", "later")["status"].get("availableReplicas", 0) == 2)
 
     poll("its pods", runs, timeout_s=150)
     planes.raftsman("node", "start", leading)
