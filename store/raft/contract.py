@@ -147,6 +147,10 @@ class Consensus(Protocol):
         """Have the leader's handler answer ``body``; raises NoLeaderError or OutcomeUnknownError."""
         ...
 
+    async def move_leader(self, member_id: int) -> None:
+        """Have another member lead; raises NoLeaderError where this one does not, or the other is not up to date."""
+        ...
+
     def handle_questions(self, handler: Callable[[bytes], bytes]) -> None:
         """Set what this member answers to ``ask_leader`` while it leads."""
         ...

@@ -216,6 +216,20 @@ class RaftConsensus:
                 raise NoLeaderError("no leader answered in time")
             await asyncio.sleep(self._config.heartbeat_interval_s)
 
+    async def move_leader(self, member_id: int) -> None:
+        """Have another member lead; raises NoLeaderError where this one does not, or the other is not up to date."""
+        loop = self._running()
+        if member_id == self.member_id and self.is_leader:
+            return
+        if not self._replica.hand_leadership_on(member_id):
+            raise NoLeaderError("this member does not lead, or the other lacks a part of the log")
+        deadline = loop.time() + self._config.election_timeout_s
+        self._soon()
+        while self.leader_id != member_id:
+            if loop.time() > deadline:
+                raise OutcomeUnknownError("the other member did not take the leadership over in time")
+            await asyncio.sleep(self._config.heartbeat_interval_s / 10)
+
     def handle_questions(self, handler: Callable[[bytes], bytes]) -> None:
         """Set what this member answers to ``ask_leader`` while it leads."""
         self._handler = handler
@@ -273,7 +287,11 @@ class RaftConsensus:
     def _answer(self, peer_id: int, question: pb.Question) -> None:
         answer = pb.Answer(id=question.id)
         if self._replica.serving and self._handler is not None:
-            answer.body = self._handler(question.body)
+            try:
+                answer.body = self._handler(question.body)
+            except Exception:
+                logger.exception("a question of another member cannot be answered")
+                return
         else:
             answer.not_leader = True
         self._network.send(peer_id, pb.Frame(answer=answer))

@@ -44,10 +44,9 @@ class Sender:
         """Begin a transfer to a follower, or send again what it does not answer; called with each heartbeat."""
         transfer = self._transfers.get(peer_id)
         if transfer is None:
-            snapshots = self._snapshots.list()
-            if not snapshots:
+            newest = self._snapshots.newest()
+            if newest is None:
                 return
-            newest = snapshots[-1]
             logger.info("sending a snapshot: peer=%x index=%d", peer_id, newest.index)
             transfer = self._transfers[peer_id] = _Transfer(newest, self._snapshots.size(newest), 0, now)
         elif now - transfer.sent_at < self._retry_s:
@@ -59,9 +58,10 @@ class Sender:
         transfer = self._transfers.get(peer_id)
         if transfer is None or progress.index != transfer.snapshot.index:
             return
-        if progress.offset >= transfer.size:
+        if progress.offset >= transfer.size or progress.offset == 0:
+            # All is there, or it was of no use; then it begins anew with a heartbeat, not at once and for ever.
             del self._transfers[peer_id]
-        elif progress.offset != transfer.offset or progress.offset == 0:
+        elif progress.offset != transfer.offset:
             transfer.offset = progress.offset
             self._send_piece(peer_id, transfer, term, now)
 

@@ -179,9 +179,10 @@ class Replica:
     def _deadline(self) -> float:
         return self._clock.monotonic() + self._limits.request_timeout_s
 
-    def hand_leadership_on(self) -> bool:
-        """Ask the follower that has the whole log to lead; return whether there is one."""
-        return self.core.is_leader and any(self.core.transfer_leadership(peer) for peer in self._peer_ids)
+    def hand_leadership_on(self, peer_id: int | None = None) -> bool:
+        """Ask a follower that has the whole log to lead, or a certain one; return whether it was asked."""
+        candidates = [peer for peer in self._peer_ids if peer_id in (None, peer)]
+        return self.core.is_leader and any(self.core.transfer_leadership(peer) for peer in candidates)
 
     # The owner's input.
 

@@ -90,6 +90,10 @@ class LocalConsensus:
             raise NoLeaderError
         return self._questions(body)
 
+    async def move_leader(self, member_id: int) -> None:
+        if not self.is_leader or member_id != self.member_id:
+            raise NoLeaderError
+
     def handle_questions(self, handler: Callable[[bytes], bytes]) -> None:
         self._questions = handler
 

@@ -245,6 +245,18 @@ async def test_a_leader_that_stops_hands_on_first(tmp_path: Path) -> None:
         assert leader.leader_id != leader.member_id
 
 
+async def test_leadership_moves_where_it_is_asked_to(tmp_path: Path) -> None:
+    async with cluster(tmp_path) as members:
+        leader = await members.leader()
+        await leader.propose(b"x")
+        heir = members.followers()[0].member_id
+        await eventually(lambda: members.running[heir].applied_index == leader.applied_index, "the heir")
+        await leader.move_leader(heir)
+        assert (await members.leader()).member_id == heir
+        with pytest.raises(NoLeaderError):
+            await leader.move_leader(heir)
+
+
 async def test_a_peer_that_dials_again_replaces_its_old_connection(tmp_path: Path) -> None:
     members = Members(tmp_path, 3, tls=False)
     await members.start(1)

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from proto.raft import message_pb2 as pb
 from store.raft.disk import Directory
+from store.raft.installs import Sender
 from store.raft.replica import Limits
 from store.raft.snapshots import VERSION, NewerSnapshotError, Snapshot, SnapshotError, Snapshots
 from tests.simulation.cluster import Cluster
@@ -107,6 +109,23 @@ def test_a_snapshot_that_arrives_damaged_is_removed() -> None:
     with pytest.raises(SnapshotError):
         receiver.finish(target)
     assert disk.list() == []
+
+
+def test_a_snapshot_of_no_use_is_not_sent_again_at_once() -> None:
+    disk = SimulatedDisk()
+    snapshots = written(disk)
+    sent: list[pb.SnapshotPiece] = []
+    sender = Sender(snapshots, 1.0, lambda _peer, frame: sent.append(frame.snapshot_piece))
+    sender.help(2, term=1, now=0.0)
+    sender.help(2, term=1, now=0.5)
+    assert len(sent) == 1
+    sender.help(2, term=1, now=1.5)
+    assert len(sent) == 2, "an unanswered piece is sent again"
+    sender.progress(2, pb.SnapshotProgress(term=1, index=7, offset=0), 1, 1.6)
+    assert len(sent) == 2
+    disk.files[Snapshot(7, 3).name].data[100] ^= 1
+    sender.help(2, term=1, now=9.0)
+    assert len(sent) == 2, "a damaged snapshot is not sent at all"
 
 
 # In a cluster.
