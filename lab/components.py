@@ -66,6 +66,7 @@ def apiserver_flags(cluster: Cluster, node: NodeSpec, timers: Timers) -> list[st
         "--kubelet-client-certificate", str(pki / "apiserver-kubelet-client.crt"),
         "--kubelet-client-key", str(pki / "apiserver-kubelet-client.key"),
         "--kubelet-certificate-authority", str(pki / "ca.crt"),
+        "--kubelet-preferred-address-types", "InternalIP",
         "--requestheader-client-ca-file", str(pki / "front-proxy-ca.crt"),
         "--authorization-mode", "Node,RBAC", "--enable-bootstrap-token-auth",
         "--default-not-ready-toleration-seconds", toleration,

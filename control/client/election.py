@@ -206,15 +206,28 @@ class Elector:
 
     async def _release(self) -> None:
         """Let the next candidate start at once: the record names nobody and runs out in a second."""
-        assert self._lease is not None
-        now = microtime(datetime.now(UTC))
-        free = {**(self._lease.get("spec") or {}), "holderIdentity": "", "leaseDurationSeconds": 1}
-        free |= {"renewTime": now, "acquireTime": now}
         try:
             async with asyncio.timeout(self._config.retry_period_s):
-                await self._client.update(LEASES, {**self._lease, "spec": free})
+                await self._give_up()
         except (ApiError, TimeoutError) as error:
             log.warning("the lease was not released lease=%s error=%s", self._config.name, error)
+
+    async def _give_up(self) -> None:
+        assert self._lease is not None
+        while True:
+            now = microtime(datetime.now(UTC))
+            free = {**(self._lease.get("spec") or {}), "holderIdentity": "", "leaseDurationSeconds": 1}
+            free |= {"renewTime": now, "acquireTime": now}
+            try:
+                await self._client.update(LEASES, {**self._lease, "spec": free})
+            except ApiError as error:
+                if error.reason != "Conflict":
+                    raise
+                # A renewal that was cancelled on its way has arrived all the same.
+                self._lease = await self._client.get(LEASES, self._config.name, self._config.namespace)
+                if (self._lease.get("spec") or {}).get("holderIdentity") == self._config.identity:
+                    continue
+            return
 
     def _note(self, error: ApiError) -> None:
         if error.code != 409:  # losing a race is the normal case

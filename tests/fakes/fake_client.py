@@ -206,7 +206,7 @@ class FakeClient:
                 if event is not None:
                     yield event
             position = max(position, self.revision if not news else news[-1].revision)
-            if self.revision == position:
+            if self.revision == position and generation == self._watch_generation:
                 self._changed.clear()
                 await self._changed.wait()
 

@@ -122,7 +122,7 @@ def _volume_references(namespace: str, pod_name: str, volume: Mapping[str, Any])
         yield ("configmaps", namespace, config_map.get("name", ""))
     if claim := volume.get("persistentVolumeClaim"):
         yield ("persistentvolumeclaims", namespace, claim.get("claimName", ""))
-    if volume.get("ephemeral"):
+    if volume.get("ephemeral") is not None:
         yield ("persistentvolumeclaims", namespace, f"{pod_name}-{volume.get('name', '')}")
     if publish := (volume.get("csi") or {}).get("nodePublishSecretRef"):
         yield ("secrets", namespace, publish.get("name", ""))

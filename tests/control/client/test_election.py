@@ -113,3 +113,14 @@ async def test_work_that_ends_ends_the_election() -> None:
     client = FakeClient()
     await asyncio.wait_for(Elector(client, config("one")).run(work), 5)
     assert client.objects(LEASES)[0]["spec"]["holderIdentity"] == ""
+
+
+async def test_a_renewal_that_arrives_late_does_not_hold_the_lease() -> None:
+    client = FakeClient()
+    one = Worker(client, "one")
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(one.run())
+        await until(lambda: one.leading)
+        client.put(LEASES, client.objects(LEASES)[0])  # a new revision that the elector has not seen
+        task.cancel()
+    assert client.objects(LEASES)[0]["spec"]["holderIdentity"] == ""

@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
@@ -114,6 +115,7 @@ class NothingIsLost(RuleBasedStateMachine):
 
 
 TestNothingIsLost = NothingIsLost.TestCase
+TestNothingIsLost.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
 
 
 async def test_workers_wait_and_share() -> None:
