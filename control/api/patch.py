@@ -53,7 +53,7 @@ def rejected(text: str) -> ApiError:
     """422: the patch cannot be applied to this object; ``text`` says why."""
     message = "the server rejected our request due to an error in our request"
     return status.failure(
-        422, "Invalid", message, {"causes": [{"reason": "UnexpectedServerResponse", "message": text}]}
+        422, "Invalid", message, {"causes": [{"reason": "FieldValueInvalid", "message": text, "field": "patch"}]}
     )
 
 

@@ -36,7 +36,7 @@ class Requirement:
 
     def _compares(self, value: str | None) -> bool:
         try:
-            left, right = int(value or ""), int(next(iter(self.values)))
+            left, right = int(value or ""), int(next(iter(self.values), ""))
         except ValueError:
             return False
         return left > right if self.operator == "Gt" else left < right
@@ -93,7 +93,7 @@ def from_label_selector(selector: Mapping[str, Any] | None) -> Selector:
     selector = selector or {}
     equal = [Requirement(key, "In", frozenset([value])) for key, value in (selector.get("matchLabels") or {}).items()]
     expressions = [
-        Requirement(entry["key"], entry["operator"], frozenset(entry.get("values") or ()))
+        Requirement(entry.get("key") or "", entry.get("operator") or "", frozenset(entry.get("values") or ()))
         for entry in selector.get("matchExpressions") or ()
     ]
     return Selector(tuple(equal + expressions))
@@ -123,4 +123,4 @@ def _requirement_text(requirement: Requirement) -> str:
         "Gt": f"{requirement.key}>{values}",
         "Lt": f"{requirement.key}<{values}",
     }
-    return plain[requirement.operator]
+    return plain.get(requirement.operator, f"{requirement.key} {requirement.operator} ({values})")

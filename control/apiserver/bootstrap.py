@@ -23,7 +23,7 @@ from control.client.client import Client
 log = logging.getLogger(__name__)
 
 LEASE_TTL_S = 15
-RENEW_INTERVAL_S = 5.0
+RENEW_INTERVAL_S = 7.0
 WITHDRAW_TIMEOUT_S = 3.0
 SERVICE_CIDRS = Resource("networking.k8s.io", "v1", "servicecidrs", "ServiceCIDR", namespaced=False)
 NAME, NAMESPACE, PORT_NAME = "kubernetes", "default", "https"

@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 
 BACKOFF_FIRST_S = 0.05
 BACKOFF_MAX_S = 0.5
+COMPLAINT_INTERVAL_S = 5.0
 LEASE_REUSE_S = 60
 LEASE_OBJECTS_MAX = 1000
 LIST_PAGE_KEYS = 1000
@@ -121,6 +122,7 @@ class _Member:
             ("grpc.enable_http_proxy", 0),
         ]
         self.server = server
+        self.quiet_until = 0.0
         if scheme == "https" and credentials is not None:
             self.channel = grpc.aio.secure_channel(target, credentials, options)
         else:
@@ -177,7 +179,7 @@ class Etcd:
             except grpc.aio.AioRpcError as error:
                 if error.code() not in _RETRIED:
                     raise _translate(error) from None
-                log.warning("store member failed server=%s error=%s", member.server, error.details())
+                self._complain(member, error)
                 uncertain = True
                 if self._current == index:
                     self._current = (index + 1) % len(self._members)
@@ -185,6 +187,13 @@ class Etcd:
                     raise StoreUnavailableError(f"no store member answered: {error.details()}") from None
             await asyncio.sleep(backoff_s * random.uniform(0.5, 1.0))
             backoff_s = min(backoff_s * 2, BACKOFF_MAX_S)
+
+    def _complain(self, member: _Member, error: grpc.aio.AioRpcError) -> None:
+        """Log a member's failure, but not each of the many that one outage brings."""
+        now = time.monotonic()
+        if now >= member.quiet_until:
+            member.quiet_until = now + COMPLAINT_INTERVAL_S
+            log.warning("store member fails server=%s error=%s", member.server, error.details())
 
     async def _range(self, request: rpc_pb2.RangeRequest) -> rpc_pb2.RangeResponse:
         answer: rpc_pb2.RangeResponse
@@ -336,7 +345,7 @@ class Etcd:
                     yield batch
                     start_revision = batch.revision + 1
             except grpc.aio.AioRpcError as error:
-                log.warning("store watch ended server=%s error=%s", member.server, error.details())
+                self._complain(member, error)
             if self._members[self._current] is member:
                 self._current = (self._current + 1) % len(self._members)
             failures += 1

@@ -39,13 +39,13 @@ def read_wish(kind: Kind, info: RequestInfo, value: Any, context: Context) -> Ob
         raise status.invalid("PatchOptions", "", causes, "meta.k8s.io")
     if not isinstance(value, dict):
         raise status.bad_request("error decoding YAML: the configuration is not an object")
-    if value.get("metadata", {}).get("managedFields"):
-        raise status.bad_request("metadata.managedFields must be nil")
     resource = kind.resource
     mode = cast(Literal["Strict", "Warn", "Ignore"], context.options.field_validation or "Warn")
     wish, warnings = decode(value, resource.group, resource.version, resource.kind, mode)
     context.warnings.extend(warnings)
     metadata = wish.setdefault("metadata", {})
+    if metadata.get("managedFields"):
+        raise status.bad_request("metadata.managedFields must be nil")
     if metadata.setdefault("name", info.name) != info.name:
         raise status.bad_request(
             f"the name of the object ({metadata['name']}) does not match the name on the URL ({info.name})"

@@ -73,9 +73,9 @@ def _endpoints(obj: Object, now: datetime) -> list[Any]:
     for subset in obj.get("subsets") or []:
         addresses = subset.get("addresses") or []
         if not subset.get("ports"):
-            found.extend(address["ip"] for address in addresses)
+            found.extend(address.get("ip") or "" for address in addresses)
         for port in subset.get("ports") or []:
-            found.extend(_join(address["ip"], port["port"]) for address in addresses)
+            found.extend(_join(address.get("ip") or "", port.get("port") or 0) for address in addresses)
     return [name(obj), limited(found, _SHOWN_MAX, NONE), age(obj, now)]
 
 

@@ -30,20 +30,22 @@ def check_pod(pod: Object, faults: Faults) -> None:
     check_pod_spec(pod.get("spec") or {}, "spec", faults)
 
 
-def check_template(template: dict[str, Any] | None, path: str, faults: Faults) -> None:
-    """Check a workload's pod template."""
+def check_template(
+    template: dict[str, Any] | None, path: str, faults: Faults, claims: frozenset[str] = frozenset()
+) -> None:
+    """Check a workload's pod template; ``claims`` are volumes that its pods get besides those in the template."""
     template = template or {}
     metadata = template.get("metadata") or {}
     check_labels(metadata.get("labels"), f"{path}.labels", faults)
     check_annotations(metadata.get("annotations"), f"{path}.annotations", faults)
-    check_pod_spec(template.get("spec") or {}, f"{path}.spec", faults)
+    check_pod_spec(template.get("spec") or {}, f"{path}.spec", faults, claims)
     if (template.get("spec") or {}).get("ephemeralContainers"):
         faults.forbidden(f"{path}.spec.ephemeralContainers", "ephemeral containers not allowed in pod template")
 
 
-def check_pod_spec(spec: dict[str, Any], path: str, faults: Faults) -> None:
+def check_pod_spec(spec: dict[str, Any], path: str, faults: Faults, claims: frozenset[str] = frozenset()) -> None:
     """Check a pod's spec."""
-    volumes = check_volumes(spec.get("volumes") or [], f"{path}.volumes", faults)
+    volumes = check_volumes(spec.get("volumes") or [], f"{path}.volumes", faults) | claims
     taken: set[str] = set()
     containers = spec.get("containers") or []
     if not containers:

@@ -40,7 +40,9 @@ def _check_selector_and_template(spec: dict[str, Any], kind: str, faults: Faults
             faults.invalid("spec.selector", selector, f"empty selector is invalid for {kind}")
         elif not faults.has("spec.selector") and not _matches(selector, labels):
             faults.invalid("spec.template.metadata.labels", labels, "`selector` does not match template `labels`")
-    check_template(template, "spec.template", faults)
+    claims = spec.get("volumeClaimTemplates") or []
+    names_of_claims = frozenset((claim.get("metadata") or {}).get("name") or "" for claim in claims)
+    check_template(template, "spec.template", faults, names_of_claims)
 
 
 def _matches(selector: dict[str, Any], labels: dict[str, str]) -> bool:

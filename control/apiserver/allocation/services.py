@@ -190,6 +190,9 @@ def _carry_over(new: Object, old: Object) -> None:
             spec["clusterIP"] = before.get("clusterIP")
         if not spec.get("clusterIPs") and spec.get("clusterIP") == before.get("clusterIP"):
             spec["clusterIPs"] = list(before.get("clusterIPs") or [before.get("clusterIP")])
+        elif spec.get("clusterIP") and spec.get("clusterIPs") == before.get("clusterIPs"):
+            # A change of the one field means the other, too.
+            spec["clusterIPs"] = [spec["clusterIP"], *spec["clusterIPs"][1:]]
     if needs_node_ports(old) and needs_node_ports(new):
         used = node_ports(new)
         held = {

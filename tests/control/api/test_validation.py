@@ -37,7 +37,18 @@ OBJECTS: dict[str, dict[str, Any]] = {
     "apps/deployments": {"spec": WORKLOAD},
     "apps/replicasets": {"spec": WORKLOAD},
     "apps/daemonsets": {"spec": WORKLOAD},
-    "apps/statefulsets": {"spec": {**WORKLOAD, "serviceName": "web"}},
+    "apps/statefulsets": {
+        "spec": {
+            "serviceName": "web", "selector": {"matchLabels": {"app": "web"}},
+            "volumeClaimTemplates": [{"metadata": {"name": "data"}, "spec": CLAIM}],
+            "template": {
+                "metadata": {"labels": {"app": "web"}},
+                "spec": {
+                    "containers": [{"name": "c", "image": "i", "volumeMounts": [{"name": "data", "mountPath": "/d"}]}]
+                },
+            },
+        },
+    },
     "batch/jobs": {"spec": {"template": JOB_TEMPLATE, "selector": {}}},
     "batch/cronjobs": {"spec": {"schedule": "*/5 * * * *", "jobTemplate": {"spec": {"template": JOB_TEMPLATE}}}},
     "policy/poddisruptionbudgets": {"spec": {"minAvailable": 1, "selector": {"matchLabels": {"a": "b"}}}},
