@@ -131,13 +131,15 @@ class Watch:
                 return
             self._position += len(events)
             made = [delivery for event in events if (delivery := event.delivery(chosen)) is not None]
-            if self._options.allow_bookmarks and now() >= min(bookmark_at, end):
+            over = self._feed.ended or now() >= end
+            if self._options.allow_bookmarks and (over or now() >= bookmark_at):
                 made.append(self._bookmark())
                 bookmark_at = now() + BOOKMARK_INTERVAL_S
             if made:
                 yield made
-                continue
-            if now() >= end or self._feed.ended:
+            if over:
                 return
+            if made:
+                continue
             wake_at = min(bookmark_at, end) if self._options.allow_bookmarks else end
             await cache.wait(max(wake_at - now(), 0.0))

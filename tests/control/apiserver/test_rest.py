@@ -8,6 +8,7 @@ from typing import Any
 import orjson
 import pytest
 
+from control.apiserver import watch
 from tests.control.apiserver.harness import TABLE, Api, next_event, running
 
 CONFIG_MAPS = "/api/v1/namespaces/default/configmaps"
@@ -455,9 +456,24 @@ async def test_watches_end_with_their_server() -> None:
         assert await next_event(events) is None
 
 
-async def test_a_watch_lives_as_long_as_it_asked() -> None:
-    async with running() as api, api.watch(f"{CONFIG_MAPS}?watch=1&timeoutSeconds=1") as events:
-        assert await next_event(events) is None
+async def test_a_watch_lives_as_long_as_it_asked_and_ends_with_one_bookmark() -> None:
+    async with running() as api:
+        async with api.watch(f"{CONFIG_MAPS}?watch=1&timeoutSeconds=1") as events:
+            assert await next_event(events) is None
+        async with api.watch(f"{CONFIG_MAPS}?watch=1&timeoutSeconds=1&allowWatchBookmarks=true") as events:
+            assert (await next_event(events))["type"] == "BOOKMARK"
+            assert await next_event(events) is None
+
+
+async def test_bookmarks_come_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch, "BOOKMARK_INTERVAL_S", 0.2)
+    types = []
+    url = f"{CONFIG_MAPS}?watch=1&timeoutSeconds=1&allowWatchBookmarks=true"
+    async with running() as api, api.watch(url) as events:
+        while (event := await next_event(events)) is not None:
+            types.append(event["type"])
+    assert 1 <= len(types) <= 8
+    assert set(types) == {"BOOKMARK"}
 
 
 async def test_tables() -> None:
