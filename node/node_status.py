@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from control.api import meta
 from control.api.meta import Object
 from control.api.resources import LEASES, NODES
 from control.api.status import ApiError
@@ -40,7 +41,6 @@ class NodeStatus:
         self._runtime_alive = runtime_alive
         self._reported: dict[str, Any] = {}
         self._reported_at = 0.0
-        self._since: dict[str, tuple[str, str]] = {}
         self._version: RuntimeVersion | None = None
         self._images: list[ImageInfo] = []
         self.node: Object = {}
@@ -78,7 +78,7 @@ class NodeStatus:
                 return
 
     async def _register_once(self) -> None:
-        status = await self._status()
+        status = await self._status({})
         wanted = node_facts.node_object(self._config, self._machine, status)
         try:
             self.node = await self._client.create(NODES, wanted)
@@ -90,19 +90,17 @@ class NodeStatus:
         self.node = await self._client.get(NODES, self._config.node_name)
         patch: dict[str, Any] = {"metadata": {"labels": wanted["metadata"]["labels"]}}
         await self._client.patch(NODES, self._config.node_name, patch, patch_type=STRATEGIC_MERGE_PATCH)
-        for entry in (self.node.get("status") or {}).get("conditions") or ():
-            self._since[entry["type"]] = (entry["status"], entry.get("lastTransitionTime") or timestamp(time.time()))
 
-    async def _status(self) -> dict[str, Any]:
+    async def _status(self, node: Object) -> dict[str, Any]:
+        """Return the status as it is now; `node` is the stored object, which says since when a condition stands."""
         runtime = await self._runtime_conditions()
         conditions = node_facts.conditions(self._machine, self._config, runtime)
         self.ready = next(entry for entry in conditions if entry["type"] == "Ready")["status"] == "True"
         now = timestamp(time.time())
         for entry in conditions:
-            known = self._since.get(entry["type"])
-            if known is None or known[0] != entry["status"]:
-                self._since[entry["type"]] = (entry["status"], now)
-            entry["lastTransitionTime"] = self._since[entry["type"]][1]
+            known = meta.condition(node, entry["type"]) or {}
+            same = known.get("status") == entry["status"]
+            entry["lastTransitionTime"] = (known.get("lastTransitionTime") if same else None) or now
             entry["lastHeartbeatTime"] = now
         return node_facts.node_status(
             self._machine, self._config, self.host_ips, conditions, self._version, self._images
@@ -134,7 +132,9 @@ class NodeStatus:
         check_s = RUNTIME_CHECK_FIRST_S
         while True:
             try:
-                status = await self._status()
+                # The node controller marks a node Unknown that was silent for long: only the stored object tells.
+                self.node = await self._client.get(NODES, self._config.node_name)
+                status = await self._status(self.node)
                 if self._worth_telling(status):
                     await self._tell(status)
                 period_s = self._config.node_status_update_frequency_s
@@ -147,8 +147,12 @@ class NodeStatus:
             await asyncio.sleep(period_s if self.ready else min(period_s, check_s))
 
     def _worth_telling(self, status: dict[str, Any]) -> bool:
-        old_enough = time.monotonic() - self._reported_at >= self._config.node_status_report_frequency_s
-        return old_enough or node_facts.without_times(status) != node_facts.without_times(self._reported)
+        if time.monotonic() - self._reported_at >= self._config.node_status_report_frequency_s:
+            return True
+        stored = {entry["type"]: entry["status"] for entry in (self.node.get("status") or {}).get("conditions") or ()}
+        if any(stored.get(entry["type"]) != entry["status"] for entry in status["conditions"]):
+            return True
+        return node_facts.without_times(status) != node_facts.without_times(self._reported)
 
     async def _tell(self, status: dict[str, Any]) -> None:
         """Send the status; conditions and addresses merge by type, so that what others wrote stays."""

@@ -31,6 +31,12 @@ def write_table(path: Path, table: dict[str, Any]) -> None:
     path.write_text("{\n" + _lines([f"{_compact(name)}:{_compact(table[name])}" for name in sorted(table)]) + "\n}\n")
 
 
+def _is_spoken(row: dict[str, Any], tables: dict[str, dict[str, Any]]) -> bool:
+    """Tell whether the version spoken has this resource; lightkube-models may be newer."""
+    package, _, kind = str(row["definition"]).rpartition(".")
+    return kind in tables.get(package, {})
+
+
 @click.command()
 @click.option("--sources", type=click.Path(path_type=Path, exists=True), required=True, help="The folder src/k8s.io.")
 def main(sources: Path) -> None:
@@ -39,7 +45,7 @@ def main(sources: Path) -> None:
     tables["apiregistration.v1"] = aggregation.build(SPOKEN)
     for name, table in tables.items():
         write_table(FACTS / "types" / f"{name}.json", table)
-    rows = resources.build()
+    rows = [row for row in resources.build() if _is_spoken(row, tables)]
     (FACTS / "resources.json").write_text("[\n" + _lines([_compact(row) for row in rows]) + "\n]\n")
 
 

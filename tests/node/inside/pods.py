@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from control.api.resources import NODES
+from dataclasses import replace
+
+from control.api.resources import LEASES, NODES
+from node.config import KubeletConfig
 from node.kubelet import Kubelet
-from tests.node.inside.conftest import NodeApi, container, is_ready, phase_is, until
+from tests.node.inside.conftest import NodeApi, container, is_ready, phase_is, running, until
 
 
 async def test_a_pod_runs_and_is_told(kubelet: Kubelet, api: NodeApi) -> None:
@@ -54,3 +57,30 @@ async def test_a_pod_that_succeeds_is_succeeded(kubelet: Kubelet, api: NodeApi) 
     assert ended["exitCode"] == 0
     assert ended["reason"] == "Completed"
     assert ended["message"] == "done\n"
+
+
+async def test_a_node_that_was_given_up_speaks_again(kubelet: Kubelet, api: NodeApi) -> None:
+    def ready() -> str:
+        node = api.find(NODES, "n1") or {}
+        entries = {entry["type"]: entry["status"] for entry in (node.get("status") or {}).get("conditions", ())}
+        return str(entries.get("Ready"))
+
+    await until(lambda: ready() == "True", what="the node is ready")
+    node = api.find(NODES, "n1") or {}
+    for entry in node["status"]["conditions"]:
+        entry["status"] = "Unknown"
+    api.put(NODES, node)
+    await until(lambda: ready() == "True", what="the kubelet repairs its status")
+
+
+async def test_the_lease_is_renewed(config: KubeletConfig, api: NodeApi) -> None:
+    def renewed() -> str:
+        lease = api.find(LEASES, "n1", "kube-node-lease") or {}
+        return str((lease.get("spec") or {}).get("renewTime"))
+
+    async with running(replace(config, node_lease_duration_s=2), api):
+        first = await until(renewed, what="the lease is there")
+        await until(lambda: renewed() > first, what="it is renewed")
+    lease = api.find(LEASES, "n1", "kube-node-lease") or {}
+    assert lease["spec"]["holderIdentity"] == "n1"
+    assert lease["metadata"]["ownerReferences"][0]["kind"] == "Node"
