@@ -28,6 +28,7 @@ from proto.etcd.rpc_pb2 import (
 from proto.raft.command_pb2 import InternalRequest, MemberAttributes
 from proto.raft.state_pb2 import AlarmState, LeaseState, StateHeader
 from store import snapshot
+from store.auth import Auth
 from store.lease import Lessor
 from store.mvcc import txn
 from store.mvcc.interval import Interval
@@ -51,7 +52,9 @@ class Machine:
         """(member id, AlarmType) of what is raised."""
         self.members: dict[int, MemberAttributes] = {}
         """What each member has made known of itself."""
+        self.auth = Auth()
         self._handlers: dict[str, Callable[[InternalRequest], object]] = {
+            **dict.fromkeys(self.auth.kinds, self._administer),
             "put": lambda request: self._write(lambda writing: txn.put(writing, request.put, self.lessor)),
             "delete_range": lambda request: self._write(
                 lambda writing: txn.delete_range(writing, request.delete_range)
@@ -81,6 +84,8 @@ class Machine:
         if self.has_no_space and (kind in _CREATES or (kind == "txn" and txn.grows(request.txn))):
             return Refused(Reason.NO_SPACE)
         try:
+            if self.auth.enabled and request.username:
+                self._check_rights(request)
             return handler(request)
         except Refused as refused:
             return refused
@@ -97,6 +102,7 @@ class Machine:
             leases=[LeaseState(id=lease.lease_id, ttl_s=lease.ttl_s) for lease in self.lessor.leases()],
             alarms=[AlarmState(member_id=member_id, type=kind) for member_id, kind in sorted(self.alarms)],
             members=[self.members[member_id] for member_id in sorted(self.members)],
+            auth=self.auth.state(),
         )
         return snapshot.encode(header, self.store.export())
 
@@ -121,6 +127,7 @@ class Machine:
         self.store.replace(store)
         self.alarms = {(alarm.member_id, alarm.type) for alarm in header.alarms}
         self.members = {member.member_id: member for member in header.members}
+        self.auth.load(header.auth)
         self.watchers.restored(seen)
 
     # What a member may ask without the log
@@ -134,7 +141,32 @@ class Machine:
         """Answer a transaction that changes nothing, as of now."""
         return txn.txn(self.store.write(), request, self.lessor)
 
+    def keys_of_lease(self, lease_id: int) -> set[bytes]:
+        """The keys that hang on a lease, none where it is gone."""
+        lease = self.lessor.get(lease_id)
+        return lease.keys if lease is not None else set()
+
     # Handlers
+
+    def _check_rights(self, request: InternalRequest) -> None:
+        """Refuse what its user may no longer do: rights may have changed since the member looked that took it."""
+        name = request.username
+        match request.WhichOneof("request"):
+            case "put":
+                self.auth.check_put(name, request.put, self.keys_of_lease(request.put.lease))
+            case "delete_range":
+                self.auth.check_delete_range(name, request.delete_range)
+            case "txn":
+                self.auth.check_txn(name, request.txn, self.keys_of_lease)
+            case "lease_revoke":
+                for key in self.keys_of_lease(request.lease_revoke.ID):
+                    self.auth.check_write(name, key)
+            case kind if kind in self.auth.kinds:
+                self.auth.check_admin(name)
+        self.auth.check_revision(request.auth_revision)
+
+    def _administer(self, request: InternalRequest) -> object:
+        return self.auth.apply(request)
 
     def _write(self, work: Callable[[WriteTransaction], object]) -> object:
         writing = self.store.write()

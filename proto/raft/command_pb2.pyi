@@ -88,6 +88,22 @@ class InternalRequest(_message.Message):
     LEASE_CHECKPOINT_FIELD_NUMBER: _builtins.int
     ALARM_FIELD_NUMBER: _builtins.int
     MEMBER_ATTRIBUTES_FIELD_NUMBER: _builtins.int
+    AUTH_ENABLE_FIELD_NUMBER: _builtins.int
+    AUTH_DISABLE_FIELD_NUMBER: _builtins.int
+    AUTH_USER_ADD_FIELD_NUMBER: _builtins.int
+    AUTH_USER_DELETE_FIELD_NUMBER: _builtins.int
+    AUTH_USER_CHANGE_PASSWORD_FIELD_NUMBER: _builtins.int
+    AUTH_USER_GRANT_ROLE_FIELD_NUMBER: _builtins.int
+    AUTH_USER_REVOKE_ROLE_FIELD_NUMBER: _builtins.int
+    AUTH_ROLE_ADD_FIELD_NUMBER: _builtins.int
+    AUTH_ROLE_DELETE_FIELD_NUMBER: _builtins.int
+    AUTH_ROLE_GRANT_PERMISSION_FIELD_NUMBER: _builtins.int
+    AUTH_ROLE_REVOKE_PERMISSION_FIELD_NUMBER: _builtins.int
+    USERNAME_FIELD_NUMBER: _builtins.int
+    AUTH_REVISION_FIELD_NUMBER: _builtins.int
+    username: _builtins.str
+    """Who asks, and the revision of users and roles that this was found out at. Empty: the store itself."""
+    auth_revision: _builtins.int
     @_builtins.property
     def put(self) -> _rpc_pb2.PutRequest: ...
     @_builtins.property
@@ -106,6 +122,28 @@ class InternalRequest(_message.Message):
     def alarm(self) -> _rpc_pb2.AlarmRequest: ...
     @_builtins.property
     def member_attributes(self) -> Global___MemberAttributes: ...
+    @_builtins.property
+    def auth_enable(self) -> Global___AuthEnable: ...
+    @_builtins.property
+    def auth_disable(self) -> _rpc_pb2.AuthDisableRequest: ...
+    @_builtins.property
+    def auth_user_add(self) -> _rpc_pb2.AuthUserAddRequest: ...
+    @_builtins.property
+    def auth_user_delete(self) -> _rpc_pb2.AuthUserDeleteRequest: ...
+    @_builtins.property
+    def auth_user_change_password(self) -> _rpc_pb2.AuthUserChangePasswordRequest: ...
+    @_builtins.property
+    def auth_user_grant_role(self) -> _rpc_pb2.AuthUserGrantRoleRequest: ...
+    @_builtins.property
+    def auth_user_revoke_role(self) -> _rpc_pb2.AuthUserRevokeRoleRequest: ...
+    @_builtins.property
+    def auth_role_add(self) -> _rpc_pb2.AuthRoleAddRequest: ...
+    @_builtins.property
+    def auth_role_delete(self) -> _rpc_pb2.AuthRoleDeleteRequest: ...
+    @_builtins.property
+    def auth_role_grant_permission(self) -> _rpc_pb2.AuthRoleGrantPermissionRequest: ...
+    @_builtins.property
+    def auth_role_revoke_permission(self) -> _rpc_pb2.AuthRoleRevokePermissionRequest: ...
     def __init__(
         self,
         *,
@@ -118,16 +156,51 @@ class InternalRequest(_message.Message):
         lease_checkpoint: _rpc_pb2.LeaseCheckpointRequest | None = ...,
         alarm: _rpc_pb2.AlarmRequest | None = ...,
         member_attributes: Global___MemberAttributes | None = ...,
+        auth_enable: Global___AuthEnable | None = ...,
+        auth_disable: _rpc_pb2.AuthDisableRequest | None = ...,
+        auth_user_add: _rpc_pb2.AuthUserAddRequest | None = ...,
+        auth_user_delete: _rpc_pb2.AuthUserDeleteRequest | None = ...,
+        auth_user_change_password: _rpc_pb2.AuthUserChangePasswordRequest | None = ...,
+        auth_user_grant_role: _rpc_pb2.AuthUserGrantRoleRequest | None = ...,
+        auth_user_revoke_role: _rpc_pb2.AuthUserRevokeRoleRequest | None = ...,
+        auth_role_add: _rpc_pb2.AuthRoleAddRequest | None = ...,
+        auth_role_delete: _rpc_pb2.AuthRoleDeleteRequest | None = ...,
+        auth_role_grant_permission: _rpc_pb2.AuthRoleGrantPermissionRequest | None = ...,
+        auth_role_revoke_permission: _rpc_pb2.AuthRoleRevokePermissionRequest | None = ...,
+        username: _builtins.str = ...,
+        auth_revision: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["alarm", b"alarm", "compaction", b"compaction", "delete_range", b"delete_range", "lease_checkpoint", b"lease_checkpoint", "lease_grant", b"lease_grant", "lease_revoke", b"lease_revoke", "member_attributes", b"member_attributes", "put", b"put", "request", b"request", "txn", b"txn"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["alarm", b"alarm", "auth_disable", b"auth_disable", "auth_enable", b"auth_enable", "auth_role_add", b"auth_role_add", "auth_role_delete", b"auth_role_delete", "auth_role_grant_permission", b"auth_role_grant_permission", "auth_role_revoke_permission", b"auth_role_revoke_permission", "auth_user_add", b"auth_user_add", "auth_user_change_password", b"auth_user_change_password", "auth_user_delete", b"auth_user_delete", "auth_user_grant_role", b"auth_user_grant_role", "auth_user_revoke_role", b"auth_user_revoke_role", "compaction", b"compaction", "delete_range", b"delete_range", "lease_checkpoint", b"lease_checkpoint", "lease_grant", b"lease_grant", "lease_revoke", b"lease_revoke", "member_attributes", b"member_attributes", "put", b"put", "request", b"request", "txn", b"txn"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alarm", b"alarm", "compaction", b"compaction", "delete_range", b"delete_range", "lease_checkpoint", b"lease_checkpoint", "lease_grant", b"lease_grant", "lease_revoke", b"lease_revoke", "member_attributes", b"member_attributes", "put", b"put", "request", b"request", "txn", b"txn"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alarm", b"alarm", "auth_disable", b"auth_disable", "auth_enable", b"auth_enable", "auth_revision", b"auth_revision", "auth_role_add", b"auth_role_add", "auth_role_delete", b"auth_role_delete", "auth_role_grant_permission", b"auth_role_grant_permission", "auth_role_revoke_permission", b"auth_role_revoke_permission", "auth_user_add", b"auth_user_add", "auth_user_change_password", b"auth_user_change_password", "auth_user_delete", b"auth_user_delete", "auth_user_grant_role", b"auth_user_grant_role", "auth_user_revoke_role", b"auth_user_revoke_role", "compaction", b"compaction", "delete_range", b"delete_range", "lease_checkpoint", b"lease_checkpoint", "lease_grant", b"lease_grant", "lease_revoke", b"lease_revoke", "member_attributes", b"member_attributes", "put", b"put", "request", b"request", "txn", b"txn", "username", b"username"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_request: _TypeAlias = _typing.Literal["put", "delete_range", "txn", "compaction", "lease_grant", "lease_revoke", "lease_checkpoint", "alarm", "member_attributes"]  # noqa: Y015
+    _WhichOneofReturnType_request: _TypeAlias = _typing.Literal["put", "delete_range", "txn", "compaction", "lease_grant", "lease_revoke", "lease_checkpoint", "alarm", "member_attributes", "auth_enable", "auth_disable", "auth_user_add", "auth_user_delete", "auth_user_change_password", "auth_user_grant_role", "auth_user_revoke_role", "auth_role_add", "auth_role_delete", "auth_role_grant_permission", "auth_role_revoke_permission"]  # noqa: Y015
     _WhichOneofArgType_request: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_request) -> _WhichOneofReturnType_request | None: ...
 
 Global___InternalRequest: _TypeAlias = InternalRequest  # noqa: Y015
+
+@_typing.final
+class AuthEnable(_message.Message):
+    """Users have to prove themselves from now on."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SECRET_FIELD_NUMBER: _builtins.int
+    secret: _builtins.bytes
+    """Signs tokens, on every member alike; chosen by the proposer."""
+    def __init__(
+        self,
+        *,
+        secret: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["secret", b"secret"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AuthEnable: _TypeAlias = AuthEnable  # noqa: Y015
 
 @_typing.final
 class MemberAttributes(_message.Message):

@@ -7,6 +7,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from proto.etcd import auth_pb2 as _auth_pb2
 from proto.raft import command_pb2 as _command_pb2
 import builtins as _builtins
 import sys
@@ -28,6 +29,7 @@ class StateHeader(_message.Message):
     LEASES_FIELD_NUMBER: _builtins.int
     ALARMS_FIELD_NUMBER: _builtins.int
     MEMBERS_FIELD_NUMBER: _builtins.int
+    AUTH_FIELD_NUMBER: _builtins.int
     current_revision: _builtins.int
     compact_revision: _builtins.int
     """-1 before the first compaction."""
@@ -37,6 +39,8 @@ class StateHeader(_message.Message):
     def alarms(self) -> _containers.RepeatedCompositeFieldContainer[Global___AlarmState]: ...
     @_builtins.property
     def members(self) -> _containers.RepeatedCompositeFieldContainer[_command_pb2.MemberAttributes]: ...
+    @_builtins.property
+    def auth(self) -> Global___AuthState: ...
     def __init__(
         self,
         *,
@@ -45,14 +49,72 @@ class StateHeader(_message.Message):
         leases: _abc.Iterable[Global___LeaseState] | None = ...,
         alarms: _abc.Iterable[Global___AlarmState] | None = ...,
         members: _abc.Iterable[_command_pb2.MemberAttributes] | None = ...,
+        auth: Global___AuthState | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["auth", b"auth"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alarms", b"alarms", "compact_revision", b"compact_revision", "current_revision", b"current_revision", "leases", b"leases", "members", b"members"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alarms", b"alarms", "auth", b"auth", "compact_revision", b"compact_revision", "current_revision", b"current_revision", "leases", b"leases", "members", b"members"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___StateHeader: _TypeAlias = StateHeader  # noqa: Y015
+
+@_typing.final
+class AuthState(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENABLED_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    SECRET_FIELD_NUMBER: _builtins.int
+    USERS_FIELD_NUMBER: _builtins.int
+    ROLES_FIELD_NUMBER: _builtins.int
+    enabled: _builtins.bool
+    revision: _builtins.int
+    secret: _builtins.bytes
+    @_builtins.property
+    def users(self) -> _containers.RepeatedCompositeFieldContainer[Global___UserState]: ...
+    @_builtins.property
+    def roles(self) -> _containers.RepeatedCompositeFieldContainer[_auth_pb2.Role]: ...
+    def __init__(
+        self,
+        *,
+        enabled: _builtins.bool = ...,
+        revision: _builtins.int = ...,
+        secret: _builtins.bytes = ...,
+        users: _abc.Iterable[Global___UserState] | None = ...,
+        roles: _abc.Iterable[_auth_pb2.Role] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["enabled", b"enabled", "revision", b"revision", "roles", b"roles", "secret", b"secret", "users", b"users"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AuthState: _TypeAlias = AuthState  # noqa: Y015
+
+@_typing.final
+class UserState(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USER_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
+    epoch: _builtins.int
+    """Revision of the last change that makes older tokens worthless."""
+    @_builtins.property
+    def user(self) -> _auth_pb2.User: ...
+    def __init__(
+        self,
+        *,
+        user: _auth_pb2.User | None = ...,
+        epoch: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["user", b"user"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "user", b"user"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UserState: _TypeAlias = UserState  # noqa: Y015
 
 @_typing.final
 class LeaseState(_message.Message):

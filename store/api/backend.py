@@ -66,6 +66,17 @@ class Limits:
     watch_progress_interval_s: float = 600.0
 
 
+@dataclass(frozen=True)
+class Caller:
+    """In whose name a request is made, and the revision of users and roles at which that was found out."""
+
+    name: str = ""
+    auth_revision: int = 0
+
+
+STORE_ITSELF = Caller()
+
+
 class Backend:
     """One member, as the services see it."""
 
@@ -112,8 +123,10 @@ class Backend:
             raise Failure.NO_LEADER.error()
         return True
 
-    async def propose(self, request: InternalRequest) -> Message:
-        """Have a request carried out by the cluster and return its response."""
+    async def propose(self, request: InternalRequest, caller: Caller) -> Message:
+        """Have a request carried out by the cluster in somebody's name and return its response."""
+        if caller.name:
+            request.username, request.auth_revision = caller.name, caller.auth_revision
         payload = request.SerializeToString()
         if len(payload) > self.limits.request_bytes_max:
             raise Failure.REQUEST_TOO_LARGE.error()
@@ -140,7 +153,7 @@ class Backend:
         if self.machine.store.size_bytes + added_bytes <= self.limits.quota_backend_bytes:
             return
         alarm = AlarmRequest(action=AlarmRequest.ACTIVATE, memberID=self.consensus.member_id, alarm=AlarmType.NOSPACE)
-        await self.propose(InternalRequest(alarm=alarm))
+        await self.propose(InternalRequest(alarm=alarm), STORE_ITSELF)
         raise Failure.NO_SPACE.error()
 
     async def scrub(self) -> None:

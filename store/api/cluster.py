@@ -7,7 +7,7 @@ import logging
 
 from proto.etcd.rpc_pb2 import Member, MemberListRequest, MemberListResponse
 from proto.raft.command_pb2 import InternalRequest, MemberAttributes
-from store.api.backend import Backend, decode
+from store.api.backend import STORE_ITSELF, Backend, decode
 from store.api.errors import EtcdError
 from store.api.table import Call, ServiceTable, Unary
 
@@ -31,7 +31,7 @@ class ClusterService:
         attributes = MemberAttributes(member_id=self._backend.consensus.member_id, name=name, client_urls=client_urls)
         while self._backend.machine.members.get(attributes.member_id) != attributes:
             try:
-                await self._backend.propose(InternalRequest(member_attributes=attributes))
+                await self._backend.propose(InternalRequest(member_attributes=attributes), STORE_ITSELF)
             except EtcdError as error:
                 log.info("member not published yet reason=%s", error.text)
                 await asyncio.sleep(_PUBLISH_RETRY_S)

@@ -10,7 +10,7 @@ from typing import Literal
 
 from proto.etcd.rpc_pb2 import CompactionRequest
 from proto.raft.command_pb2 import InternalRequest
-from store.api.backend import Backend
+from store.api.backend import STORE_ITSELF, Backend
 from store.api.errors import Code, EtcdError
 
 log = logging.getLogger(__name__)
@@ -65,7 +65,7 @@ async def keep_compacting(backend: Backend, retention: Retention) -> None:
         if due is None or due <= store.compact_revision or not backend.consensus.is_leader:
             continue
         try:
-            await backend.propose(InternalRequest(compaction=CompactionRequest(revision=due)))
+            await backend.propose(InternalRequest(compaction=CompactionRequest(revision=due)), STORE_ITSELF)
         except EtcdError as error:
             if error.code != Code.OUT_OF_RANGE:  # somebody else was faster
                 log.warning("history not compacted revision=%d reason=%s", due, error.text)

@@ -40,6 +40,11 @@ class EtcdError(Exception):
         self.code = code
         self.text = text
 
+    def as_go_prints_it(self) -> str:
+        """The form in which etcd names this error inside a watch's cancel reason."""
+        name = "".join(part.title() for part in self.code.name.split("_"))
+        return f"rpc error: code = {name} desc = {self.text}"
+
 
 class Failure(enum.Enum):
     """Every refusal of the services, as (code, text)."""
@@ -78,6 +83,22 @@ class Failure(enum.Enum):
     REQUEST_TOO_LARGE = (Code.INVALID_ARGUMENT, "etcdserver: request is too large")
     TOO_MANY_REQUESTS = (Code.RESOURCE_EXHAUSTED, "etcdserver: too many requests")
 
+    ROOT_USER_NOT_EXIST = (Code.FAILED_PRECONDITION, "etcdserver: root user does not exist")
+    ROOT_ROLE_NOT_EXIST = (Code.FAILED_PRECONDITION, "etcdserver: root user does not have root role")
+    USER_ALREADY_EXISTS = (Code.FAILED_PRECONDITION, "etcdserver: user name already exists")
+    USER_EMPTY = (Code.INVALID_ARGUMENT, "etcdserver: user name is empty")
+    USER_NOT_FOUND = (Code.FAILED_PRECONDITION, "etcdserver: user name not found")
+    ROLE_ALREADY_EXISTS = (Code.FAILED_PRECONDITION, "etcdserver: role name already exists")
+    ROLE_EMPTY = (Code.INVALID_ARGUMENT, "etcdserver: role name is empty")
+    ROLE_NOT_FOUND = (Code.FAILED_PRECONDITION, "etcdserver: role name not found")
+    ROLE_NOT_GRANTED = (Code.FAILED_PRECONDITION, "etcdserver: role is not granted to the user")
+    PERMISSION_DENIED = (Code.PERMISSION_DENIED, "etcdserver: permission denied")
+    PERMISSION_NOT_GIVEN = (Code.INVALID_ARGUMENT, "etcdserver: permission not given")
+    PERMISSION_NOT_GRANTED = (Code.FAILED_PRECONDITION, "etcdserver: permission is not granted to the role")
+    AUTH_FAILED = (Code.INVALID_ARGUMENT, "etcdserver: authentication failed, invalid user ID or password")
+    AUTH_OLD_REVISION = (Code.INVALID_ARGUMENT, "etcdserver: revision of auth store is old")
+    INVALID_AUTH_TOKEN = (Code.UNAUTHENTICATED, "etcdserver: invalid auth token")
+    INVALID_AUTH_MANAGEMENT = (Code.INVALID_ARGUMENT, "etcdserver: invalid auth management")
     AUTH_NOT_ENABLED = (Code.FAILED_PRECONDITION, "etcdserver: authentication is not enabled")
 
     NO_LEADER = (Code.UNAVAILABLE, "etcdserver: no leader")

@@ -16,6 +16,7 @@ from proto.etcd.rpc_pb2 import (
     TxnResponse,
 )
 from proto.raft.command_pb2 import InternalRequest
+from store.api.access import Access
 from store.api.backend import Backend, decode
 from store.api.errors import of_refusal
 from store.api.table import Call, ServiceTable, Unary
@@ -32,8 +33,9 @@ _RANGE_COUNT = tag(4, 0)
 class KVService:
     """The key space, to read and to change."""
 
-    def __init__(self, backend: Backend) -> None:
+    def __init__(self, backend: Backend, access: Access) -> None:
         self._backend = backend
+        self._access = access
 
     def table(self) -> ServiceTable:
         """The methods of the service."""
@@ -52,6 +54,7 @@ class KVService:
             txn.check_range(request)
             if not request.serializable:
                 await self._backend.read_barrier()
+            self._access.allowed(call, lambda auth, name: auth.check_read(name, request.key, request.range_end))
             result = self._backend.machine.store.range(request)
         except Refused as refused:
             raise of_refusal(refused) from refused
@@ -68,8 +71,10 @@ class KVService:
             txn.check_put(request)
         except Refused as refused:
             raise of_refusal(refused) from refused
+        keys = self._backend.machine.keys_of_lease(request.lease)
+        caller = self._access.allowed(call, lambda auth, name: auth.check_put(name, request, keys))
         await self._backend.check_quota(len(request.key) + len(request.value))
-        response = cast(PutResponse, await self._backend.propose(InternalRequest(put=request)))
+        response = cast(PutResponse, await self._backend.propose(InternalRequest(put=request), caller))
         self._backend.fill(response.header)
         return response.SerializeToString()
 
@@ -80,7 +85,8 @@ class KVService:
             txn.check_delete_range(request)
         except Refused as refused:
             raise of_refusal(refused) from refused
-        response = cast(DeleteRangeResponse, await self._backend.propose(InternalRequest(delete_range=request)))
+        caller = self._access.allowed(call, lambda auth, name: auth.check_delete_range(name, request))
+        response = cast(DeleteRangeResponse, await self._backend.propose(InternalRequest(delete_range=request), caller))
         self._backend.fill(response.header)
         return response.SerializeToString()
 
@@ -89,14 +95,17 @@ class KVService:
         request = decode(TxnRequest, body)
         try:
             txn.check_txn(request, self._backend.limits.transaction_operations_max)
-            if txn.is_read_only(request):
-                if not txn.is_serializable(request):
-                    await self._backend.read_barrier()
+            is_read_only = txn.is_read_only(request)
+            if is_read_only and not txn.is_serializable(request):
+                await self._backend.read_barrier()
+            keys_of_lease = self._backend.machine.keys_of_lease
+            caller = self._access.allowed(call, lambda auth, name: auth.check_txn(name, request, keys_of_lease))
+            if is_read_only:
                 response = self._backend.machine.read_txn(request)
             else:
                 if txn.grows(request):
                     await self._backend.check_quota(len(body))
-                response = cast(TxnResponse, await self._backend.propose(InternalRequest(txn=request)))
+                response = cast(TxnResponse, await self._backend.propose(InternalRequest(txn=request), caller))
         except Refused as refused:
             raise of_refusal(refused) from refused
         self._backend.fill(response.header)
@@ -105,7 +114,8 @@ class KVService:
     async def compact(self, body: bytes, call: Call) -> bytes:
         """Give up history below a revision; physical compaction waits until the space is free on this member."""
         request = decode(CompactionRequest, body)
-        response = cast(CompactionResponse, await self._backend.propose(InternalRequest(compaction=request)))
+        caller = self._access.known(call)
+        response = cast(CompactionResponse, await self._backend.propose(InternalRequest(compaction=request), caller))
         if request.physical:
             await self._backend.scrub()
         self._backend.fill(response.header)

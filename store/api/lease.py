@@ -24,9 +24,11 @@ from proto.etcd.rpc_pb2 import (
     LeaseTimeToLiveRequest,
 )
 from proto.raft.command_pb2 import InternalRequest, LeaderRequest, LeaderResponse
-from store.api.backend import Backend, decode
+from store.api.access import Access
+from store.api.backend import STORE_ITSELF, Backend, decode
 from store.api.errors import Code, EtcdError
 from store.api.table import Call, ServiceTable, Stream, Streaming, Unary
+from store.auth import Auth
 from store.refusal import Refused
 
 log = logging.getLogger(__name__)
@@ -39,8 +41,9 @@ _REVOKES_AT_ONCE_MAX = 500
 class LeaseService:
     """Leases and their time."""
 
-    def __init__(self, backend: Backend) -> None:
+    def __init__(self, backend: Backend, access: Access) -> None:
         self._backend = backend
+        self._access = access
 
     def table(self) -> ServiceTable:
         """The methods of the service."""
@@ -58,15 +61,17 @@ class LeaseService:
         while not request.ID:
             request.ID = secrets.randbits(63)
         request.TTL = max(request.TTL, self._backend.limits.lease_ttl_min_s)
+        caller = self._access.known(call)
         await self._backend.check_quota(0)
-        response = cast(LeaseGrantResponse, await self._backend.propose(InternalRequest(lease_grant=request)))
+        response = cast(LeaseGrantResponse, await self._backend.propose(InternalRequest(lease_grant=request), caller))
         self._backend.fill(response.header)
         return response.SerializeToString()
 
     async def revoke(self, body: bytes, call: Call) -> bytes:
         """End a lease and delete its keys."""
         request = decode(LeaseRevokeRequest, body)
-        response = cast(LeaseRevokeResponse, await self._backend.propose(InternalRequest(lease_revoke=request)))
+        caller = self._access.allowed(call, lambda auth, name: self._check_keys(auth, name, request.ID))
+        response = cast(LeaseRevokeResponse, await self._backend.propose(InternalRequest(lease_revoke=request), caller))
         self._backend.fill(response.header)
         return response.SerializeToString()
 
@@ -74,6 +79,7 @@ class LeaseService:
         """Renew leases as the client asks; a lease that is gone is answered with a TTL of zero."""
         while (body := await stream.read()) is not None:
             request = decode(LeaseKeepAliveRequest, body)
+            self._access.known(call)
             # Made before the renewal: the client must not see a revision at which the lease was gone already.
             header = self._backend.header()
             if self._backend.consensus.is_leader:
@@ -85,7 +91,10 @@ class LeaseService:
 
     async def time_to_live(self, body: bytes, call: Call) -> bytes:
         """Tell how long a lease has, and its keys on request; -1 for one that is gone."""
-        asked = LeaderRequest(lease_time_to_live=decode(LeaseTimeToLiveRequest, body))
+        request = decode(LeaseTimeToLiveRequest, body)
+        if request.keys:
+            self._access.allowed(call, lambda auth, name: self._check_keys(auth, name, request.ID, writes=False))
+        asked = LeaderRequest(lease_time_to_live=request)
         answer = LeaderResponse.FromString(await self._backend.ask_leader(asked.SerializeToString()))
         response = answer.lease_time_to_live
         response.header.CopyFrom(self._backend.header())
@@ -94,10 +103,19 @@ class LeaseService:
     async def leases(self, body: bytes, call: Call) -> bytes:
         """Name all leases."""
         decode(LeaseLeasesRequest, body)
+        self._access.known(call)
         await self._backend.read_barrier()
         found = self._backend.machine.lessor.by_remaining_time(self._backend.clock())
         leases = [LeaseStatus(ID=lease.lease_id) for lease in found]
         return LeaseLeasesResponse(header=self._backend.header(), leases=leases).SerializeToString()
+
+    def _check_keys(self, auth: Auth, name: str, lease_id: int, *, writes: bool = True) -> None:
+        """Refuse who has no right to every key of a lease."""
+        for key in self._backend.machine.keys_of_lease(lease_id):
+            if writes:
+                auth.check_write(name, key)
+            else:
+                auth.check_read(name, key, b"")
 
     # The leader's side
 
@@ -155,7 +173,7 @@ class LeaseService:
 
     async def _revoke_expired(self, lease_id: int) -> None:
         try:
-            await self._backend.propose(InternalRequest(lease_revoke=LeaseRevokeRequest(ID=lease_id)))
+            await self._backend.propose(InternalRequest(lease_revoke=LeaseRevokeRequest(ID=lease_id)), STORE_ITSELF)
         except EtcdError as error:
             if error.code != Code.NOT_FOUND:
                 log.warning("lease not revoked lease=%016x reason=%s", lease_id, error.text)

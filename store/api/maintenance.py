@@ -23,6 +23,7 @@ from proto.etcd.rpc_pb2 import (
     StatusResponse,
 )
 from proto.raft.command_pb2 import InternalRequest
+from store.api.access import Access
 from store.api.backend import VERSION, Backend, decode
 from store.api.errors import Failure, of_refusal
 from store.api.table import Call, ServiceTable, Stream, Streaming, Unary
@@ -33,8 +34,9 @@ from store.snapshot import sealed
 class MaintenanceService:
     """What operators ask of one member."""
 
-    def __init__(self, backend: Backend) -> None:
+    def __init__(self, backend: Backend, access: Access) -> None:
         self._backend = backend
+        self._access = access
 
     def table(self) -> ServiceTable:
         """The methods of the service."""
@@ -71,6 +73,7 @@ class MaintenanceService:
     async def alarm(self, body: bytes, call: Call) -> bytes:
         """Show, raise or clear alarms."""
         request = decode(AlarmRequest, body)
+        caller = self._access.known(call)
         if request.action == AlarmRequest.GET:
             await self._backend.read_barrier()
             response = AlarmResponse()
@@ -78,25 +81,28 @@ class MaintenanceService:
                 if request.memberID in (0, member_id) and request.alarm in (AlarmType.NONE, kind):
                     response.alarms.append(AlarmMember(memberID=member_id, alarm=AlarmType.ValueType(kind)))
         else:
-            response = cast(AlarmResponse, await self._backend.propose(InternalRequest(alarm=request)))
+            response = cast(AlarmResponse, await self._backend.propose(InternalRequest(alarm=request), caller))
         self._backend.fill(response.header)
         return response.SerializeToString()
 
     async def defragment(self, body: bytes, call: Call) -> bytes:
         """Free what compaction gave up now; there is no file with holes to rewrite."""
         decode(DefragmentRequest, body)
+        self._access.admin(call)
         await self._backend.scrub()
         return DefragmentResponse(header=self._backend.header()).SerializeToString()
 
     async def hash(self, body: bytes, call: Call) -> bytes:
         """A checksum over all that this member keeps."""
         decode(HashRequest, body)
+        self._access.admin(call)
         checksum = await self._hash(self._backend.machine.store.current_revision)
         return HashResponse(header=self._backend.header(), hash=checksum).SerializeToString()
 
     async def hash_kv(self, body: bytes, call: Call) -> bytes:
         """A checksum that is the same on all members for the same revision and compaction."""
         request = decode(HashKVRequest, body)
+        self._access.admin(call)
         store = self._backend.machine.store
         revision = request.revision if request.revision > 0 else store.current_revision
         checksum = await self._hash(revision)
@@ -122,6 +128,7 @@ class MaintenanceService:
     async def snapshot(self, stream: Stream, call: Call) -> None:
         """Send the whole state, in our own format, sealed as etcd's clients expect it."""
         decode(SnapshotRequest, await stream.read() or b"")
+        self._access.admin(call)
         for chunk in sealed(self._backend.machine.snapshot()):
             response = SnapshotResponse(header=self._backend.header(), blob=chunk, version=VERSION)
             await stream.write(response.SerializeToString())
@@ -129,6 +136,7 @@ class MaintenanceService:
     async def downgrade(self, body: bytes, call: Call) -> bytes:
         """Refuse: there is no older version to go back to."""
         request = decode(DowngradeRequest, body)
+        self._access.admin(call)
         if request.action == DowngradeRequest.CANCEL:
             raise Failure.NO_INFLIGHT_DOWNGRADE.error()
         raise Failure.INVALID_DOWNGRADE_TARGET_VERSION.error()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+from store.api.access import Access
+from store.api.auth import AuthService
 from store.api.backend import Backend
 from store.api.cluster import ClusterService
 from store.api.errors import Failure
@@ -19,10 +21,16 @@ class Services:
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
-        self._lease = LeaseService(backend)
-        self._watch = WatchService(backend)
+        access = Access(backend)
+        self._lease = LeaseService(backend, access)
+        self._watch = WatchService(backend, access)
         self._cluster = ClusterService(backend)
-        self._others = (KVService(backend), self._cluster, MaintenanceService(backend))
+        self._others = (
+            KVService(backend, access),
+            self._cluster,
+            MaintenanceService(backend, access),
+            AuthService(backend, access),
+        )
         backend.consensus.handle_questions(self._lease.answer)
         backend.consensus.on_leadership(self._lease.on_leadership)
         backend.consensus.on_applied(self._watch.on_applied)

@@ -11,15 +11,17 @@ import asyncio
 import logging
 import random
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from proto.etcd.rpc_pb2 import WatchCreateRequest, WatchRequest, WatchResponse
+from store.api.access import Access
 from store.api.backend import Backend, decode
-from store.api.errors import Failure
+from store.api.errors import EtcdError, Failure, of_refusal
 from store.api.table import Call, ServiceTable, Stream, Streaming
 from store.mvcc.encoding import block, scalar, tag
 from store.mvcc.interval import Interval
 from store.mvcc.watch import INVALID_WATCH_ID, Delivery, WatchOptions, WatchStream
+from store.refusal import Refused
 
 log = logging.getLogger(__name__)
 
@@ -39,8 +41,9 @@ _DUPLICATE_ID = "mvcc: duplicate watch ID provided on the WatchStream"
 class WatchService:
     """Changes as they happen, or from the past."""
 
-    def __init__(self, backend: Backend) -> None:
+    def __init__(self, backend: Backend, access: Access) -> None:
         self._backend = backend
+        self._access = access
         self._signals: dict[WatchStream, asyncio.Event] = {}
 
     def table(self) -> ServiceTable:
@@ -58,7 +61,7 @@ class WatchService:
         """Serve one client stream until it ends."""
         watch_stream = self._backend.machine.watchers.open()
         signal = self._signals[watch_stream] = asyncio.Event()
-        session = _Session(self._backend, stream, watch_stream, signal)
+        session = _Session(self._backend, stream, watch_stream, signal, lambda: self._access.caller(call).name)
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(session.read())
@@ -75,7 +78,15 @@ class WatchService:
 class _Session:
     """One client stream."""
 
-    def __init__(self, backend: Backend, stream: Stream, watch_stream: WatchStream, signal: asyncio.Event) -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        stream: Stream,
+        watch_stream: WatchStream,
+        signal: asyncio.Event,
+        name: Callable[[], str],
+    ) -> None:
+        self._name = name
         self._backend = backend
         self._stream = stream
         self._watch_stream = watch_stream
@@ -141,8 +152,11 @@ class _Session:
         else:
             wanted = Interval(start, None if request.range_end == b"\0" else request.range_end)
         watch_id: int | None = None
+        denied = self._denied(start, request.range_end)
         if request.start_revision < 0:
             response.cancel_reason = Failure.COMPACTED.value[1]
+        elif denied:
+            response.cancel_reason = denied
         elif wanted.is_empty:
             response.cancel_reason = _EMPTY_RANGE
         else:
@@ -159,6 +173,16 @@ class _Session:
         response.watch_id = INVALID_WATCH_ID if watch_id is None else watch_id
         response.canceled = watch_id is None
         return response
+
+    def _denied(self, key: bytes, range_end: bytes) -> str:
+        """Why the caller may not watch a range; empty where he may."""
+        try:
+            self._backend.machine.auth.check_read(self._name(), key, range_end)
+        except Refused as refused:
+            return of_refusal(refused).as_go_prints_it()
+        except EtcdError as error:
+            return error.as_go_prints_it()
+        return ""
 
     def _messages(self, delivery: Delivery) -> Iterator[bytes]:
         """The encoded responses of a delivery: one, or several where the client takes fragments."""

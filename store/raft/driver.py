@@ -33,6 +33,7 @@ from store.raft.transport import PeerNetwork
 logger = logging.getLogger(__name__)
 
 QUESTIONS_MAX = 10_000
+_SOCKETS_FIRST_S = 0.001
 
 
 class SystemClock:
@@ -340,9 +341,16 @@ class RaftConsensus:
         self._timer = self._loop.call_later(max(deadline - now, 0.0), self._timer_due)
 
     def _timer_due(self) -> None:
+        now = time.monotonic()
+        late_s = now - self._timer_at
         self._timer = None
         self._timer_at = float("inf")
-        self._advance()
+        if late_s > self._config.heartbeat_interval_s:
+            # The process was held up, and timers run before sockets are read: what has arrived meanwhile comes first,
+            # or a leader that was heard in time would be given up.
+            self._arm(now + _SOCKETS_FIRST_S, now)
+        else:
+            self._advance()
 
     def _fail(self, error: Exception) -> None:
         if self._failure is not None and not self._failure.done():

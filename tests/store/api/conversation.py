@@ -8,6 +8,7 @@ import grpc
 from google.protobuf.message import Message
 
 from proto.etcd import rpc_pb2 as pb
+from proto.etcd.auth_pb2 import Permission
 from tests.store.mvcc.requests import op_delete, op_put, op_range, op_txn
 
 RESPONSES: dict[type[Message], tuple[str, type[Message]]] = {
@@ -23,6 +24,14 @@ RESPONSES: dict[type[Message], tuple[str, type[Message]]] = {
     pb.AlarmRequest: ("/etcdserverpb.Maintenance/Alarm", pb.AlarmResponse),
     pb.DefragmentRequest: ("/etcdserverpb.Maintenance/Defragment", pb.DefragmentResponse),
 }
+AUTH_METHODS = (
+    *("AuthEnable", "AuthDisable", "AuthStatus", "Authenticate"),
+    *("UserAdd", "UserGet", "UserList", "UserDelete", "UserChangePassword", "UserGrantRole", "UserRevokeRole"),
+    *("RoleAdd", "RoleGet", "RoleList", "RoleDelete", "RoleGrantPermission", "RoleRevokePermission"),
+)
+for method in AUTH_METHODS:
+    name = method if method.startswith("Auth") else f"Auth{method}"
+    RESPONSES[getattr(pb, f"{name}Request")] = (f"/etcdserverpb.Auth/{method}", getattr(pb, f"{name}Response"))
 
 RANGE_OF_ALL: dict[str, Any] = {"key": b"\0", "range_end": b"\0"}
 COMPARE_A = pb.Compare(key=b"a", target=pb.Compare.VERSION, result=pb.Compare.GREATER, version=0)
@@ -119,12 +128,108 @@ CALLS: list[Message] = [
 ]
 
 
-async def say(channel: grpc.aio.Channel, request: Message) -> tuple[grpc.StatusCode, str, Message | None]:
+READ, WRITE, READWRITE = Permission.READ, Permission.WRITE, Permission.READWRITE
+
+
+def may(role: str, kind: Permission.Type.ValueType, key: bytes, range_end: bytes = b"") -> Message:
+    return pb.AuthRoleGrantPermissionRequest(name=role, perm=Permission(permType=kind, key=key, range_end=range_end))
+
+
+def prove(name: str, password: str) -> Message:
+    return pb.AuthenticateRequest(name=name, password=password)
+
+
+AUTH_CALLS: list[tuple[str, Message]] = [
+    ("", pb.AuthEnableRequest()),
+    ("", prove("root", "secret")),
+    ("", pb.AuthUserAddRequest(password="x")),
+    ("", pb.AuthUserAddRequest(name="root", password="secret")),
+    ("", pb.AuthUserAddRequest(name="root", password="secret")),
+    ("", pb.AuthEnableRequest()),
+    ("", pb.AuthUserGrantRoleRequest(user="root", role="none")),
+    ("", pb.AuthUserGrantRoleRequest(user="none", role="root")),
+    ("", pb.AuthRoleAddRequest(name="root")),
+    ("", pb.AuthUserGrantRoleRequest(user="root", role="root")),
+    ("", pb.AuthUserGrantRoleRequest(user="root", role="root")),
+    ("", pb.AuthRoleAddRequest()),
+    ("", pb.AuthRoleAddRequest(name="reader")),
+    ("", pb.AuthRoleAddRequest(name="reader")),
+    ("", may("none", READ, b"a")),
+    ("", may("reader", READ, b"a", b"c")),
+    ("", may("reader", READ, b"c", b"e")),
+    ("", may("reader", WRITE, b"w")),
+    ("", pb.AuthRoleGetRequest(role="reader")),
+    ("", pb.AuthRoleGetRequest(role="root")),
+    ("", pb.AuthRoleGetRequest(role="none")),
+    ("", pb.AuthUserAddRequest(name="ann", password="pw")),
+    ("", pb.AuthUserAddRequest(name="bob", password="pw")),
+    ("", pb.AuthUserGrantRoleRequest(user="ann", role="reader")),
+    ("", pb.AuthUserGetRequest(name="ann")),
+    ("", pb.AuthUserGetRequest(name="none")),
+    ("", pb.PutRequest(key=b"b", value=b"1")),
+    ("", pb.AuthEnableRequest()),
+    ("", pb.AuthEnableRequest()),
+    ("", pb.RangeRequest(key=b"b")),
+    ("", pb.PutRequest(key=b"b")),
+    ("", prove("root", "wrong")),
+    ("", prove("none", "wrong")),
+    ("", prove("root", "secret")),
+    ("", prove("ann", "pw")),
+    ("", prove("bob", "pw")),
+    ("forged", pb.RangeRequest(key=b"b")),
+    ("root", pb.AuthUserListRequest()),
+    ("root", pb.AuthRoleListRequest()),
+    ("root", pb.PutRequest(key=b"w", value=b"2")),
+    ("ann", pb.RangeRequest(key=b"b")),
+    ("ann", pb.RangeRequest(key=b"a", range_end=b"e")),
+    ("ann", pb.RangeRequest(key=b"a", range_end=b"f")),
+    ("ann", pb.RangeRequest(key=b"a", range_end=b"\0")),
+    ("ann", pb.RangeRequest(key=b"w")),
+    ("ann", pb.PutRequest(key=b"w", value=b"3")),
+    ("ann", pb.PutRequest(key=b"w", value=b"3", prev_kv=True)),
+    ("ann", pb.PutRequest(key=b"b")),
+    ("ann", pb.DeleteRangeRequest(key=b"b")),
+    ("ann", pb.TxnRequest(success=[op_range(b"b"), op_put(b"w")])),
+    ("ann", pb.TxnRequest(success=[op_range(b"b")], failure=[op_put(b"x")])),
+    ("ann", pb.TxnRequest(compare=[pb.Compare(key=b"x")], success=[op_range(b"b")])),
+    ("ann", pb.AuthUserListRequest()),
+    ("ann", pb.AuthUserGetRequest(name="ann")),
+    ("ann", pb.AuthUserGetRequest(name="bob")),
+    ("ann", pb.AuthRoleGetRequest(role="reader")),
+    ("ann", pb.AuthRoleGetRequest(role="root")),
+    ("ann", pb.AuthDisableRequest()),
+    ("bob", pb.RangeRequest(key=b"b")),
+    ("root", pb.AuthUserChangePasswordRequest(name="bob", password="new")),
+    ("bob", pb.RangeRequest(key=b"b")),
+    ("", prove("bob", "pw")),
+    ("", prove("bob", "new")),
+    ("root", pb.AuthRoleRevokePermissionRequest(role="reader", key=b"c", range_end=b"e")),
+    ("root", pb.AuthRoleRevokePermissionRequest(role="reader", key=b"c", range_end=b"e")),
+    ("ann", pb.RangeRequest(key=b"a", range_end=b"e")),
+    ("root", pb.AuthUserRevokeRoleRequest(name="ann", role="reader")),
+    ("root", pb.AuthUserRevokeRoleRequest(name="ann", role="reader")),
+    ("ann", pb.RangeRequest(key=b"b")),
+    ("root", pb.AuthUserRevokeRoleRequest(name="root", role="root")),
+    ("root", pb.AuthUserDeleteRequest(name="root")),
+    ("root", pb.AuthRoleDeleteRequest(role="root")),
+    ("root", pb.AuthUserDeleteRequest(name="none")),
+    ("root", pb.AuthUserDeleteRequest(name="ann")),
+    ("root", pb.AuthRoleDeleteRequest(role="reader")),
+    ("root", pb.AuthRoleDeleteRequest(role="reader")),
+    ("root", pb.AuthDisableRequest()),
+    ("", pb.RangeRequest(key=b"b")),
+    ("", prove("root", "secret")),
+]
+
+
+async def say(
+    channel: grpc.aio.Channel, request: Message, token: str = ""
+) -> tuple[grpc.StatusCode, str, Message | None]:
     """Make a call and return its status and its response, without what differs from cluster to cluster."""
     path, kind = RESPONSES[type(request)]
     method: Any = channel.unary_unary(path, lambda message: message.SerializeToString(), kind.FromString)
     try:
-        response: Any = await method(request)
+        response: Any = await method(request, metadata=(("token", token),) if token else ())
     except grpc.aio.AioRpcError as error:
         return error.code(), error.details() or "", None
     response.header.ClearField("cluster_id")

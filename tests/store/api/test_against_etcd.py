@@ -14,7 +14,7 @@ import pytest
 from proto.etcd import rpc_pb2 as pb
 from proto.etcd import rpc_pb2_grpc
 from tests.store.api.conftest import Member
-from tests.store.api.conversation import CALLS, RANGE_OF_ALL, say
+from tests.store.api.conversation import AUTH_CALLS, CALLS, RANGE_OF_ALL, say
 from tests.store.mvcc.requests import op_delete, op_put
 
 pytestmark = pytest.mark.root
@@ -54,6 +54,23 @@ async def test_every_call_is_answered_alike(member: Member, etcd: grpc.aio.Chann
             expected = await say(etcd, request)
             answer = await say(ours, request)
             assert answer == expected, f"call {place}: {type(request).__name__} {str(request)[:300]}"
+
+
+async def test_users_and_roles_are_kept_alike(member: Member, etcd: grpc.aio.Channel) -> None:
+    differences: list[str] = []
+    tokens: list[dict[str, str]] = [{"forged": "forged.1"}, {"forged": "forged.1"}]
+    async with grpc.aio.insecure_channel(member.endpoint) as ours:
+        for place, (who, request) in enumerate(AUTH_CALLS):
+            answers = []
+            for channel, known in ((etcd, tokens[0]), (ours, tokens[1])):
+                code, text, response = await say(channel, request, known.get(who, ""))
+                if isinstance(request, pb.AuthenticateRequest) and isinstance(response, pb.AuthenticateResponse):
+                    known[request.name] = response.token
+                    response.ClearField("token")
+                answers.append((code, text, response))
+            if answers[1] != answers[0]:
+                differences.append(f"call {place}: {who} {type(request).__name__} {request} {answers}")
+    assert not differences
 
 
 WATCHES = [

@@ -30,7 +30,7 @@ CLUSTER_ID = 0xC1
 class Members:
     """Members on loopback that can be stopped and started again."""
 
-    def __init__(self, directory: Path, size: int, tls: bool, request_timeout_s: float = 5.0) -> None:
+    def __init__(self, directory: Path, size: int, tls: bool, request_timeout_s: float = 20.0) -> None:
         self.sockets: dict[int, socket.socket] = {}
         peers = []
         for one in range(1, size + 1):
@@ -45,8 +45,8 @@ class Members:
                 peers=tuple(other for other in peers if other != peer),
                 data_dir=directory / peer.name,
                 tls=authority.issue(peer.name, f"raftsman://member/{peer.name}") if authority else None,
-                heartbeat_interval_s=0.05,
-                election_timeout_s=0.4,
+                heartbeat_interval_s=0.1,
+                election_timeout_s=1.0,
                 request_timeout_s=request_timeout_s,
             )
             for peer in peers
@@ -77,7 +77,7 @@ class Members:
         return [member for member in self.running.values() if not member.is_leader]
 
 
-async def eventually(condition: Callable[[], bool], what: str, seconds: float = 15.0) -> None:
+async def eventually(condition: Callable[[], bool], what: str, seconds: float = 30.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"waited in vain for {what}"
@@ -85,7 +85,7 @@ async def eventually(condition: Callable[[], bool], what: str, seconds: float = 
 
 
 @asynccontextmanager
-async def cluster(directory: Path, tls: bool = False, request_timeout_s: float = 5.0) -> AsyncIterator[Members]:
+async def cluster(directory: Path, tls: bool = False, request_timeout_s: float = 20.0) -> AsyncIterator[Members]:
     members = Members(directory, 3, tls, request_timeout_s)
     try:
         for one in members.configs:
@@ -293,7 +293,7 @@ async def test_a_failing_disk_ends_the_member(tmp_path: Path, monkeypatch: pytes
             await member.stop()
 
     with pytest.raises(BaseExceptionGroup) as caught:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await run()
     assert caught.group_contains(OSError, match="input/output error")
 
@@ -330,7 +330,7 @@ async def refused(config: ConsensusConfig, *frames: bytes, tls: ssl.SSLContext |
 
 async def is_closed(reader: asyncio.StreamReader) -> bool:
     try:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             return await reader.read() == b""
     except OSError:
         return True
@@ -381,7 +381,7 @@ async def test_a_peer_is_who_its_certificate_says(tmp_path: Path, uris: tuple[st
         port = members.configs[1].member.port
         reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context)
         writer.write(hello(2))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             answer = await reader.read(1000)
         assert bool(answer) == welcome
         writer.close()
