@@ -1,6 +1,7 @@
 """`raftsman down` leaves nothing, also after an `up` that was killed in the middle."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -98,6 +99,10 @@ def test_second_cluster_lives_beside_the_first_and_goes(lab: Lab, state_root: Pa
     second = state.load(name)
     assert second is not None
     assert second.pod_range != lab.cluster.pod_range
+    done = raftsman(state_root, "node", "add", "extra", "--name", name, timeout_s=180)
+    assert done.returncode == 0, done.stdout + done.stderr
+    nodes = raftsman(state_root, "status", "--name", name).stdout
+    assert re.search(r"extra +\S+ +Ready", nodes), nodes
     done = raftsman(state_root, "down", "--name", name)
     assert done.returncode == 0, done.stderr
     assert traces(name) == before

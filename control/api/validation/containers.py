@@ -13,6 +13,7 @@ _STANDARD_RESOURCES = ("cpu", "memory", "ephemeral-storage")
 _QUOTA_RESOURCES = ("requests.", "limits.")
 _HANDLERS = ("exec", "httpGet", "tcpSocket", "grpc")
 _VALUE_SOURCES = ("fieldRef", "resourceFieldRef", "configMapKeyRef", "secretKeyRef", "fileKeyRef")
+_NOT_EPHEMERAL = "cannot be set for an Ephemeral Container"
 _POD_FIELDS = (
     "metadata.name",
     "metadata.namespace",
@@ -71,7 +72,11 @@ def check_ephemeral_containers(
             faults.not_found(f"{here}.targetContainerName", target)
         for field in ("ports", "lifecycle", "livenessProbe", "readinessProbe", "startupProbe", "resources"):
             if container.get(field):
-                faults.forbidden(f"{here}.{field}", "cannot be set for an Ephemeral Container")
+                faults.forbidden(f"{here}.{field}", _NOT_EPHEMERAL)
+        for position, mount in enumerate(container.get("volumeMounts") or []):
+            for field in ("subPath", "subPathExpr"):
+                if mount.get(field):
+                    faults.forbidden(f"{here}.volumeMounts[{position}].{field}", _NOT_EPHEMERAL)
 
 
 def _check_name(container: dict[str, Any], path: str, faults: Faults, taken: set[str]) -> None:

@@ -89,12 +89,17 @@ def check_facts(value: dict[str, Any], name: str, faults: Faults, path: str = ""
                 _check_text(entry, f"{here}[{index}]", values, faults)
         elif item:
             _check_text(item, here, values, faults)
-        elif required and not faults.has(here):
+        elif required and not _is_told(here, faults):
             faults.required(here)
 
 
+def _is_told(path: str, faults: Faults) -> bool:
+    """Tell whether a fault was found at the path or at the structure that it stands in."""
+    return faults.has(path) or faults.has(path.rpartition(".")[0])
+
+
 def _check_text(item: Any, path: str, values: tuple[str, ...], faults: Faults) -> None:
-    if values and item not in values and not faults.has(path):
+    if values and item not in values and not _is_told(path, faults):
         faults.not_supported(path, item, values)
 
 

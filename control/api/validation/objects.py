@@ -98,6 +98,8 @@ def validate(resource: Resource, obj: Object, old: Object | None = None, subreso
         # What a running pod once passed is not asked of it again, only that it changes where it may.
         if subresource == "":
             pods.check_pod_update(obj, old, faults)
+        elif subresource == "ephemeralcontainers":
+            pods.check_ephemeral_update(obj, old, faults)
         return faults.causes
     if (check := CHECKS.get(name)) is not None:
         check(obj, faults)

@@ -27,7 +27,29 @@ _UPDATE_FORBIDDEN = (
 
 def check_pod(pod: Object, faults: Faults) -> None:
     """Check a new pod."""
-    check_pod_spec(pod.get("spec") or {}, "spec", faults)
+    spec = pod.get("spec") or {}
+    check_pod_spec(spec, "spec", faults)
+    if spec.get("ephemeralContainers"):
+        faults.forbidden("spec.ephemeralContainers", "cannot be set on create")
+
+
+def check_ephemeral_update(new: Object, old: Object, faults: Faults) -> None:
+    """Check that ephemeral containers are only added, and are right."""
+    spec = new.get("spec") or {}
+    now, was = (
+        {container.get("name"): container for container in (obj.get("spec") or {}).get("ephemeralContainers") or []}
+        for obj in (new, old)
+    )
+    path = "spec.ephemeralContainers"
+    for name, container in was.items():
+        if name not in now:
+            faults.forbidden(path, f'existing ephemeral containers "{name}" may not be removed\n')
+        elif now[name] != container:
+            faults.forbidden(path, f'existing ephemeral containers "{name}" may not be changed\n')
+    others = [*(spec.get("containers") or []), *(spec.get("initContainers") or [])]
+    taken = {container.get("name") or "" for container in others}
+    volumes = {volume.get("name") or "" for volume in spec.get("volumes") or []}
+    check_ephemeral_containers(spec.get("ephemeralContainers") or [], volumes, path, faults, taken, set(taken))
 
 
 def check_template(

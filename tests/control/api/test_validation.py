@@ -195,6 +195,11 @@ LABEL_FORM = (
         ),
         (
             "apps/deployments",
+            {"spec/strategy": {"type": "Fast"}},
+            ['spec.strategy: Unsupported value: {"type":"Fast"}: supported values: "Recreate", "RollingUpdate"'],
+        ),
+        (
+            "apps/deployments",
             {"spec/template/spec/restartPolicy": "Never"},
             ['spec.template.spec.restartPolicy: Unsupported value: "Never": supported values: "Always"'],
         ),
@@ -305,6 +310,16 @@ def test_a_pods_spec_stays() -> None:
     assert update_faults("/pods", {"spec/nodeName": "n2"})[0].startswith(
         "spec: Forbidden: pod updates may not change fields other than `spec.containers[*].image`"
     )
+
+
+def test_ephemeral_containers_are_only_added() -> None:
+    resource, before = made("/pods")
+    after = copy.deepcopy(before)
+    after["spec"]["ephemeralContainers"] = [{"name": "d", "image": "i", "targetContainerName": "c"}]
+    assert validate(resource, after, before, "ephemeralcontainers") == []
+    told = [cause.message for cause in validate(resource, before, after, "ephemeralcontainers")]
+    assert told == ['Forbidden: existing ephemeral containers "d" may not be removed\n']
+    assert [cause.message for cause in validate(resource, after)] == ["Forbidden: cannot be set on create"]
 
 
 def test_an_immutable_config_map_stays() -> None:
