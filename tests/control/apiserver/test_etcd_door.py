@@ -48,13 +48,16 @@ class Member(rpc_pb2_grpc.KVServicer):
         )
 
     async def Put(self, request: rpc_pb2.PutRequest, context: Any) -> rpc_pb2.PutResponse:
-        return await context.abort(grpc.StatusCode.UNIMPLEMENTED, "Put")
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "Put")
+        return rpc_pb2.PutResponse()
 
     async def DeleteRange(self, request: rpc_pb2.DeleteRangeRequest, context: Any) -> rpc_pb2.DeleteRangeResponse:
-        return await context.abort(grpc.StatusCode.UNIMPLEMENTED, "DeleteRange")
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "DeleteRange")
+        return rpc_pb2.DeleteRangeResponse()
 
     async def Compact(self, request: rpc_pb2.CompactionRequest, context: Any) -> rpc_pb2.CompactionResponse:
-        return await context.abort(grpc.StatusCode.UNIMPLEMENTED, "Compact")
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "Compact")
+        return rpc_pb2.CompactionResponse()
 
     async def Txn(self, request: rpc_pb2.TxnRequest, context: Any) -> rpc_pb2.TxnResponse:
         self.calls += 1
