@@ -134,7 +134,7 @@ async def test_a_deployment_from_its_creation_to_its_end(server: Server) -> None
         async def ready_endpoints() -> bool:
             slices = (await client.list(ENDPOINT_SLICES, "default")).items
             ours = [found for found in slices if meta.labels(found).get("kubernetes.io/service-name") == "web"]
-            return sum(entry["conditions"]["ready"] for found in ours for entry in found["endpoints"]) == 3
+            return bool(sum(entry["conditions"]["ready"] for found in ours for entry in found["endpoints"]) == 3)
 
         await until(rolled_out)
         await until(ready_endpoints)
