@@ -19,8 +19,7 @@ from control.client.client import STRATEGIC_MERGE_PATCH, Client, ListOptions
 from control.client.grpc import GrpcClient
 from control.client.kubeconfig import Kubeconfig
 from control.client.rest import RestClient
-from tests.control.apiserver.harness import Api, running
-from tests.control.apiserver.test_rest import config_map, deployment, pod
+from tests.control.apiserver.harness import Api, config_map, deployment, pod, running
 
 
 @asynccontextmanager
