@@ -222,7 +222,7 @@ class KubeletServer:
         if len(request.parts) < 3:
             raise RequestError(404, "404 page not found")
         namespace, name = request.parts[1:3]
-        for running in self._kubelet.workers.values():
+        for running in reversed(self._kubelet.workers.values()):  # of two pods of a name the newer one is meant
             pod = running.worker.runtime.pod
             if meta.name(pod) == name and meta.namespace(pod) == namespace:
                 return running.worker

@@ -84,8 +84,9 @@ def taint(key: str, effect: str, **more: Any) -> dict[str, Any]:
         (node("Unknown", "n", taint("not-ready", "NoExecute")), False,
          [("unreachable", "NoSchedule"), ("unreachable", "NoExecute")]),
         (node(None), True, []),
+        (node(None, "n", taint("not-ready", "NoSchedule")), True, [("not-ready", "NoSchedule")]),
     ],
-    ids=["well", "not ready", "silent", "rate limited", "cordoned", "returned", "from one to the other", "new"],
+    ids=["well", "not ready", "silent", "rate limited", "cordoned", "returned", "from one to the other", "new", "new and registered so"],
 )  # fmt: skip
 def test_taints_follow_conditions(found: Object, may_evict: bool, expected: list[tuple[str, str]]) -> None:
     taints = health.wished_taints(found, START, may_evict=may_evict)
