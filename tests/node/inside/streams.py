@@ -256,6 +256,7 @@ async def test_logs_are_rotated(kubelet: Kubelet, api: NodeApi) -> None:
     ready = {"exec": {"command": ["test", "-e", "/tmp/done"]}, "periodSeconds": 1}
     api.run_pod("web", container(command, readinessProbe=ready))
     await until(is_ready(api, "web"), what="it is ready")
+    await until(lambda: any(info.state == "running" for info in kubelet.pleg.containers), what="it is listed")
     rotation = LogRotation(replace(kubelet.config, container_log_max_bytes=10_000), kubelet.cri, kubelet.pleg)
     await rotation.rotate_all()
     folder = next(Path(kubelet.config.pod_logs_dir).glob("*/main"))
