@@ -178,10 +178,16 @@ def _image_failed(machine: PodMachine, slot: Slot, event: w.ImageFailed) -> None
     if machine.termination:
         slot.move("idle")
         return
+    again = slot.image_backoff.delay_s > 0
     delay_s = slot.image_backoff.next()
-    slot.wait("image-backoff", event.reason, event.message, machine._now + delay_s)
+    reason, message = event.reason, event.message
+    if again and reason == "ErrImagePull":
+        reason = "ImagePullBackOff"
+        message = f'Back-off pulling image "{slot.spec.image}": {event.reason}: {event.message}'
+        machine.event("Normal", "BackOff", f'Back-off pulling image "{slot.spec.image}"', slot)
+    slot.wait("image-backoff", reason, message, machine._now + delay_s)
     machine.event("Warning", "Failed", event.message, slot)
-    machine.event("Warning", "Failed", f"Error: {event.reason}", slot)
+    machine.event("Warning", "Failed", f"Error: {reason}", slot)
 
 
 def _started(machine: PodMachine, slot: Slot, info: ContainerInfo) -> None:

@@ -106,7 +106,8 @@ class StatusManager:
                 if entry.wanted != entry.told or entry.delete:
                     self._enqueue(uid, entry)
             except ApiError as error:
-                if error.code == 404:
+                # A conflict means another pod of this name: ours is as gone as with a plain 404.
+                if error.code == 404 or (error.code == 409 and self._latest(entry.pod) is None):
                     entry.busy = entry.delete = False
                     entry.told = entry.wanted  # the object is gone; the informer will say so
                     continue

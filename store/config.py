@@ -76,6 +76,9 @@ class StoreConfig:
     def __post_init__(self) -> None:
         for url in (*self.listen_client_urls, *self.listen_peer_urls, *self.initial_advertise_peer_urls):
             address_of(url)
+        for url in self.listen_metrics_urls:
+            if address_of(url).is_tls:
+                raise ConfigError(f"--listen-metrics-urls serves plain http alone and not {url}")
         if self.election_timeout_ms < 5 * self.heartbeat_interval_ms:
             raise ConfigError(
                 f"--election-timeout[{self.election_timeout_ms}ms] should be at least as 5 times as "

@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 REACH_TIMEOUT_S = 3.0
 """How long a read may wait for the feed before it goes to the store itself."""
 RESTART_DELAY_S = 0.2
+WAITERS_SWEPT = 1000
 
 Listener = Callable[[Object | None, Object | None], None]
 
@@ -202,6 +203,10 @@ class Feed:
             return
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._tickets += 1
+        if len(self._reached) >= WAITERS_SWEPT:
+            # Those that gave up stay in the heap until it is swept.
+            self._reached = [entry for entry in self._reached if not entry[2].done()]
+            heapq.heapify(self._reached)
         heapq.heappush(self._reached, (revision, self._tickets, waiter))
         async with asyncio.timeout(timeout_s):
             await waiter

@@ -15,7 +15,6 @@ from control.api.meta import Object, name, namespace
 from control.api.resources import (
     NAMESPACES,
     NODES,
-    PODS,
     PRIORITY_CLASSES,
     SECRETS,
     SERVICE_ACCOUNTS,
@@ -53,7 +52,8 @@ from control.apiserver.authn.reviews import AuthenticationReviews
 from control.apiserver.authn.token_request import TokenRequests, issuer_documents
 from control.apiserver.authn.x509 import CertificateAuthority
 from control.apiserver.authz import bootstrap
-from control.apiserver.authz.authorizer import ModeAuthorizer
+from control.apiserver.authz.aggregation import RoleAggregation
+from control.apiserver.authz.authorizer import FOLLOWED, ModeAuthorizer
 from control.apiserver.authz.reviews import AccessReviews
 from control.apiserver.config import ApiServerConfig
 from control.apiserver.request import Hub, Security
@@ -65,6 +65,9 @@ logger = logging.getLogger(__name__)
 
 SYSTEM_NAMESPACES = ("kube-system", "kube-public", "kube-node-lease", "default")
 _RECONCILE_ATTEMPTS_MAX = 5
+_RETRY_S = 0.5
+_KNOWN_POLL_S = 0.01
+_KNOWN_POLLS_MAX = 1000
 
 
 def secure(hub: Hub) -> Security:
@@ -99,10 +102,18 @@ def secure(hub: Hub) -> Security:
     network = AddressRange(IPv4Network(config.service_cluster_ip_range))
     allocator = ServiceAllocator(Addresses(hub.client, network, random), ports, random)
     repair = Repair(hub.client, ports)
+    aggregation = RoleAggregation(hub.lookup, hub.client)
 
     async def start() -> None:
-        await _fill_caches(hub, authorizer)
+        if not aggregation.following:
+            await _fill_caches(hub, authorizer)
+            aggregation.follow()
         await _bootstrap_objects(hub)
+
+    async def upkeep() -> None:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(repair.run())
+            tasks.create_task(aggregation.run())
 
     return Security(
         authenticator=authentication,
@@ -110,7 +121,7 @@ def secure(hub: Hub) -> Security:
         admission=_admission(hub, authorizer),
         allocators={SERVICES: allocator},
         bootstrap=start,
-        run=repair.run,
+        run=upkeep,
     )
 
 
@@ -173,13 +184,29 @@ def _admission(hub: Hub, authorizer: ModeAuthorizer) -> AdmissionChain:
 
 
 async def _fill_caches(hub: Hub, authorizer: ModeAuthorizer) -> None:
-    await authorizer.follow(hub.lookup)
-    for resource in (NAMESPACES, SERVICE_ACCOUNTS, SECRETS, PODS, NODES, PRIORITY_CLASSES):
+    for resource in (*FOLLOWED, NAMESPACES, SERVICE_ACCOUNTS, SECRETS, NODES, PRIORITY_CLASSES):
         await hub.lookup.warm(resource)
+    # Everything is there: following cannot fail halfway and be begun twice.
+    await authorizer.follow(hub.lookup)
 
 
 async def _bootstrap_objects(hub: Hub) -> None:
-    """Make what every cluster starts with; other API servers may be doing the same."""
+    """Make what every cluster starts with, however long the store takes; other API servers may be doing the same."""
+    while True:
+        try:
+            await _make_bootstrap_objects(hub)
+        except ApiError as error:
+            if error.code < 500:
+                raise
+            logger.warning("bootstrap waits for the store error=%s", error)
+            await asyncio.sleep(_RETRY_S)
+        else:
+            break
+    if "RBAC" in hub.config.authorization_modes:
+        await _until_known(hub)
+
+
+async def _make_bootstrap_objects(hub: Hub) -> None:
     for space in SYSTEM_NAMESPACES:
         await _ensure(hub, NAMESPACES, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": space}})
     for class_name, (value, description) in SYSTEM_PRIORITY_CLASSES.items():
@@ -195,6 +222,15 @@ async def _bootstrap_objects(hub: Hub) -> None:
     if "RBAC" in hub.config.authorization_modes:
         for resource, wanted in bootstrap.policy():
             await _reconcile(hub, resource, wanted)
+
+
+async def _until_known(hub: Hub) -> None:
+    """Wait until the authorizer has heard of every role: the first request must not find it half informed."""
+    for resource, wanted in bootstrap.policy():
+        for _ in range(_KNOWN_POLLS_MAX):
+            if hub.lookup.get(resource, name(wanted), namespace(wanted)) is not None:
+                break
+            await asyncio.sleep(_KNOWN_POLL_S)
 
 
 async def _ensure(hub: Hub, resource: Resource, wanted: Object) -> None:

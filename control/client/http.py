@@ -9,6 +9,7 @@ httpcore, 15 MB and 1.5 ms with httpx, 15 MB to import aiohttp; every process of
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -26,6 +27,12 @@ CONNECT_TIMEOUT_S = 10.0
 BODY_MAX_BYTES = 256 * 1024 * 1024
 STREAM_BUFFER_MAX_BYTES = 1024 * 1024
 HEADER_BYTES_MAX = 256 * 1024
+PEER_OPTIONS = (
+    (socket.TCP_KEEPIDLE, 15),
+    (socket.TCP_KEEPINTVL, 5),
+    (socket.TCP_KEEPCNT, 3),
+    (socket.TCP_USER_TIMEOUT, 30_000),
+)
 REPEATABLE = frozenset({"GET", "HEAD", "PUT", "DELETE"})
 
 
@@ -327,4 +334,14 @@ class Pool:
         except OSError as error:
             raise ConnectionFailedError(f"{self._config.server}: {error}") from None
         connection.opened_with = self._stamp
+        _watch_peer(connection)
         return connection
+
+
+def _watch_peer(connection: Connection) -> None:
+    """Have the kernel notice a peer that fell silent: a watch sends nothing by which we would."""
+    found = connection.transport.get_extra_info("socket") if connection.transport is not None else None
+    if found is not None and found.family in (socket.AF_INET, socket.AF_INET6):
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option, value in PEER_OPTIONS:
+            found.setsockopt(socket.IPPROTO_TCP, option, value)

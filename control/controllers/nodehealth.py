@@ -96,10 +96,12 @@ def wished_taints(node: Object, now: datetime, *, may_evict: bool) -> list[dict[
     """
     spec = node.get("spec") or {}
     stored = spec.get("taints") or []
+    # A node that has not said anything yet keeps the taint that it was registered with.
+    silent = NOT_READY if meta.condition(node, "Ready") is None else ""
     kept = [
         taint
         for taint in stored
-        if not (taint.get("effect") == "NoSchedule" and taint.get("key") in OUR_NO_SCHEDULE)
+        if not (taint.get("effect") == "NoSchedule" and taint.get("key") in OUR_NO_SCHEDULE - {silent})
         and not (taint.get("effect") == "NoExecute" and taint.get("key") in OUR_NO_EXECUTE)
     ]
     for key in _no_schedule_keys(node):

@@ -55,15 +55,20 @@ class RangeAllocator:
             del self._used[index]
 
     def allocate(self, node: str) -> str:
-        """Return the next free part, going round so that a part just freed is used again last."""
+        """Return the part that a node holds, else the next free one; a freed one comes last."""
+        held = next((index for index, owner in self._used.items() if owner == node), None)
+        if held is not None:
+            return self._text(held)
         for offset in range(self._count):
             index = (self._next + offset) % self._count
             if index not in self._used:
                 self._used[index] = node
                 self._next = index + 1
-                address = self.cluster.network_address + index * self._step
-                return f"{address}/{self.prefix_length}"
+                return self._text(index)
         raise RangeFullError(f"no part of {self.cluster} is left")
+
+    def _text(self, index: int) -> str:
+        return f"{self.cluster.network_address + index * self._step}/{self.prefix_length}"
 
 
 def mask_sizes(clusters: Iterable[str], sizes: Mapping[int, int]) -> list[RangeAllocator]:
@@ -114,7 +119,6 @@ class NodeIpamController:
         try:
             parts = [allocator.allocate(key) for allocator in self._allocators]
         except RangeFullError as error:
-            self._release(key)
             await self._context.write(
                 Tell(node, "Normal", "CIDRNotAvailable", f"Node {key} status is now: CIDRNotAvailable")
             )
@@ -122,14 +126,7 @@ class NodeIpamController:
             return 60.0
         # Unconditional: nobody else writes these fields, and kubelet and taints write the node all the time.
         change = {"metadata": {"uid": meta.uid(node)}, "spec": {"podCIDR": parts[0], "podCIDRs": parts}}
-        try:
-            await self._context.write(Patch(NODES, "", key, change))
-        except BaseException:
-            self._release(key)
-            raise
+        # A failed write keeps its part: it may have arrived, and the next try then says the same.
+        await self._context.write(Patch(NODES, "", key, change))
         log.info("podCIDR given node=%s cidr=%s", key, ",".join(parts))
         return None
-
-    def _release(self, key: str) -> None:
-        for allocator in self._allocators:
-            allocator.release(key)

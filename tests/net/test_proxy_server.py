@@ -29,7 +29,7 @@ CONFIG = ProxyConfig(
 )
 
 
-async def until(what: Callable[[], object], timeout_s: float = 5.0) -> None:
+async def until(what: Callable[[], object], timeout_s: float = 30.0) -> None:
     async with asyncio.timeout(timeout_s):
         while not what():
             await asyncio.sleep(0.005)

@@ -36,7 +36,7 @@ def run(command: str, **options: Any) -> str:
     return str(done.stdout)
 
 
-def eventually(what: Callable[[], object], timeout_s: float = 10.0) -> None:
+def eventually(what: Callable[[], object], timeout_s: float = 60.0) -> None:
     """Poll until something is true."""
     deadline = time.monotonic() + timeout_s
     while not what():

@@ -46,7 +46,7 @@ def cgroup() -> Iterator[str]:
 
 
 @pytest.mark.root
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("suite", SUITES)
 def test_inside(suite: str, tmp_path: Path, cgroup: str, tmp_path_factory: pytest.TempPathFactory) -> None:
     missing = [program for program in PROGRAMS if shutil.which(program) is None]
@@ -61,10 +61,10 @@ def test_inside(suite: str, tmp_path: Path, cgroup: str, tmp_path_factory: pytes
     }
     command = ["unshare", "--mount", "--uts", "--ipc", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"]
     command += ["--propagation", "private", "catatonit", "--", "sh", "-c", SCRIPT, "inside"]
-    command += [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-m", "", "--timeout", "90", "-x"]
+    command += [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-m", "", "--timeout", "150"]
     command += ["--basetemp", str(tmp_path / "inner"), str(HERE / "inside" / f"{suite}.py")]
     done = subprocess.run(
-        command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=280, check=False
+        command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=580, check=False
     )
     if done.returncode:
         pytest.fail(f"{done.stdout[-12000:]}\n{done.stderr[-2000:]}", pytrace=False)

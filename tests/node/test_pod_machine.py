@@ -186,7 +186,14 @@ def test_an_image_that_cannot_be_pulled_backs_off() -> None:
     assert not world.pending
     world.advance(2)
     assert isinstance(world.pending[0].instruction, w.PullImage)
-    assert main_state(world)["waiting"]["reason"] == "ImagePullBackOff"
+    world.answer(success=False)
+    assert main_state(world)["waiting"] == {
+        "reason": "ImagePullBackOff",
+        "message": 'Back-off pulling image "i:1": ErrImagePull: no such image',
+    }
+    world.advance(19)
+    assert not world.pending
+    world.advance(2)
     world.settle()
     assert world.status["phase"] == "Running"
 

@@ -85,6 +85,7 @@ def test_flags_and_environment(
         (["--listen-peer-urls", "https://127.0.0.1:0"], "--peer-trusted-ca-file"),
         (["--election-timeout", "200"], "at least as 5 times"),
         (["--cert-file", "/absent", "--key-file", "/absent"], "/absent is not there"),
+        (["--listen-metrics-urls", "https://h:1"], "plain http alone"),
         (["--auto-compaction-retention", "soon"], "is no duration"),
         (["--experimental-watch-progress-notify-interval", "5x"], "is no duration"),
     ],

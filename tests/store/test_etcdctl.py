@@ -163,3 +163,47 @@ async def test_a_lock(etcdctl: Etcdctl) -> None:
     finally:
         holding.terminate()
         await holding.wait()
+
+
+async def test_users(etcdctl: Etcdctl) -> None:
+    await etcdctl.said("put", "mine/a", "1")
+    for command in (
+        ("user", "add", "root:rootpw"),
+        ("user", "grant-role", "root", "root"),
+        ("user", "add", "ann:annpw"),
+        ("role", "add", "own"),
+        ("role", "grant-permission", "--prefix=true", "own", "readwrite", "mine/"),
+        ("user", "grant-role", "ann", "own"),
+        ("auth", "enable"),
+    ):
+        code, _, errors = await etcdctl.run(*command)
+        # The role root need not exist for a user to have it; etcdctl makes it when it enables users.
+        assert code == 0, errors
+    assert await etcdctl.said("--user", "ann:annpw", "put", "mine/b", "2") == "OK\n"
+    assert await etcdctl.said("--user", "ann:annpw", "get", "mine/", "--prefix", "--print-value-only") == "1\n2\n"
+    for user, command, complaint in (
+        ("ann:annpw", ("get", "other"), "etcdserver: permission denied"),
+        ("ann:annpw", ("user", "list"), "etcdserver: permission denied"),
+        ("ann:wrong", ("get", "mine/a"), "etcdserver: authentication failed, invalid user ID or password"),
+    ):
+        code, _, errors = await etcdctl.run("--user", user, *command)
+        assert code != 0
+        assert complaint in errors
+    code, _, errors = await etcdctl.run("get", "mine/a")
+    assert code != 0
+    assert "etcdserver: " in errors, "the certificate's common name is no user here"
+    assert await etcdctl.said("--user", "root:rootpw", "auth", "disable") == "Authentication Disabled\n"
+    assert await etcdctl.said("get", "mine/a", "--print-value-only") == "1\n"
+
+
+async def test_an_election(etcdctl: Etcdctl) -> None:
+    leading = await etcdctl.start("elect", "office", "me")
+    assert leading.stdout is not None
+    try:
+        async with asyncio.timeout(20):
+            key = (await leading.stdout.readline()).decode().strip()
+            assert (await leading.stdout.readline()).decode().strip() == "me"
+        assert key.startswith("office/")
+    finally:
+        leading.terminate()
+        await leading.wait()

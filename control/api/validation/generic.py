@@ -6,6 +6,7 @@ They are checked after a kind's own rules, and only where those found nothing: K
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -59,43 +60,63 @@ def _field_rule(owner: str, field: schema.Field) -> tuple[bool, tuple[str, ...]]
     return (required, values) if required or values else None
 
 
+@dataclass(frozen=True, slots=True)
+class _Checks:
+    """What to look at in a structure."""
+
+    below: dict[str, str]
+    """Field → the structure that it leads to."""
+    values: dict[str, tuple[str, ...]]
+    """Field → the texts that it may hold."""
+    required: tuple[str, ...]
+
+
 @cache
-def _checks(name: str) -> tuple[tuple[str, str, bool, tuple[str, ...]], ...]:
-    """Return (field, structure below or "", required, values) for each field to look at."""
-    found: list[tuple[str, str, bool, tuple[str, ...]]] = []
-    for field in schema.definition(name).fields.values():
-        if field.name == "status" and schema.definition(name).is_object:
-            continue
+def _checks(name: str) -> _Checks:
+    below: dict[str, str] = {}
+    values: dict[str, tuple[str, ...]] = {}
+    required: list[str] = []
+    found = schema.definition(name)
+    for field in found.fields.values():
         kind = _named(field.type)
+        if name in _SKIPPED or (field.name == "status" and found.is_object):
+            continue
         if schema.resolve(kind) is not None:
             if _reaches_rules(kind):
-                found.append((field.name, kind, False, ()))
+                below[field.name] = kind
         elif (rule := _field_rule(name, field)) is not None:
-            found.append((field.name, "", *rule))
-    return tuple(found)
+            if rule[0]:
+                required.append(field.name)
+            if rule[1]:
+                values[field.name] = rule[1]
+    return _Checks(below, values, tuple(required))
 
 
 def check_facts(value: dict[str, Any], name: str, faults: Faults, path: str = "") -> None:
     """Check an object, or a structure at a path, against the facts of its definition; its status is left out."""
-    if name in _SKIPPED:
-        return
-    for field, below, required, values in _checks(name):
-        here = f"{path}.{field}" if path else field
-        item = value.get(field)
-        if below:
-            _descend(item, below, faults, here)
-        elif isinstance(item, list):
-            for index, entry in enumerate(item):
-                _check_text(entry, f"{here}[{index}]", values, faults)
-        elif item:
-            _check_text(item, here, values, faults)
-        elif required and not faults.has(here):
-            faults.required(here)
+    checks = _checks(name)
+    prefix = f"{path}." if path else ""
+    for field, item in value.items():
+        if (below := checks.below.get(field)) is not None:
+            _descend(item, below, faults, prefix + field)
+        elif (known := checks.values.get(field)) is not None and item:
+            _check_values(item, prefix + field, known, faults)
+    for field in checks.required:
+        if not value.get(field) and not _is_told(prefix + field, faults):
+            faults.required(prefix + field)
 
 
-def _check_text(item: Any, path: str, values: tuple[str, ...], faults: Faults) -> None:
-    if values and item not in values and not faults.has(path):
-        faults.not_supported(path, item, values)
+def _is_told(path: str, faults: Faults) -> bool:
+    """Tell whether a fault was found at the path or at the structure that it stands in."""
+    return faults.has(path) or faults.has(path.rpartition(".")[0])
+
+
+def _check_values(item: Any, path: str, known: tuple[str, ...], faults: Faults) -> None:
+    if isinstance(item, list):
+        for index, entry in enumerate(item):
+            _check_values(entry, f"{path}[{index}]", known, faults)
+    elif item not in known and not _is_told(path, faults):
+        faults.not_supported(path, item, known)
 
 
 def _descend(item: Any, below: str, faults: Faults, path: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from ipaddress import ip_address, ip_network
 
 _LABEL = "[a-z0-9]([-a-z0-9]*[a-z0-9])?"
@@ -22,6 +23,10 @@ BAD_ADDRESS = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"
 BAD_CIDR = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)"
 
 
+_remembered = lru_cache(maxsize=4096)
+"""The same few names come with every object; what is returned is not to be changed."""
+
+
 def _with_form(text: str, form: str, *examples: str) -> str:
     if not examples:
         return f"{text} (regex used for validation is '{form}')"
@@ -38,6 +43,7 @@ def too_long(maximum: int) -> str:
     return f"must be no more than {maximum} characters"
 
 
+@_remembered
 def dns_label(text: str) -> list[str]:
     """Check an RFC 1123 label: a namespace's, a container's, a volume's name."""
     faults = [too_long(63)] if len(text) > 63 else []
@@ -52,6 +58,7 @@ def dns_label(text: str) -> list[str]:
     return faults
 
 
+@_remembered
 def dns_subdomain(text: str) -> list[str]:
     """Check an RFC 1123 subdomain: most objects' names."""
     faults = [too_long(253)] if len(text) > 253 else []
@@ -83,6 +90,7 @@ def path_segment(text: str) -> list[str]:
     return [f"may not contain '{letter}'" for letter in ("/", "%") if letter in text]
 
 
+@_remembered
 def qualified_name(text: str) -> list[str]:
     """Check a label's key, a finalizer's or a resource's name."""
     *prefix, name = text.split("/")
@@ -104,6 +112,7 @@ def qualified_name(text: str) -> list[str]:
     return faults
 
 
+@_remembered
 def label_value(text: str) -> list[str]:
     """Check a label's value."""
     faults = [too_long(63)] if len(text) > 63 else []

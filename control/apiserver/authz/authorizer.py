@@ -21,6 +21,8 @@ from control.apiserver.authz.rules import Rule
 from control.apiserver.request import Decision, Lookup, RequestInfo, UserInfo
 
 Judge = Callable[[Attributes], Verdict]
+FOLLOWED = (CLUSTER_ROLES, ROLES, CLUSTER_ROLE_BINDINGS, ROLE_BINDINGS, PODS, PERSISTENT_VOLUMES)
+"""What the indexes are made of."""
 MODES = ("Node", "RBAC", "AlwaysAllow", "AlwaysDeny")
 
 

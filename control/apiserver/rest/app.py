@@ -126,6 +126,8 @@ class App:
                 await _answer_found(exchange, self._discovery.group(group))
             case ["apis", group, version]:
                 await _answer_found(exchange, self._discovery.resources(group, version))
+            case ["openapi", "v2"]:
+                await self._openapi.serve_v2(exchange)
             case ["openapi", "v3", *rest]:
                 await self._openapi.serve(exchange, "/".join(rest))
             case ["healthz" | "livez" | "readyz" | "metrics", *_]:
@@ -136,7 +138,18 @@ class App:
                 await exchange.answer(200, await handler())
 
     def _paths(self) -> list[str]:
-        found = ["/api", "/api/v1", "/apis", "/healthz", "/livez", "/metrics", "/openapi/v3", "/readyz", "/version"]
+        found = [
+            "/api",
+            "/api/v1",
+            "/apis",
+            "/healthz",
+            "/livez",
+            "/metrics",
+            "/openapi/v2",
+            "/openapi/v3",
+            "/readyz",
+            "/version",
+        ]
         versions = self._service.registry.kinds.group_versions()
         groups = {f"/apis/{group}" for group, _ in versions if group}
         return sorted({*found, *groups, *(f"/apis/{group}/{version}" for group, version in versions if group)})

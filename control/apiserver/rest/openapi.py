@@ -1,4 +1,4 @@
-"""OpenAPI v3: the index with a hash per group version, and the documents."""
+"""OpenAPI v3: the index with a hash per group version, and the documents; and what clients ask of v2."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 
 import orjson
 
-from control.api import openapi
+from control.api import openapi, openapi_v2
 from control.apiserver.kinds import Kinds
 from control.apiserver.rest.exchange import JSON_TYPE, Exchange
 from control.apiserver.service import unknown_path
@@ -39,3 +39,7 @@ class OpenAPI:
             openapi.document_hash(group, version)
             await asyncio.sleep(0)
         await exchange.answer(200, orjson.dumps(openapi.index(self._versions)))
+
+    async def serve_v2(self, exchange: Exchange) -> None:
+        """Answer /openapi/v2."""
+        await exchange.answer(200, openapi_v2.document_bytes(), openapi_v2.CONTENT_TYPE.encode())

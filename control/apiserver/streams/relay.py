@@ -132,7 +132,7 @@ async def relay_http(request: StreamRequest, backend: Backend) -> None:
         finally:
             upload.cancel()
             server.writer.close()
-    if fault is None:
+    if fault is None or exchange.client_left:
         return
     if exchange.started:
         logger.info("answer broke off path=%s: %s", request.info.path, fault)
@@ -150,6 +150,7 @@ class _Exchange:
         self._server = server
         self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=HEAD_BYTES_MAX)
         self.started = False
+        self.client_left = False
 
     async def send_body(self, backend: Backend) -> None:
         """Send the request; then wait until the client is gone, and hang up on the backend."""
@@ -158,6 +159,7 @@ class _Exchange:
             while True:
                 message = await self._request.receive()
                 if message["type"] == "http.disconnect":
+                    self.client_left = True
                     break
                 if self._http.our_state is h11.SEND_BODY:
                     if message.get("body"):

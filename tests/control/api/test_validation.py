@@ -195,6 +195,11 @@ LABEL_FORM = (
         ),
         (
             "apps/deployments",
+            {"spec/strategy": {"type": "Fast"}},
+            ['spec.strategy: Unsupported value: {"type":"Fast"}: supported values: "Recreate", "RollingUpdate"'],
+        ),
+        (
+            "apps/deployments",
             {"spec/template/spec/restartPolicy": "Never"},
             ['spec.template.spec.restartPolicy: Unsupported value: "Never": supported values: "Always"'],
         ),

@@ -138,6 +138,7 @@ def make_pki(folder: Path) -> None:
     pki.make_service_account_key(folder)
     pki.issue(authority, folder, "admin", "kubernetes-admin", organizations=["system:masters"])
     pki.issue(authority, folder, "scheduler", "system:kube-scheduler")
+    pki.issue(authority, folder, "controllers", "system:kube-controller-manager")
     pki.issue(stranger, folder, "stranger", "kubernetes-admin", organizations=["system:masters"])
     pki.issue(
         authority, folder, "apiserver", "kube-apiserver", usages=[pki.SERVER], dns_names=["localhost"],

@@ -75,6 +75,12 @@ def test_apply_is_idempotent_and_get_shows_it(admin: Kubectl) -> None:
     assert items(admin, "deploy")[0]["metadata"]["generation"] == 2
 
 
+def test_a_list_of_objects_is_applied_one_by_one(admin: Kubectl) -> None:
+    entries = [{"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}} for name in ("one", "two")]
+    told = admin("apply", "-f", "-", text=json.dumps({"apiVersion": "v1", "kind": "List", "items": entries}))
+    assert told.split() == ["configmap/one", "created", "configmap/two", "created"]
+
+
 def test_diff_tells_what_apply_would_change(admin: Kubectl) -> None:
     admin("apply", "-f", "-", text=WEB)
     assert admin("diff", "-f", "-", text=WEB) == ""

@@ -63,7 +63,7 @@ async def ask(client: FakeClient, directory: Path, **more: object) -> Certificat
         directory=directory,
         basename="kubelet",
         ip_addresses=["10.0.0.1"],
-        timeout_s=5.0,
+        timeout_s=30.0,
         **more,  # type: ignore[arg-type]
     )
 

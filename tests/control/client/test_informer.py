@@ -19,7 +19,7 @@ def config_map(name: str, **data: str) -> Object:
     return {"metadata": {"name": name, "namespace": "n"}, "data": data}
 
 
-async def until(condition: Callable[[], bool], timeout_s: float = 5.0) -> None:
+async def until(condition: Callable[[], bool], timeout_s: float = 30.0) -> None:
     async with asyncio.timeout(timeout_s):
         while not condition():
             await asyncio.sleep(0.002)

@@ -37,9 +37,13 @@ def encoded(data: bytes) -> str:
 
 
 def test_what_is_read() -> None:
-    hub = {"name": "raftsman.dev/hub", "extension": {"server": "10.0.0.1:6444, 10.0.0.2:6444"}}
-    cluster = {"certificate-authority-data": encoded(b"CA"), "tls-server-name": "kubernetes", "extensions": [hub]}
-    user = {"client-certificate": "u.crt", "client-key": "/abs/u.key", "token": "t"}
+    hub: dict[str, Any] = {"name": "raftsman.dev/hub", "extension": {"server": "10.0.0.1:6444, 10.0.0.2:6444"}}
+    cluster: dict[str, Any] = {
+        "certificate-authority-data": encoded(b"CA"),
+        "tls-server-name": "kubernetes",
+        "extensions": [hub],
+    }
+    user: dict[str, Any] = {"client-certificate": "u.crt", "client-key": "/abs/u.key", "token": "t"}
     config = parse(document(cluster, user), Path("/etc/k"))
     assert config.server == "https://10.0.0.1:6443"
     assert config.hub == ("10.0.0.1:6444", "10.0.0.2:6444")
@@ -53,7 +57,7 @@ def test_what_is_read() -> None:
 @pytest.mark.parametrize(
     ("broken", "text"),
     [
-        (document(**{"current-context": "y"}), "no entry named 'y' in contexts"),
+        (document(None, None, **{"current-context": "y"}), "no entry named 'y' in contexts"),
         (document(clusters=[]), "no entry named 'c' in clusters"),
         (document({"server": "10.0.0.1"}), "server must be an http"),
         (document({"certificate-authority-data": "%%"}), "certificate-authority-data is not base64"),

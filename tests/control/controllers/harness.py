@@ -69,7 +69,7 @@ class World:
         return before == self.client.revision
 
 
-async def until(condition: Callable[[], Any], timeout_s: float = 5.0) -> None:
+async def until(condition: Callable[[], Any], timeout_s: float = 30.0) -> None:
     """Wait for a condition with a deadline."""
     async with asyncio.timeout(timeout_s):
         while not condition():

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from control.api import meta
 from control.api.meta import Object
 from control.api.resources import LEASES, NODES, PODS
+from control.api.status import ApiError
 from control.controllers import nodehealth as health
 from control.controllers.nodeipam import NodeIpamController, RangeAllocator, RangeFullError
 from control.controllers.nodelifecycle import LEASE_NAMESPACE, NodeLifecycleConfig, NodeLifecycleController
@@ -84,8 +85,9 @@ def taint(key: str, effect: str, **more: Any) -> dict[str, Any]:
         (node("Unknown", "n", taint("not-ready", "NoExecute")), False,
          [("unreachable", "NoSchedule"), ("unreachable", "NoExecute")]),
         (node(None), True, []),
+        (node(None, "n", taint("not-ready", "NoSchedule")), True, [("not-ready", "NoSchedule")]),
     ],
-    ids=["well", "not ready", "silent", "rate limited", "cordoned", "returned", "from one to the other", "new"],
+    ids=["well", "not ready", "silent", "rate limited", "cordoned", "returned", "from one to the other", "new", "new and registered so"],
 )  # fmt: skip
 def test_taints_follow_conditions(found: Object, may_evict: bool, expected: list[tuple[str, str]]) -> None:
     taints = health.wished_taints(found, START, may_evict=may_evict)
@@ -237,6 +239,7 @@ def test_ranges() -> None:
     assert [allocator.allocate(name) for name in "acd"] == ["10.0.0.0/24", "10.0.2.0/24", "10.0.3.0/24"]
     with pytest.raises(RangeFullError):
         allocator.allocate("e")
+    assert allocator.allocate("c") == "10.0.2.0/24", "asked again, it says the same"
     allocator.release("b")
     assert allocator.allocate("e") == "10.0.1.0/24"
     with pytest.raises(ValueError, match="does not fit"):
@@ -246,9 +249,11 @@ def test_ranges() -> None:
 
 @given(st.lists(st.tuples(st.booleans(), st.sampled_from("abcdefgh")), max_size=60))
 def test_no_two_nodes_share_a_range(steps: list[tuple[bool, str]]) -> None:
-    allocator, held = RangeAllocator("10.0.0.0/21", 24), {}
+    allocator = RangeAllocator("10.0.0.0/21", 24)
+    held: dict[str, str] = {}
     for give, name in steps:
-        if give and name not in held:
+        if give:
+            assert held.get(name) in (None, allocator.allocate(name))
             held[name] = allocator.allocate(name)
         elif not give:
             allocator.release(name)
@@ -265,3 +270,19 @@ async def test_nodes_get_their_ranges() -> None:
         await until(lambda: (world.client.find(NODES, "n2") or {})["spec"].get("podCIDR") == "10.244.1.0/24")
         world.client.put(NODES, node("True", "n3"))
         await until(lambda: (world.client.find(NODES, "n3") or {})["spec"].get("podCIDRs") == ["10.244.2.0/24"])
+
+
+async def test_a_cache_that_is_behind_gives_no_second_range() -> None:
+    world = World()
+    stored = world.client.put(NODES, node("True", "n1"))
+    allocator = RangeAllocator("10.244.0.0/16", 24)
+    controller = NodeIpamController(world.context, [allocator])
+    informer = world.context.informer(NODES)
+    informer.cache.put(stored)
+    await controller.sync("n1")
+    world.client.fail_next("patch", NODES)
+    with pytest.raises(ApiError):
+        await controller.sync("n1")  # the cache still shows no range
+    await controller.sync("n1")
+    assert (world.client.find(NODES, "n1") or {})["spec"]["podCIDR"] == "10.244.0.0/24"
+    assert allocator.allocate("n2") == "10.244.1.0/24"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import signal
 import subprocess
 import time
 import uuid
@@ -121,7 +122,7 @@ def container(command: str, name: str = "main", **more: Any) -> Object:
     }
 
 
-async def until(condition: Callable[[], Any], timeout_s: float = 30.0, what: str = "") -> Any:
+async def until(condition: Callable[[], Any], timeout_s: float = 60.0, what: str = "") -> Any:
     """Poll until a condition holds and return what it says."""
     deadline = time.monotonic() + timeout_s
     while not (found := condition()):
@@ -148,34 +149,85 @@ def root() -> Path:
     return Path(os.environ["RAFTSMAN_NODE_TEST"])
 
 
+class Containerd:
+    """A real containerd that can be killed and started again."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.socket = root / "containerd.sock"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def prepare(self) -> None:
+        """Write its configuration and its network."""
+        for folder in ("cni/bin", "cni/net.d"):
+            (self.root / folder).mkdir(parents=True, exist_ok=True)
+        for name in ("loopback", "raftsman-test"):
+            shutil.copy(CNI, self.root / "cni" / "bin" / name)
+            (self.root / "cni" / "bin" / name).chmod(0o755)
+        conflist = '{"cniVersion": "0.4.0", "name": "test", "plugins": [{"type": "raftsman-test"}]}'
+        (self.root / "cni" / "net.d" / "10-test.conflist").write_text(conflist)
+        snapshotter = "overlayfs" if "overlay" in Path("/proc/filesystems").read_text() else "native"
+        text = CONTAINERD.format(root=self.root, pause=PAUSE_IMAGE, snapshotter=snapshotter)
+        (self.root / "containerd.toml").write_text(text)
+
+    def start(self) -> None:
+        """Start it; whoever dials waits for it."""
+        with (self.root / "containerd.log").open("ab") as log:
+            command = ["containerd", "--config", str(self.root / "containerd.toml")]
+            self.process = subprocess.Popen(command, stdout=log, stderr=log)
+
+    def kill(self) -> None:
+        """Kill it; containers go on."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait(20)
+
+    def pull_the_plug(self) -> None:
+        """Kill it and every process of this namespace but our own and init, as a power cut would."""
+        self.kill()
+        ours = {1, os.getpid(), os.getppid()}
+        for _ in range(5):
+            for entry in Path("/proc").iterdir():
+                if entry.name.isdigit() and int(entry.name) not in ours:
+                    try:
+                        os.kill(int(entry.name), signal.SIGKILL)
+                    except ProcessLookupError:
+                        continue
+            time.sleep(0.05)
+
+    def import_images(self) -> None:
+        """Hand it the packed images once it answers."""
+        packed = ensure_packed(Path(os.environ["RAFTSMAN_NODE_CACHE"]))
+        command = ["ctr", "-a", str(self.socket), "-n", "k8s.io", "images", "import", str(packed)]
+        deadline = time.monotonic() + 60
+        while True:
+            done = None
+            if self.socket.exists():
+                done = subprocess.run(command, capture_output=True, text=True, check=False)
+                if done.returncode == 0:
+                    return
+            said = done.stderr if done is not None else (self.root / "containerd.log").read_text()[-2000:]
+            assert time.monotonic() < deadline, said
+            time.sleep(0.1)
+
+
 @pytest.fixture(scope="session")
-def endpoint(root: Path) -> Iterator[str]:
+def containerd(root: Path) -> Iterator[Containerd]:
     """A real containerd that answers."""
-    for folder in ("cni/bin", "cni/net.d"):
-        (root / folder).mkdir(parents=True, exist_ok=True)
-    for name in ("loopback", "raftsman-test"):
-        shutil.copy(CNI, root / "cni" / "bin" / name)
-        (root / "cni" / "bin" / name).chmod(0o755)
-    conflist = '{"cniVersion": "0.4.0", "name": "test", "plugins": [{"type": "raftsman-test"}]}'
-    (root / "cni" / "net.d" / "10-test.conflist").write_text(conflist)
-    snapshotter = "overlayfs" if "overlay" in Path("/proc/filesystems").read_text() else "native"
-    config = root / "containerd.toml"
-    config.write_text(CONTAINERD.format(root=root, pause=PAUSE_IMAGE, snapshotter=snapshotter))
-    socket = root / "containerd.sock"
-    with (root / "containerd.log").open("wb") as log:
-        process = subprocess.Popen(["containerd", "--config", str(config)], stdout=log, stderr=log)
-    packed = ensure_packed(Path(os.environ["RAFTSMAN_NODE_CACHE"]))
-    command = ["ctr", "-a", str(socket), "-n", "k8s.io", "images", "import", str(packed)]
-    deadline = time.monotonic() + 30
-    while True:
-        done = subprocess.run(command, capture_output=True, text=True, check=False) if socket.exists() else None
-        if done is not None and done.returncode == 0:
-            break
-        assert time.monotonic() < deadline, (done and done.stderr) or (root / "containerd.log").read_text()[-2000:]
-        time.sleep(0.1)
-    yield f"unix://{socket}"
-    process.terminate()
-    process.wait(20)
+    found = Containerd(root)
+    found.prepare()
+    found.start()
+    found.import_images()
+    yield found
+    assert found.process is not None
+    found.process.terminate()
+    found.process.wait(20)
+
+
+@pytest.fixture(scope="session")
+def endpoint(containerd: Containerd) -> str:
+    """Where containerd listens."""
+    return f"unix://{containerd.socket}"
 
 
 @pytest.fixture
