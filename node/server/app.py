@@ -61,15 +61,20 @@ class KubeletServer:
         config = self._kubelet.config
         files = await self._certificate()
         context = auth.server_context(files.certificate, files.key, config.client_ca_file)
-        server = await asyncio.start_server(self._accept, config.address, config.port, ssl=context, backlog=128)
-        self.port = int(server.sockets[0].getsockname()[1])
-        self.serving.set()
-        log.info("serving address=%s port=%d", config.address, self.port)
-        async with server:
-            while True:
-                await asyncio.sleep(CERTIFICATE_CHECK_S)
-                files = await self._certificate()
-                context.load_cert_chain(files.certificate, files.key)  # new connections see the new one
+        async with asyncio.TaskGroup() as group:
+
+            def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+                group.create_task(self._accept(reader, writer))
+
+            server = await asyncio.start_server(accept, config.address, config.port, ssl=context, backlog=128)
+            self.port = int(server.sockets[0].getsockname()[1])
+            self.serving.set()
+            log.info("serving address=%s port=%d", config.address, self.port)
+            async with server:
+                while True:
+                    await asyncio.sleep(CERTIFICATE_CHECK_S)
+                    files = await self._certificate()
+                    context.load_cert_chain(files.certificate, files.key)  # new connections see the new one
 
     async def _certificate(self) -> CertificateFiles:
         while True:
@@ -85,8 +90,10 @@ class KubeletServer:
         self._open += 1
         try:
             await self._serve(connection, writer)
-        except (EOFError, ConnectionError, TimeoutError, OSError) as error:
-            log.debug("connection ended error=%r", error)
+        except* (EOFError, OSError) as errors:
+            log.debug("connection ended errors=%r", errors.exceptions)
+        except* Exception:
+            log.exception("connection failed")  # one caller's fault must not end the others
         finally:
             self._open -= 1
             writer.close()
@@ -109,9 +116,9 @@ class KubeletServer:
         except (EOFError, OSError):
             raise
         except Exception:
-            log.exception("request failed")
             if not connection.answered:
                 await connection.answer(500, "internal error\n")
+            raise
 
     # --- answers ----------------------------------------------------------------------------------------
 

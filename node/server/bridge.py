@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from node.server import spdy
 from node.server.connection import Connection, Request, RequestError
-from node.server.web_socket import WebSocket
+from node.server.web_socket import WebSocket, offered
 
 STDIN, STDOUT, STDERR, ERROR, RESIZE, CLOSE = 0, 1, 2, 3, 4, 255
 COMMAND_PROTOCOLS = ["v5.channel.k8s.io", "v4.channel.k8s.io"]
@@ -22,10 +22,7 @@ READ_BYTES = 64 * 1024
 DIAL_TIMEOUT_S = 10.0
 HEAD_MAX_BYTES = 64 * 1024
 
-
-def offered(request: Request) -> set[str]:
-    """Return the subprotocols that the client offers."""
-    return {part.strip() for part in request.headers.get("sec-websocket-protocol", "").split(",")}
+__all__ = ["COMMAND_PROTOCOLS", "TUNNEL_PROTOCOL", "Wanted", "command", "offered", "tunnel"]
 
 
 async def _dial(url: str, stream_protocol: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:

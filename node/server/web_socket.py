@@ -9,13 +9,18 @@ from websockets.exceptions import InvalidState
 from websockets.frames import Opcode
 from websockets.http11 import Request as HandshakeRequest
 from websockets.server import ServerProtocol
-from websockets.typing import Subprotocol
 
 from node.server.connection import Connection, Request, RequestError
 
 MESSAGE_MAX_BYTES = 1 << 20
 READ_BYTES = 64 * 1024
 CLOSE_TIMEOUT_S = 2.0
+SUBPROTOCOL_HEADER = "sec-websocket-protocol"
+
+
+def offered(request: Request) -> set[str]:
+    """Return the subprotocols that the client offers."""
+    return {part.strip() for part in request.headers.get(SUBPROTOCOL_HEADER, "").split(",")} - {""}
 
 
 class WebSocket:
@@ -27,24 +32,27 @@ class WebSocket:
         self._parts = bytearray()
         self._frames: deque[object] = deque()
 
-    @property
-    def subprotocol(self) -> str:
-        """What both ends speak above WebSocket."""
-        return str(self._protocol.subprotocol or "")
-
     @classmethod
     async def accept(cls, connection: Connection, request: Request, subprotocols: list[str]) -> WebSocket:
-        """Agree to the upgrade; raises RequestError where no subprotocol is common."""
-        protocol = ServerProtocol(subprotocols=[Subprotocol(name) for name in subprotocols], max_size=MESSAGE_MAX_BYTES)
+        """Agree to the upgrade and to the first of these subprotocols that is offered; raises RequestError."""
+        known = offered(request)
+        chosen = next((name for name in subprotocols if name in known), None)
+        if chosen is None:
+            raise RequestError(400, f"none of the offered subprotocols is spoken here: {', '.join(sorted(known))}")
+        protocol = ServerProtocol(max_size=MESSAGE_MAX_BYTES)
         lines = [f"{request.method} {request.target} HTTP/1.1"]
-        lines += [f"{name}: {value}" for name, value in request.raw_headers]
+        # The library takes tokens alone for subprotocols, and Kubernetes has one with a slash in its name.
+        lines += [f"{name}: {value}" for name, value in request.raw_headers if name.lower() != SUBPROTOCOL_HEADER]
         rest = connection.take()
         protocol.receive_data(("\r\n".join(lines) + "\r\n\r\n").encode("latin-1"))
         events = protocol.events_received()
         if protocol.handshake_exc is not None or not events or not isinstance(events[0], HandshakeRequest):
             connection.answered = False
             raise RequestError(400, f"not a WebSocket handshake: {protocol.handshake_exc}")
-        protocol.send_response(protocol.accept(events[0]))
+        response = protocol.accept(events[0])
+        if response.status_code == 101:
+            response.headers["Sec-WebSocket-Protocol"] = chosen
+        protocol.send_response(response)
         socket = cls(connection, protocol)
         await socket._flush()
         if protocol.handshake_exc is not None:

@@ -81,7 +81,7 @@ class WebSocket:
         )
         head = await reader.readuntil(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 101"), head + await reader.read(1000)
-        assert f"protocol: {protocol}".encode() in head.lower()
+        assert f"protocol: {protocol}".lower().encode() in head.lower()
         return cls(reader, writer)
 
     def send(self, data: bytes) -> None:
@@ -161,7 +161,7 @@ async def test_callers_are_known_and_asked_for(
 
 
 async def test_logs(kubelet: Kubelet, api: NodeApi) -> None:
-    api.run_pod("web", container("for i in 1 2 3 4 5; do echo line $i; done; echo wrong >&2; " + SLEEP))
+    api.run_pod("web", container("for i in 1 2 3 4 5; do echo line $i; done; sleep 1; echo wrong >&2; " + SLEEP))
     await until(is_ready(api, "web"), what="it is ready")
     path = "/containerLogs/default/web/main"
 
