@@ -10,7 +10,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -52,12 +52,16 @@ class Namespace:
         run(f"ip netns add {self.name}")
         self.path = f"/run/netns/{self.name}"
         self.descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        self._servers: list[tuple[socket.socket, threading.Thread]] = []
         self.ip("link set lo up")
-        self._servers: list[socket.socket] = []
 
     def close(self) -> None:
         """Remove the namespace and end its servers."""
-        for server in self._servers:
+        for server, thread in self._servers:
+            # A thread that still waits on a closed descriptor may wake up on the next owner of its number.
+            with suppress(OSError):  # "not connected", of datagram sockets; it wakes their readers all the same
+                server.shutdown(socket.SHUT_RDWR)
+            thread.join(10)
             server.close()
         os.close(self.descriptor)
         run(f"ip netns del {self.name}")
@@ -85,9 +89,10 @@ class Namespace:
         server.bind(("0.0.0.0", port))
         if kind == socket.SOCK_STREAM:
             server.listen(128)
-        self._servers.append(server)
         answer = _answer_streams if kind == socket.SOCK_STREAM else _answer_datagrams
-        threading.Thread(target=answer, args=(server, name), daemon=True).start()
+        thread = threading.Thread(target=answer, args=(server, name), daemon=True)
+        self._servers.append((server, thread))
+        thread.start()
 
     def ask(self, address: str, port: int, source_port: int = 0) -> tuple[str, str]:
         """Connect by TCP and return who answered and which client address it saw."""
@@ -126,6 +131,8 @@ def _answer_datagrams(server: socket.socket, name: str) -> None:
     while True:
         try:
             _, client = server.recvfrom(200)
+            if not client:  # shut down: the test is over
+                return
             server.sendto(f"{name} {client[0]}".encode(), client)
         except OSError:
             return

@@ -9,7 +9,12 @@ from __future__ import annotations
 from typing import Any
 
 _FILE_MODE = 0o644
-_CONTAINER = {"terminationMessagePath": "/dev/termination-log", "terminationMessagePolicy": "File"}
+_CONTAINER: dict[str, Any] = {
+    "terminationMessagePath": "/dev/termination-log",
+    "terminationMessagePolicy": "File",
+    # Go's clients always write it; templates must look alike whoever wrote them, or rollouts find no old one again.
+    "resources": {},
+}
 _WEBHOOK = {
     "failurePolicy": "Fail",
     "matchPolicy": "Equivalent",

@@ -38,7 +38,11 @@ def encoded(data: bytes) -> str:
 
 def test_what_is_read() -> None:
     hub: dict[str, Any] = {"name": "raftsman.dev/hub", "extension": {"server": "10.0.0.1:6444, 10.0.0.2:6444"}}
-    cluster: dict[str, Any] = {"certificate-authority-data": encoded(b"CA"), "tls-server-name": "kubernetes", "extensions": [hub]}
+    cluster: dict[str, Any] = {
+        "certificate-authority-data": encoded(b"CA"),
+        "tls-server-name": "kubernetes",
+        "extensions": [hub],
+    }
     user: dict[str, Any] = {"client-certificate": "u.crt", "client-key": "/abs/u.key", "token": "t"}
     config = parse(document(cluster, user), Path("/etc/k"))
     assert config.server == "https://10.0.0.1:6443"

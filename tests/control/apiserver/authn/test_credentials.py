@@ -101,7 +101,7 @@ def test_tokens_that_do_not_count(changes: dict[str, Any], now_s: float, reason:
 def test_another_key_or_no_key_signs_nothing() -> None:
     ours, theirs = (TokenSigner(ec.generate_private_key(ec.SECP256R1())) for _ in range(2))
     verifier = TokenVerifier([ours.public], ["us"])
-    unsigned = jwt.encode(claims(), None, algorithm="none")
+    unsigned = jwt.encode(claims(), "", algorithm="none")
     public = ours.public.key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
     header = base64.urlsafe_b64encode(b'{"alg":"HS256","kid":"x"}').rstrip(b"=").decode()
     confused = f"{header}.{unsigned.split('.')[1]}.{base64.urlsafe_b64encode(public[:32]).decode()}"

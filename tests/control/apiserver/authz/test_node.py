@@ -49,7 +49,7 @@ def graph() -> NodeGraph:
     return made
 
 
-def ask(verb: str, resource: str, name: str = "", namespace: str = "a", **other: str) -> Attributes:
+def ask(verb: str, resource: str, name: str = "", namespace: str = "a", **other: Any) -> Attributes:
     return Attributes(N1, verb, version="v1", resource=resource, namespace=namespace, name=name, **other)
 
 

@@ -28,7 +28,7 @@ def binding(kind: str, role: str, *subjects: tuple[str, str]) -> dict[str, Any]:
     return {"roleRef": {"kind": kind, "name": role}, "subjects": shown}
 
 
-def ask(user: UserInfo, verb: str, resource: str, namespace: str = "", **other: str) -> Attributes:
+def ask(user: UserInfo, verb: str, resource: str, namespace: str = "", **other: Any) -> Attributes:
     return Attributes(user, verb, resource=resource, namespace=namespace, version="v1", **other)
 
 
