@@ -97,7 +97,7 @@ def node_command(cluster: Cluster, node: NodeSpec, socket: Path, timers: Timers)
         "--bootstrap-kubeconfig", str(cluster.directory / "bootstrap.kubeconfig"),
         "--kubeconfig", str(directory / "kubelet.kubeconfig"), "--cert-dir", str(directory / "pki"),
         "--root-dir", str(directory / "kubelet"), "--container-runtime-endpoint", f"unix://{socket}",
-        "--client-ca-file", str(cluster.pki / "ca.crt"), "--cgroup-root", f"/raftsman/{cluster.name}/{node.name}",
+        "--client-ca-file", str(cluster.pki / "ca.crt"), "--cgroup-root", f"/{cluster.cgroup}/{node.name}",
         "--cluster-cidr", cluster.pod_range, "--service-cluster-ip-range", cluster.service_range,
         "--cni-conf-dir", str(directory / "cni" / "net.d"), "--cni-bin-dir", str(directory / "cni" / "bin"),
         "--cni-state-dir", str(directory / "cni" / "state"), "--pod-logs-dir", str(directory / "pods"),

@@ -39,7 +39,12 @@ def make(cluster: Cluster) -> None:
 
 
 def cable(cluster: Cluster, node: NodeSpec, init_pid: int) -> None:
-    """Lay a cable from the bridge to eth0 of a node."""
+    """Lay a cable from the bridge to eth0 of a node.
+
+    The kernel takes a dead namespace's end of a cable away in its own time, so what is left of the last one goes first.
+    """
+    removal = ["ip", "-n", cluster.namespace, "link", "delete", node.name]
+    subprocess.run(removal, capture_output=True, timeout=20, check=False)  # most often there is none
     run_ip(
         [
             f"link add {node.name} type veth peer name eth0 netns {init_pid}",

@@ -93,7 +93,7 @@ def _prepare_cgroup(cluster: Cluster, node: NodeSpec, machine: Machine) -> None:
     if machine.cgroup_version != 2:
         return
     group = CGROUPS
-    for part in ("raftsman", cluster.name, node.name):
+    for part in (*cluster.cgroup.split("/"), node.name):
         wanted = " ".join(f"+{name}" for name in ("cpu", "memory", "pids", "io", "cpuset"))
         for controller in wanted.split():
             try:
@@ -200,8 +200,8 @@ def import_images(cluster: Cluster, node: NodeSpec, images: Path) -> None:
 
 def remove_cgroups(cluster: Cluster) -> None:
     """Remove the cluster's control groups in every hierarchy, innermost first."""
-    roots = [CGROUPS / "raftsman" / cluster.name]
-    roots += [hierarchy / "raftsman" / cluster.name for hierarchy in CGROUPS.iterdir() if hierarchy.is_dir()]
+    roots = [CGROUPS / cluster.cgroup]
+    roots += [hierarchy / cluster.cgroup for hierarchy in CGROUPS.iterdir() if hierarchy.is_dir()]
     for root in roots:
         if not root.is_dir():
             continue

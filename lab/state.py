@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
 import json
 import os
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 STATE_VERSION = 1
+DEFAULT_ROOT = Path("/var/lib/raftsman")
 CLUSTERS_MAX = 90
 NODES_MAX = 200
 NODE_NAME_LENGTH_MAX = 15
@@ -78,9 +80,21 @@ class Cluster:
         return str(ipaddress.IPv4Network(self.service_range)[1])
 
     @property
+    def tag(self) -> str:
+        """A name that no other cluster of this machine has, also where two state folders are in use."""
+        if self.directory == DEFAULT_ROOT / "clusters" / self.name:
+            return self.name
+        return f"{self.name}-{hashlib.sha256(str(self.directory).encode()).hexdigest()[:6]}"
+
+    @property
     def namespace(self) -> str:
         """The network namespace that holds the fabric."""
-        return f"raftsman-{self.name}"
+        return f"raftsman-{self.tag}"
+
+    @property
+    def cgroup(self) -> str:
+        """The control group above all pods of the cluster, as a path below each hierarchy."""
+        return f"raftsman/{self.tag}"
 
     @property
     def pki(self) -> Path:
@@ -143,7 +157,7 @@ def plan(name: str, slot: int, directory: Path, nodes: int, control_planes: int)
 
 def state_root() -> Path:
     """Return the folder of all clusters of this machine: $RAFTSMAN_STATE_DIR, else /var/lib/raftsman."""
-    return Path(os.environ.get("RAFTSMAN_STATE_DIR") or "/var/lib/raftsman")
+    return Path(os.environ.get("RAFTSMAN_STATE_DIR") or DEFAULT_ROOT)
 
 
 def save(cluster: Cluster) -> None:

@@ -24,8 +24,8 @@ def traces(name: str) -> dict[str, set[str]]:
     def lines(*command: str) -> set[str]:
         return set(subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout.splitlines())
 
-    groups = {str(path) for path in Path("/sys/fs/cgroup").glob(f"**/raftsman/{name}/**") if path.is_dir()}
     cluster = Cluster(name, 0, state.state_root() / "clusters" / name, ())
+    groups = {str(path) for path in Path("/sys/fs/cgroup").glob(f"**/{cluster.cgroup}/**") if path.is_dir()}
     marks = (cluster.namespace, str(cluster.directory))  # other programs of this machine may mount what they like
 
     def ours(found: set[str]) -> set[str]:
