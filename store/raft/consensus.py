@@ -15,11 +15,13 @@ the library's inside that we rely on. What the library takes from its module
 
 from __future__ import annotations
 
+import _socket
 import logging
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import pysyncobj.syncobj as library
+import pysyncobj.win_inet_pton as win_inet_pton
 from pysyncobj import SyncObj, SyncObjConf
 from pysyncobj.node import Node
 from pysyncobj.transport import Transport
@@ -30,6 +32,9 @@ from store.raft.journal import Journal
 from store.raft.messages import contiguous, frame_of
 
 logger = logging.getLogger(__name__)
+
+# The library's import puts a function for Windows in place of socket.inet_ntop, on every system; it goes back at once.
+win_inet_pton.socket.inet_ntop = _socket.inet_ntop
 
 GROUP = b"\x10"
 """First byte of a log entry that holds requests; PySyncObj's own no-operation begins with 1."""

@@ -30,8 +30,7 @@ def holder(lab: Lab, lease: str) -> str:
 
 
 def test_work_goes_on_when_the_leading_control_plane_dies(planes: Lab) -> None:
-    addresses = planes.get("endpoints", "kubernetes")["subsets"][0]["addresses"]
-    assert len(addresses) == 3
+    poll("all three", lambda: len(planes.get("endpoints", "kubernetes")["subsets"][0]["addresses"]) == 3)
     leading = poll("a leader", lambda: holder(planes, "kube-controller-manager"))
     planes.raftsman("node", "kill", leading)
     poll("an API server", lambda: planes.run_kubectl("get", "--raw", "/readyz").returncode == 0)

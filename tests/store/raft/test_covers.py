@@ -414,3 +414,10 @@ def test_d5_installing_a_snapshot_keeps_the_log_that_matches_it() -> None:
     other.core.tick()
     other.core.install(15, 4)
     assert (other.journal.base_index, other.journal.last_index) == (15, 15)
+
+
+def test_the_librarys_import_leaves_the_socket_module_whole() -> None:
+    import socket
+
+    assert socket.inet_ntop(socket.AF_INET, b"\x7f\0\0\1") == "127.0.0.1"
+    assert socket.inet_pton(socket.AF_INET, "127.0.0.1") == b"\x7f\0\0\1"
