@@ -21,8 +21,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import pysyncobj.syncobj as library
-import pysyncobj.win_inet_pton as win_inet_pton
-from pysyncobj import SyncObj, SyncObjConf
+from pysyncobj import SyncObj, SyncObjConf, win_inet_pton
 from pysyncobj.node import Node
 from pysyncobj.transport import Transport
 
