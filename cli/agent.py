@@ -12,7 +12,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import click
-import uvloop
 
 import net.cni.server
 import net.proxy.server
@@ -24,6 +23,7 @@ from control.client import kubeconfig
 from control.client.certificates import NODE_COMPONENT, USAGES_CLIENT, CertificateError, request_certificate
 from control.client.flags import DURATION
 from control.client.kubeconfig import Kubeconfig, Material
+from control.client.options import run_until_signalled
 from net.cni.config import CniConfig
 from net.proxy.config import ProxyConfig
 from net.routes.config import RoutesConfig
@@ -169,7 +169,4 @@ def run(
         service_cluster_ip_range=service_cluster_ip_range,
         cluster_cidr=cluster_cidr,
     )
-    try:
-        uvloop.run(run_agent(kubelet, cni, proxy, routes))
-    except KeyboardInterrupt:
-        raise SystemExit(130) from None
+    run_until_signalled(run_agent(kubelet, cni, proxy, routes))

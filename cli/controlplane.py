@@ -82,13 +82,8 @@ def _run(log_level: str, **flags: Any) -> None:
     logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s")
     own = {str(option.name): flags.pop(str(option.name)) for option in _own_options()}
     lease_duration_s = own["leader_elect_lease_duration"]
-    timers = election("kube-scheduler", lease_duration_s)
     scheduler = SchedulerConfig(
-        kubeconfig=own["scheduler_kubeconfig"],
-        identity=timers.identity,
-        leader_elect_lease_duration_s=timers.lease_duration_s,
-        leader_elect_renew_deadline_s=timers.renew_deadline_s,
-        leader_elect_retry_period_s=timers.retry_period_s,
+        kubeconfig=own["scheduler_kubeconfig"], election=election("kube-scheduler", lease_duration_s)
     )
     controllers = ControllersConfig(
         kubeconfig=own["controller_manager_kubeconfig"],

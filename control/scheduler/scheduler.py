@@ -14,7 +14,7 @@ from control.api.status import ApiError
 from control.client import kubeconfig
 from control.client.client import Client
 from control.client.connect import connect
-from control.client.election import ElectionConfig, Elector
+from control.client.election import Elector
 from control.client.events import EventRecorder
 from control.client.informer import Informer
 from control.scheduler import binder
@@ -191,16 +191,9 @@ async def run(config: SchedulerConfig) -> None:
     """Run the scheduler until cancelled, only while it leads where that is asked for."""
     client = connect(kubeconfig.load(config.kubeconfig))
     try:
-        if not config.leader_elect:
+        if config.election is None:
             await Scheduler(client, config).run()
-            return
-        election = ElectionConfig(
-            name="kube-scheduler",
-            identity=config.identity,
-            lease_duration_s=config.leader_elect_lease_duration_s,
-            renew_deadline_s=config.leader_elect_renew_deadline_s,
-            retry_period_s=config.leader_elect_retry_period_s,
-        )
-        await Elector(client, election).run(lambda: Scheduler(client, config).run())
+        else:
+            await Elector(client, config.election).run(lambda: Scheduler(client, config).run())
     finally:
         await client.close()

@@ -31,7 +31,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 @asynccontextmanager
 async def running(client: FakeClient) -> AsyncIterator[Scheduler]:
-    scheduler = Scheduler(client, SchedulerConfig(Path("unused"), "me", leader_elect=False))
+    scheduler = Scheduler(client, SchedulerConfig(Path("unused")))
     task = asyncio.create_task(scheduler.run())
     try:
         yield scheduler
