@@ -30,6 +30,7 @@ from control.controllers.nodelifecycle import NodeLifecycleConfig
 from control.scheduler.config import SchedulerConfig
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+LISTEN_POLL_S = 0.05
 log = logging.getLogger(__name__)
 
 
@@ -48,12 +49,27 @@ def election(name: str, lease_duration_s: float) -> ElectionConfig:
     )
 
 
+async def wait_listening(apiserver: ApiServerConfig) -> None:
+    """Wait until the API server in this process takes connections."""
+    host = apiserver.bind_address if apiserver.bind_address != "0.0.0.0" else "127.0.0.1"
+    port = apiserver.grpc_port if apiserver.grpc_port >= 0 else apiserver.secure_port
+    while True:
+        try:
+            _, writer = await asyncio.open_connection(host, port)
+        except OSError:
+            await asyncio.sleep(LISTEN_POLL_S)
+        else:
+            writer.close()
+            return
+
+
 async def run_all(
     apiserver: ApiServerConfig, scheduler: SchedulerConfig, controllers: ControllersConfig, cloud: CloudConfig
 ) -> None:
     """Run all four until cancelled; one's failure ends all, and whoever keeps the process starts it again."""
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(control.apiserver.server.run(apiserver), name="apiserver")
+        await wait_listening(apiserver)  # else the others' first tries fail, and they wait before the next
         tasks.create_task(control.scheduler.scheduler.run(scheduler), name="scheduler")
         tasks.create_task(control.controllers.manager.run(controllers), name="controller-manager")
         tasks.create_task(control.cloud.manager.run(cloud), name="cloud-controller-manager")

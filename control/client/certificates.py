@@ -37,7 +37,7 @@ USAGES_CLIENT = ("digital signature", "client auth")
 USAGES_SERVING = ("digital signature", "server auth")
 
 WAIT_FIRST_S = 0.05
-WAIT_MAX_S = 2.0
+WAIT_MAX_S = 0.5
 
 
 class CertificateError(Exception):
