@@ -129,6 +129,12 @@ Each flag is also read from the environment, as etcd does: --data-dir is ETCD_DA
     envvar="ETCD_EXPERIMENTAL_WATCH_PROGRESS_NOTIFY_INTERVAL",
     help="How often quiet watchers are told the revision.",
 )
+@click.option(
+    "--front-door",
+    type=click.Choice(["native", "reference"]),
+    default="native",
+    help="Server of the client side: our own, or grpcio's.",
+)
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info")
 def command(log_level: str, **flags: Any) -> None:
     """Run one member of the replicated store, which speaks etcd's v3 API."""
