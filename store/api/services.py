@@ -8,10 +8,13 @@ from store.api.access import Access
 from store.api.auth import AuthService
 from store.api.backend import Backend
 from store.api.cluster import ClusterService
+from store.api.election import ElectionService
 from store.api.errors import Failure
 from store.api.kv import KVService
 from store.api.lease import LeaseService
+from store.api.lock import LockService
 from store.api.maintenance import MaintenanceService
+from store.api.queues import Queues
 from store.api.table import Call, ServiceTable, Stream, StreamHandler, Streaming, Unary, UnaryHandler
 from store.api.watch import WatchService
 
@@ -25,8 +28,12 @@ class Services:
         self._lease = LeaseService(backend, access)
         self._watch = WatchService(backend, access)
         self._cluster = ClusterService(backend)
+        kv = KVService(backend, access)
+        self._queues = Queues(kv, self._lease, self._watch)
         self._others = (
-            KVService(backend, access),
+            kv,
+            LockService(self._queues),
+            ElectionService(self._queues, self._watch),
             self._cluster,
             MaintenanceService(backend, access),
             AuthService(backend, access),
@@ -53,6 +60,7 @@ class Services:
             tasks.create_task(self._backend.watch_leader())
             tasks.create_task(self._backend.keep_scrubbing())
             tasks.create_task(self._lease.expire())
+            tasks.create_task(self._queues.run())
 
     def _with_leader(self, handler: UnaryHandler) -> UnaryHandler:
         async def guarded(body: bytes, call: Call) -> bytes:

@@ -11,7 +11,7 @@ import asyncio
 import logging
 import random
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 
 from proto.etcd.rpc_pb2 import WatchCreateRequest, WatchRequest, WatchResponse
 from store.api.access import Access
@@ -56,6 +56,25 @@ class WatchService:
             signal = self._signals.get(stream)
             if signal is not None:
                 signal.set()
+
+    async def follow(self, wanted: Interval, start_revision: int) -> AsyncGenerator[Delivery]:
+        """Yield what happens in a range from a revision on, for the services themselves; whoever iterates closes it."""
+        watch_stream = self._backend.machine.watchers.open()
+        signal = self._signals[watch_stream] = asyncio.Event()
+        try:
+            watch_stream.create(0, wanted, start_revision)
+            while True:
+                delivery = watch_stream.take()
+                if delivery is not None:
+                    yield delivery
+                elif watch_stream.is_busy:
+                    await asyncio.sleep(0)
+                else:
+                    await signal.wait()
+                    signal.clear()
+        finally:
+            del self._signals[watch_stream]
+            self._backend.machine.watchers.close(watch_stream)
 
     async def watch(self, stream: Stream, call: Call) -> None:
         """Serve one client stream until it ends."""

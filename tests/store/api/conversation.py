@@ -7,6 +7,7 @@ from typing import Any
 import grpc
 from google.protobuf.message import Message
 
+from proto.etcd import election_pb2, lock_pb2
 from proto.etcd import rpc_pb2 as pb
 from proto.etcd.auth_pb2 import Permission
 from tests.store.mvcc.requests import op_delete, op_put, op_range, op_txn
@@ -29,6 +30,12 @@ AUTH_METHODS = (
     *("UserAdd", "UserGet", "UserList", "UserDelete", "UserChangePassword", "UserGrantRole", "UserRevokeRole"),
     *("RoleAdd", "RoleGet", "RoleList", "RoleDelete", "RoleGrantPermission", "RoleRevokePermission"),
 )
+for method in ("Lock", "Unlock"):
+    kinds = getattr(lock_pb2, f"{method}Request"), getattr(lock_pb2, f"{method}Response")
+    RESPONSES[kinds[0]] = (f"/v3lockpb.Lock/{method}", kinds[1])
+for method in ("Campaign", "Proclaim", "Leader", "Resign"):
+    kinds = getattr(election_pb2, f"{method}Request"), getattr(election_pb2, f"{method}Response")
+    RESPONSES[kinds[0]] = (f"/v3electionpb.Election/{method}", kinds[1])
 for method in AUTH_METHODS:
     name = method if method.startswith("Auth") else f"Auth{method}"
     RESPONSES[getattr(pb, f"{name}Request")] = (f"/etcdserverpb.Auth/{method}", getattr(pb, f"{name}Response"))
@@ -124,6 +131,38 @@ CALLS: list[Message] = [
     pb.PutRequest(key=b"big", value=b"x" * 1_600_000),
     pb.AlarmRequest(),
     pb.DeleteRangeRequest(key=b"\0", range_end=b"\0"),
+    pb.RangeRequest(**RANGE_OF_ALL),
+]
+
+
+OFFICE = election_pb2.LeaderKey(name=b"office", key=b"office/5", rev=4, lease=5)
+
+QUEUE_CALLS: list[Message] = [
+    lock_pb2.LockRequest(name=b"m", lease=404),
+    lock_pb2.LockRequest(lease=404),
+    pb.LeaseGrantRequest(ID=5, TTL=3600),
+    lock_pb2.LockRequest(name=b"m", lease=5),
+    lock_pb2.LockRequest(name=b"m", lease=5),
+    lock_pb2.UnlockRequest(),
+    lock_pb2.UnlockRequest(key=b"m/5"),
+    lock_pb2.UnlockRequest(key=b"m/5"),
+    election_pb2.LeaderRequest(name=b"office"),
+    election_pb2.LeaderRequest(),
+    election_pb2.ProclaimRequest(),
+    election_pb2.ProclaimRequest(leader=election_pb2.LeaderKey()),
+    election_pb2.ResignRequest(),
+    election_pb2.ResignRequest(leader=election_pb2.LeaderKey()),
+    election_pb2.CampaignRequest(name=b"office", lease=404),
+    election_pb2.CampaignRequest(name=b"office", lease=5, value=b"one"),
+    election_pb2.CampaignRequest(name=b"office", lease=5, value=b"two"),
+    election_pb2.LeaderRequest(name=b"office"),
+    election_pb2.ProclaimRequest(leader=OFFICE, value=b"three"),
+    election_pb2.LeaderRequest(name=b"office"),
+    election_pb2.ResignRequest(leader=election_pb2.LeaderKey(name=b"office", key=b"office/5", rev=1, lease=5)),
+    election_pb2.ProclaimRequest(leader=election_pb2.LeaderKey(name=b"office", key=b"office/5", rev=1, lease=5)),
+    election_pb2.ResignRequest(leader=OFFICE),
+    election_pb2.ResignRequest(leader=OFFICE),
+    election_pb2.ProclaimRequest(leader=OFFICE),
     pb.RangeRequest(**RANGE_OF_ALL),
 ]
 

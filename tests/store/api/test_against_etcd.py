@@ -10,11 +10,12 @@ from pathlib import Path
 
 import grpc
 import pytest
+from google.protobuf.message import Message
 
 from proto.etcd import rpc_pb2 as pb
 from proto.etcd import rpc_pb2_grpc
 from tests.store.api.conftest import Member
-from tests.store.api.conversation import AUTH_CALLS, CALLS, RANGE_OF_ALL, say
+from tests.store.api.conversation import AUTH_CALLS, CALLS, QUEUE_CALLS, RANGE_OF_ALL, say
 from tests.store.mvcc.requests import op_delete, op_put
 
 pytestmark = pytest.mark.root
@@ -48,9 +49,10 @@ async def etcd(tmp_path: Path) -> AsyncIterator[grpc.aio.Channel]:
         await process.wait()
 
 
-async def test_every_call_is_answered_alike(member: Member, etcd: grpc.aio.Channel) -> None:
+@pytest.mark.parametrize("calls", [CALLS, QUEUE_CALLS], ids=["keys", "locks and elections"])
+async def test_every_call_is_answered_alike(member: Member, etcd: grpc.aio.Channel, calls: list[Message]) -> None:
     async with grpc.aio.insecure_channel(member.endpoint) as ours:
-        for place, request in enumerate(CALLS):
+        for place, request in enumerate(calls):
             expected = await say(etcd, request)
             answer = await say(ours, request)
             assert answer == expected, f"call {place}: {type(request).__name__} {str(request)[:300]}"
