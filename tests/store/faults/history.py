@@ -88,7 +88,7 @@ def _order(changes: list[Change]) -> Iterator[str]:
 
 def _writes(calls: list[Call], changes: list[Change]) -> Iterator[str]:
     found = {change.value: change for change in changes if change.value is not None}
-    known = {call.value: call for call in calls if call.kind in (Kind.PUT, Kind.SWAP)}
+    known = {call.value: call for call in calls if call.value is not None}
     for change in changes:
         if change.value is not None and change.value not in known:
             yield f"{change.value!r} at revision {change.revision} was written by nobody"
