@@ -52,6 +52,10 @@ class RequestTooLargeError(ProposalError):
     """The payload is above the limit of one command; nothing was proposed."""
 
 
+Done = Callable[[object, ProposalError | None], None]
+"""Takes the state machine's result, or why there is none."""
+
+
 @dataclass(frozen=True)
 class Peer:
     """One member of the cluster."""
@@ -139,8 +143,16 @@ class Consensus(Protocol):
         """
         ...
 
+    def submit(self, payload: bytes, done: Done) -> None:
+        """Replicate one request as ``propose`` does, and call back with its result or the reason why there is none."""
+        ...
+
     async def read_index(self) -> int:
         """Wait until this member has applied all that was committed when the call was made, and return that index."""
+        ...
+
+    def when_read_index(self, done: Callable[[int | None], None]) -> None:
+        """Call back as soon as ``read_index`` would return, with None where it would raise."""
         ...
 
     async def ask_leader(self, body: bytes) -> bytes:

@@ -18,6 +18,7 @@ from contextlib import AsyncExitStack
 from proto.raft import message_pb2 as pb
 from store.raft.contract import (
     ConsensusConfig,
+    Done,
     NoLeaderError,
     OutcomeUnknownError,
     ProposalError,
@@ -189,6 +190,22 @@ class RaftConsensus:
         self._replica.propose(payload, done)
         self._soon()
         return await future
+
+    def submit(self, payload: bytes, done: Done) -> None:
+        """Replicate one request as ``propose`` does, and call back with its result or the reason why there is none."""
+        if self._loop is None or self._stopped:
+            done(None, NoLeaderError("this member does not run"))
+            return
+        self._replica.propose(payload, done)
+        self._soon()
+
+    def when_read_index(self, done: Callable[[int | None], None]) -> None:
+        """Call back as soon as ``read_index`` would return, with None where it would raise."""
+        if self._loop is None or self._stopped:
+            done(None)
+            return
+        self._replica.read_index(done)
+        self._soon()
 
     async def read_index(self) -> int:
         """Wait until this member has applied all that was committed when the call was made, and return that index."""

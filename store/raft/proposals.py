@@ -7,10 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from proto.raft import command_pb2
-from store.raft.contract import NoLeaderError, OutcomeUnknownError, ProposalError
-
-Done = Callable[[object, ProposalError | None], None]
-"""Takes the state machine's result, or why there is none."""
+from store.raft.contract import Done, NoLeaderError, OutcomeUnknownError
 
 
 @dataclass

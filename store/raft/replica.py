@@ -23,6 +23,7 @@ from proto.raft import command_pb2
 from proto.raft import message_pb2 as pb
 from store.raft.consensus import COMMAND_BYTES_MAX, GROUP, RaftCore
 from store.raft.contract import (
+    Done,
     ProposalError,
     RequestTooLargeError,
     StateMachine,
@@ -32,7 +33,7 @@ from store.raft.disk import Disk
 from store.raft.elections import Random, Timing
 from store.raft.installs import Installer, Sender
 from store.raft.journal import Journal
-from store.raft.proposals import Done, Groups, Waiting
+from store.raft.proposals import Groups, Waiting
 from store.raft.reads import Read, Reads
 from store.raft.sessions import Sessions, first_sequence
 from store.raft.snapshots import Snapshots

@@ -7,9 +7,11 @@ import time
 from collections.abc import Callable
 
 from store.raft.contract import (
+    Done,
     NoLeaderError,
     OutcomeUnknownError,
     ProposalDroppedError,
+    ProposalError,
     RequestTooLargeError,
     StateMachine,
 )
@@ -60,6 +62,23 @@ class LocalConsensus:
 
     async def propose(self, payload: bytes) -> object:
         await asyncio.sleep(0)
+        return self._decide(payload)
+
+    def submit(self, payload: bytes, done: Done) -> None:
+        asyncio.get_running_loop().call_soon(self._submit, payload, done)
+
+    def _submit(self, payload: bytes, done: Done) -> None:
+        try:
+            result = self._decide(payload)
+        except ProposalError as error:
+            done(None, error)
+        else:
+            done(result, None)
+
+    def when_read_index(self, done: Callable[[int | None], None]) -> None:
+        asyncio.get_running_loop().call_soon(lambda: done(self.applied_index if self.is_leader else None))
+
+    def _decide(self, payload: bytes) -> object:
         if not self.is_leader:
             raise NoLeaderError
         if len(payload) > self._payload_bytes_max:
