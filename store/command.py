@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+import resource
 import signal
 from pathlib import Path
 from typing import Any
@@ -146,10 +147,17 @@ def command(log_level: str, **flags: Any) -> None:
         config.peer_tls()
     except ConfigError as error:
         raise click.UsageError(str(error)) from error
+    _raise_file_limit()
     try:
         uvloop.run(_run_until_signalled(config))
     except (OSError, WalError, MembershipError) as error:
         raise click.ClickException(str(error)) from error
+
+
+def _raise_file_limit() -> None:
+    """Have as many open files as this user may: each client's connection is one."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def config_of(flags: dict[str, Any]) -> StoreConfig:
