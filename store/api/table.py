@@ -10,6 +10,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from store.api.errors import EtcdError
+
 
 @dataclass(frozen=True)
 class Call:
@@ -34,6 +36,11 @@ class Stream(Protocol):
 
 
 UnaryHandler = Callable[[bytes, Call], Awaitable[bytes]]
+Reply = Callable[[bytes | EtcdError], None]
+"""Takes the answer of one call, once."""
+DirectHandler = Callable[[bytes, Call, Reply], bool]
+"""A way without a task of its own: answers by ``Reply``, now or later. Where it returns False it has done nothing, and
+the handler is to be called."""
 StreamHandler = Callable[[Stream, Call], Awaitable[None]]
 
 
@@ -42,6 +49,8 @@ class Unary:
     """One request, one response."""
 
     handler: UnaryHandler
+    direct: DirectHandler | None = None
+    """What a door tries first; it may leave it out."""
 
 
 @dataclass(frozen=True)
