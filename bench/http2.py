@@ -180,9 +180,7 @@ class Connection(asyncio.Protocol):
 
 def _literals(fields: tuple[tuple[bytes, bytes], ...]) -> bytes:
     """Encode fields so that no table is touched."""
-    return b"".join(
-        b"\0" + bytes((len(name),)) + name + bytes((len(value),)) + value for name, value in fields
-    )
+    return b"".join(b"\0" + bytes((len(name),)) + name + bytes((len(value),)) + value for name, value in fields)
 
 
 async def connect(path: str, port: int, tls: ssl.SSLContext | None = None) -> Connection:
@@ -257,13 +255,15 @@ class Load:
             connection.close()
 
 
-async def call(path: str, port: int, body: bytes, tls: ssl.SSLContext | None = None, timeout_s: float = 5.0) -> bytes | None:
+async def call(
+    path: str, port: int, body: bytes, tls: ssl.SSLContext | None = None, timeout_s: float = 5.0
+) -> bytes | None:
     """Make one call on a connection of its own; None where it was refused."""
     async with asyncio.timeout(timeout_s):
         connection = await connect(path, port, tls)
         answer: asyncio.Future[bytes | None] = asyncio.get_running_loop().create_future()
         connection.on_done = lambda _stream, body, ok: answer.set_result(body if ok else None)
-        connection.on_lost = lambda: answer.done() or answer.set_exception(ConnectionError("the connection was lost"))
+        connection.on_lost = lambda: None if answer.done() else answer.set_exception(ConnectionError("it was lost"))
         connection.start(body)
         connection.flush()
         try:

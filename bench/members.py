@@ -100,10 +100,10 @@ class Members:
 
     def _arguments(self, place: int) -> list[str]:
         name, scheme = NAMES[place], self._scheme
-        client, peer = (
-            f"{scheme}://127.0.0.1:{ports[place]}" for ports in (self.client_ports, self.peer_ports)
+        client, peer = (f"{scheme}://127.0.0.1:{ports[place]}" for ports in (self.client_ports, self.peer_ports))
+        cluster = ",".join(
+            f"{one}={scheme}://127.0.0.1:{port}" for one, port in zip(NAMES, self.peer_ports, strict=True)
         )
-        cluster = ",".join(f"{one}={scheme}://127.0.0.1:{port}" for one, port in zip(NAMES, self.peer_ports, strict=True))
         arguments = [
             *("--name", name, "--data-dir", str(self.directory / f"{name}.data")),
             *("--listen-client-urls", client, "--advertise-client-urls", client),

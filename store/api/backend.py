@@ -157,7 +157,7 @@ class Backend:
         return result
 
     def propose_direct(self, payload: bytes, done: Callable[[object], None]) -> None:
-        """Do what ``propose`` does for an encoded request, without a task; ``done`` takes result, Refused or EtcdError."""
+        """Have an encoded request carried out, without a task; ``done`` takes a result, a Refused or an EtcdError."""
 
         def decided(result: object, error: ProposalError | None) -> None:
             done(result if error is None else _error_of(error))

@@ -15,7 +15,17 @@ from store.api.lease import LeaseService
 from store.api.lock import LockService
 from store.api.maintenance import MaintenanceService
 from store.api.queues import Queues
-from store.api.table import Call, DirectHandler, Reply, ServiceTable, Stream, StreamHandler, Streaming, Unary, UnaryHandler
+from store.api.table import (
+    Call,
+    DirectHandler,
+    Reply,
+    ServiceTable,
+    Stream,
+    StreamHandler,
+    Streaming,
+    Unary,
+    UnaryHandler,
+)
 from store.api.watch import WatchService
 
 
@@ -48,7 +58,9 @@ class Services:
         for service in (self._lease, self._watch, *self._others):
             for path, method in service.table().items():
                 if isinstance(method, Unary):
-                    table[path] = Unary(self._with_leader(method.handler), method.direct and self._unasked(method.direct))
+                    table[path] = Unary(
+                        self._with_leader(method.handler), method.direct and self._unasked(method.direct)
+                    )
                 else:
                     table[path] = Streaming(self._while_leader(method.handler), method.client_streaming)
         return table
