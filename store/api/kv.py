@@ -80,7 +80,7 @@ class KVService:
         return response.SerializeToString()
 
     def put_direct(self, body: bytes, call: Call, reply: Reply) -> bool:
-        """Set one key where the request is plain and nothing stands in its way: its bytes go into the log as they are."""
+        """Set one key where the request is plain and nothing is in its way: its bytes go into the log as they are."""
         machine, limits = self._backend.machine, self._backend.limits
         if machine.auth.enabled or machine.alarms or plain_put(body, 0) is None:
             return False
