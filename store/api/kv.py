@@ -79,29 +79,32 @@ class KVService:
         self._backend.fill(response.header)
         return response.SerializeToString()
 
-    def put_direct(self, body: bytes, call: Call, reply: Reply) -> bool:
+    def put_direct(self, body: bytes, _call: Call, reply: Reply) -> None:
         """Set one key where the request is plain and nothing is in its way: its bytes go into the log as they are."""
         machine, limits = self._backend.machine, self._backend.limits
-        if machine.auth.enabled or machine.alarms or plain_put(body, 0) is None:
-            return False
-        size_bytes = len(body)
-        if size_bytes + machine.store.size_bytes > limits.quota_backend_bytes or size_bytes > limits.request_bytes_max:
-            return False
+        if (
+            machine.auth.enabled
+            or machine.alarms
+            or len(body) > limits.request_bytes_max
+            or len(body) + machine.store.size_bytes > limits.quota_backend_bytes
+            or plain_put(body, 0) is None
+        ):
+            reply.wait()
+            return
 
         def done(result: object) -> None:
             if isinstance(result, int):
-                reply(self._backend.encoded_header(result))
+                reply.send(self._backend.encoded_header(result))
             elif isinstance(result, PutResponse):
                 self._backend.fill(result.header)
-                reply(result.SerializeToString())
+                reply.send(result.SerializeToString())
             else:
-                reply(of_refusal(result) if isinstance(result, Refused) else cast(EtcdError, result))
+                reply.refuse(of_refusal(result) if isinstance(result, Refused) else cast(EtcdError, result))
 
         try:
             self._backend.propose_direct(plain_put_request(body), done)
         except ProposalError:
-            return False
-        return True
+            reply.wait()
 
     async def delete_range(self, body: bytes, call: Call) -> bytes:
         """Delete keys."""

@@ -82,8 +82,11 @@ class Services:
         return guarded
 
     def _unasked(self, direct: DirectHandler) -> DirectHandler:
-        def unless_asked(body: bytes, call: Call, reply: Reply) -> bool:
-            return "hasleader" not in call.metadata and direct(body, call, reply)
+        def unless_asked(body: bytes, call: Call, reply: Reply) -> None:
+            if "hasleader" in call.metadata:
+                reply.wait()
+            else:
+                direct(body, call, reply)
 
         return unless_asked
 

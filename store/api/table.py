@@ -2,6 +2,9 @@
 
 Handlers take and give encoded messages, so that a door may hand payloads on without looking into them. A refusal is an
 ``EtcdError``; anything else that a handler raises is a defect, which the door logs and answers with UNKNOWN.
+
+A hot method may also be served without a task for each call: its direct way is called with the request and returns at
+once; the reply comes by a callback. A door need not use it.
 """
 
 from __future__ import annotations
@@ -35,12 +38,24 @@ class Stream(Protocol):
         ...
 
 
+class Reply(Protocol):
+    """Where a direct way leaves its reply, once; a reply that comes after the client has gone is dropped."""
+
+    def send(self, message: bytes) -> None:
+        """Answer with a message."""
+        ...
+
+    def refuse(self, error: EtcdError) -> None:
+        """Answer with a refusal."""
+        ...
+
+    def wait(self) -> None:
+        """Have the handler answer: the request needs to wait for something, and has had no effect."""
+        ...
+
+
 UnaryHandler = Callable[[bytes, Call], Awaitable[bytes]]
-Reply = Callable[[bytes | EtcdError], None]
-"""Takes the answer of one call, once."""
-DirectHandler = Callable[[bytes, Call, Reply], bool]
-"""A way without a task of its own: answers by ``Reply``, now or later. Where it returns False it has done nothing, and
-the handler is to be called."""
+DirectHandler = Callable[[bytes, Call, Reply], None]
 StreamHandler = Callable[[Stream, Call], Awaitable[None]]
 
 
@@ -50,7 +65,7 @@ class Unary:
 
     handler: UnaryHandler
     direct: DirectHandler | None = None
-    """What a door tries first; it may leave it out."""
+    """The same without a task, where there is such a way."""
 
 
 @dataclass(frozen=True)
