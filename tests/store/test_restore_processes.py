@@ -50,7 +50,9 @@ async def test_a_saved_cluster_comes_back_as_another(tmp_path: Path, etcdctls: d
         etcdctl = etcdctl_of(etcdctls["newest"], old)
         lease = (await etcdctl.said("lease", "grant", "600")).split()[1]
         for number in range(12):
-            await etcdctl.said("put", f"key/{number % 9}", f"value {number}", "--lease", lease if 3 < number < 7 else "0")
+            await etcdctl.said(
+                "put", f"key/{number % 9}", f"value {number}", "--lease", lease if 3 < number < 7 else "0"
+            )
         await etcdctl.said("del", "key/7")
         await etcdctl.said("compaction", "6", endpoints=etcdctl.first)
         before = await etcdctl.json("get", "", "--prefix")
