@@ -1,4 +1,4 @@
-"""The direct ways of puts, transactions and ranges: the same as in ``kv``, without a task for each call.
+"""The direct ways of transactions and ranges: the same as in ``kv``, without a task for each call.
 
 Whatever is out of the ordinary (users are enabled, the quota is reached, no leader took the request) goes the
 handler's way instead, which knows how to wait.
@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from typing import cast
 
-from google.protobuf.message import Message
-
-from proto.etcd.rpc_pb2 import PutRequest, RangeRequest, TxnRequest
+from proto.etcd.rpc_pb2 import RangeRequest, TxnRequest, TxnResponse
 from proto.raft.command_pb2 import InternalRequest
 from store.api.backend import Backend, decode
 from store.api.errors import Code, EtcdError, Failure, of_refusal
@@ -19,15 +18,12 @@ from store.api.table import Call, Reply
 from store.mvcc import txn
 from store.mvcc.encoding import block, scalar, tag
 from store.mvcc.store import RangeResult
-from store.raft.contract import OutcomeUnknownError, ProposalError, RequestTooLargeError, TooManyRequestsError
+from store.raft.contract import ProposalError
 from store.refusal import Refused
 
 log = logging.getLogger(__name__)
 
-_FIELDS = InternalRequest.DESCRIPTOR.fields_by_name
-_PUT = tag(_FIELDS["put"].number, 2)
-_TXN = tag(_FIELDS["txn"].number, 2)
-_HEADER = tag(1, 2)
+_TXN = tag(InternalRequest.DESCRIPTOR.fields_by_name["txn"].number, 2)
 _RANGE_KV = tag(2, 2)
 _RANGE_MORE = tag(3, 0)
 _RANGE_COUNT = tag(4, 0)
@@ -39,19 +35,6 @@ class DirectKV:
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
         self._auth = backend.machine.auth
-
-    def put(self, body: bytes, call: Call, reply: Reply) -> None:
-        """Set one key."""
-        request = decode(PutRequest, body)
-        try:
-            txn.check_put(request)
-        except Refused as refused:
-            raise of_refusal(refused) from refused
-        if self._auth.enabled or not self._backend.has_room(len(request.key) + len(request.value)):
-            reply.wait()
-        else:
-            # What the client sent is what goes into the log, byte for byte.
-            self._propose(block(_PUT, body), reply)
 
     def txn(self, body: bytes, call: Call, reply: Reply) -> None:
         """Compare, then do one thing or another; what only reads does not go through the log."""
@@ -91,20 +74,19 @@ class DirectKV:
         if len(payload) > backend.limits.request_bytes_max:
             raise Failure.REQUEST_TOO_LARGE.error()
 
-        def done(result: object, error: ProposalError | None) -> None:
-            if error is not None:
-                failure = _failure(error)
-                if failure is None:
-                    reply.wait()
-                else:
-                    reply.refuse(failure)
-            elif isinstance(result, Message):
-                self._backend.fill(result.header)  # type: ignore[attr-defined] # each response has one
+        def done(result: object) -> None:
+            if isinstance(result, TxnResponse):
+                backend.fill(result.header)
                 reply.send(result.SerializeToString())
+            elif isinstance(result, Refused):
+                reply.refuse(of_refusal(result))
             else:
-                reply.refuse(_refusal(result))
+                reply.refuse(cast(EtcdError, result))
 
-        backend.consensus.submit(payload, done)
+        try:
+            backend.propose_direct(payload, done)
+        except ProposalError:
+            reply.wait()
 
     def _when_confirmed(self, reply: Reply, read: Callable[[], None]) -> None:
         """Read once this member has applied all that was acknowledged before."""
@@ -143,25 +125,8 @@ class DirectKV:
 
 def encode_range(backend: Backend, result: RangeResult) -> bytes:
     """The response to a range, joined from finished records."""
-    parts = [block(_HEADER, backend.header(result.revision).SerializeToString())]
+    parts = [backend.encoded_header(result.revision)]
     parts += [block(_RANGE_KV, record) for record in result.records]
     parts.append(scalar(_RANGE_MORE, result.more))
     parts.append(scalar(_RANGE_COUNT, result.count))
     return b"".join(parts)
-
-
-def _refusal(result: object) -> EtcdError:
-    if isinstance(result, Refused):
-        return of_refusal(result)
-    return EtcdError(Code.UNKNOWN, f"the state machine answered {result!r}")
-
-
-def _failure(error: ProposalError) -> EtcdError | None:
-    """What a client is told; None where the request had no effect and may be tried again."""
-    if isinstance(error, RequestTooLargeError):
-        return Failure.REQUEST_TOO_LARGE.error()
-    if isinstance(error, TooManyRequestsError):
-        return Failure.TOO_MANY_REQUESTS.error()
-    if isinstance(error, OutcomeUnknownError):
-        return Failure.TIMEOUT.error()
-    return None

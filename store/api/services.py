@@ -58,7 +58,9 @@ class Services:
         for service in (self._lease, self._watch, *self._others):
             for path, method in service.table().items():
                 if isinstance(method, Unary):
-                    table[path] = Unary(self._with_leader(method.handler), self._directly(method.direct))
+                    table[path] = Unary(
+                        self._with_leader(method.handler), method.direct and self._unasked(method.direct)
+                    )
                 else:
                     table[path] = Streaming(self._while_leader(method.handler), method.client_streaming)
         return table
@@ -79,17 +81,14 @@ class Services:
 
         return guarded
 
-    def _directly(self, direct: DirectHandler | None) -> DirectHandler | None:
-        if direct is None:
-            return None
-
-        def guarded(body: bytes, call: Call, reply: Reply) -> None:
+    def _unasked(self, direct: DirectHandler) -> DirectHandler:
+        def unless_asked(body: bytes, call: Call, reply: Reply) -> None:
             if "hasleader" in call.metadata:
                 reply.wait()
             else:
                 direct(body, call, reply)
 
-        return guarded
+        return unless_asked
 
     def _while_leader(self, handler: StreamHandler) -> StreamHandler:
         async def guarded(stream: Stream, call: Call) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 
 class StateMachine(Protocol):
@@ -28,8 +28,21 @@ class StateMachine(Protocol):
         ...
 
 
+@runtime_checkable
+class RunStateMachine(StateMachine, Protocol):
+    """A state machine that takes several requests at once, which is the same as one after the other."""
+
+    def apply_run(self, index: int, now_ns: int, payloads: Sequence[bytes]) -> list[object]:
+        """Apply requests and return their results in the same order; total like ``apply``."""
+        ...
+
+
 class ProposalError(Exception):
     """A proposal came to no result on this member."""
+
+
+Done = Callable[[object, ProposalError | None], None]
+"""Takes the state machine's result, or why there is none."""
 
 
 class NoLeaderError(ProposalError):
@@ -50,10 +63,6 @@ class TooManyRequestsError(ProposalError):
 
 class RequestTooLargeError(ProposalError):
     """The payload is above the limit of one command; nothing was proposed."""
-
-
-Done = Callable[[object, ProposalError | None], None]
-"""Takes the state machine's result, or why there is none."""
 
 
 @dataclass(frozen=True)
@@ -143,8 +152,11 @@ class Consensus(Protocol):
         """
         ...
 
-    def submit(self, payload: bytes, done: Done) -> None:
-        """Replicate one request as ``propose`` does, and call back with its result or the reason why there is none."""
+    def propose_direct(self, payload: bytes, done: Done) -> None:
+        """Do what ``propose`` does, without a task: ``done`` takes the result, or the reason why there is none.
+
+        Raises a ProposalError where the request was certainly not proposed.
+        """
         ...
 
     async def read_index(self) -> int:

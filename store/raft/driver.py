@@ -191,11 +191,12 @@ class RaftConsensus:
         self._soon()
         return await future
 
-    def submit(self, payload: bytes, done: Done) -> None:
-        """Replicate one request as ``propose`` does, and call back with its result or the reason why there is none."""
-        if self._loop is None or self._stopped:
-            done(None, NoLeaderError("this member does not run"))
-            return
+    def propose_direct(self, payload: bytes, done: Done) -> None:
+        """Do what ``propose`` does, without a task: ``done`` takes the result, or the reason why there is none.
+
+        Raises NoLeaderError where the request was certainly not proposed.
+        """
+        self._running()
         self._replica.propose(payload, done)
         self._soon()
 

@@ -11,7 +11,6 @@ from store.raft.contract import (
     NoLeaderError,
     OutcomeUnknownError,
     ProposalDroppedError,
-    ProposalError,
     RequestTooLargeError,
     StateMachine,
 )
@@ -64,19 +63,11 @@ class LocalConsensus:
         await asyncio.sleep(0)
         return self._decide(payload)
 
-    def submit(self, payload: bytes, done: Done) -> None:
-        asyncio.get_running_loop().call_soon(self._submit, payload, done)
-
-    def _submit(self, payload: bytes, done: Done) -> None:
+    def propose_direct(self, payload: bytes, done: Done) -> None:
         try:
-            result = self._decide(payload)
-        except ProposalError as error:
+            done(self._decide(payload), None)
+        except OutcomeUnknownError as error:
             done(None, error)
-        else:
-            done(result, None)
-
-    def when_read_index(self, done: Callable[[int | None], None]) -> None:
-        asyncio.get_running_loop().call_soon(lambda: done(self.applied_index if self.is_leader else None))
 
     def _decide(self, payload: bytes) -> object:
         if not self.is_leader:
@@ -96,6 +87,9 @@ class LocalConsensus:
         if outcome == "unknown":
             raise OutcomeUnknownError
         return result
+
+    def when_read_index(self, done: Callable[[int | None], None]) -> None:
+        done(self.applied_index if self.is_leader else None)
 
     async def read_index(self) -> int:
         await asyncio.sleep(0)
