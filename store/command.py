@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
+import resource
 import signal
 from pathlib import Path
 from typing import Any
@@ -13,49 +13,21 @@ import click
 import uvloop
 
 from store.api.compactor import Retention
+from store.backup import restore, status
 from store.config import QUOTA_BYTES, ConfigError, StoreConfig
+from store.flags import FILE, URLS, Duration, GoGroup, switch
 from store.member import run
 from store.raft.members import MembershipError
 from store.raft.wal import WalError
 
-
-class _Urls(click.ParamType["tuple[str, ...]"]):
-    """A comma-separated list of URLs."""
-
-    name = "url,…"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
-        if isinstance(value, tuple):
-            return value
-        return tuple(part.strip() for part in str(value).split(",") if part.strip())
-
-
-class _Duration(click.ParamType["float"]):
-    """A length of time as Go writes it: 5s, 100ms, 1h30m; a bare number has the unit that etcd gives the flag."""
-
-    name = "duration"
-
-    def __init__(self, bare_unit_s: float) -> None:
-        self._bare_unit_s = bare_unit_s
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        text = str(value).strip()
-        if re.fullmatch(r"\d+(\.\d+)?", text):
-            return float(text) * self._bare_unit_s
-        parts = re.findall(r"(\d+(?:\.\d+)?)(h|ms|us|ns|m|s)", text)
-        if not parts or "".join(number + unit for number, unit in parts) != text:
-            self.fail(f"{text!r} is no duration such as 5s, 10m or 1h30m", param, ctx)
-        return sum(float(number) * _UNITS_S[unit] for number, unit in parts)
-
-
-_UNITS_S = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
-_URLS = _Urls()
-_FILE = click.Path(dir_okay=False, path_type=Path)
 _CLIENT = ("http://localhost:2379",)
 _PEER = ("http://localhost:2380",)
 
 
-@click.command(
+@click.group(
+    cls=GoGroup,
+    invoke_without_command=True,
+    subcommand_metavar="[restore|status FILE …]",
     context_settings={"auto_envvar_prefix": "ETCD", "max_content_width": 120, "show_default": True},
     epilog="""\b
 Examples:
@@ -73,30 +45,26 @@ Each flag is also read from the environment, as etcd does: --data-dir is ETCD_DA
 )
 @click.option("--name", default="default", help="Human-readable name of this member.")
 @click.option("--data-dir", type=click.Path(file_okay=False, path_type=Path), help="Folder of the log and snapshots.")
-@click.option("--listen-client-urls", type=_URLS, default=_CLIENT, help="Where to serve clients.")
-@click.option("--advertise-client-urls", type=_URLS, default=_CLIENT, help="Where clients are told to go.")
-@click.option("--listen-peer-urls", type=_URLS, default=_PEER, help="Where to serve the other members.")
-@click.option(
-    "--initial-advertise-peer-urls", type=_URLS, default=_PEER, help="Where the other members are told to go."
-)
+@click.option("--listen-client-urls", type=URLS, default=_CLIENT, help="Where to serve clients.")
+@click.option("--advertise-client-urls", type=URLS, default=_CLIENT, help="Where clients are told to go.")
+@click.option("--listen-peer-urls", type=URLS, default=_PEER, help="Where to serve the other members.")
+@click.option("--initial-advertise-peer-urls", type=URLS, default=_PEER, help="Where the other members are told to go.")
 @click.option("--initial-cluster", default="", help="NAME=URL,… of all members; empty for this one alone.")
 @click.option("--initial-cluster-token", default="etcd-cluster", help="Keeps clusters of the same addresses apart.")
 @click.option("--initial-cluster-state", type=click.Choice(["new", "existing"]), default="new")
-@click.option("--listen-metrics-urls", type=_URLS, default=(), help="Where to serve /metrics, /health and /version.")
-@click.option("--cert-file", type=_FILE, help="Certificate shown to clients.")
-@click.option("--key-file", type=_FILE, help="Its key.")
-@click.option("--trusted-ca-file", type=_FILE, help="CA of the clients' certificates.")
-@click.option("--client-cert-auth", is_flag=True, help="Clients must show a certificate.")
+@click.option("--listen-metrics-urls", type=URLS, default=(), help="Where to serve /metrics, /health and /version.")
+@click.option("--cert-file", type=FILE, help="Certificate shown to clients.")
+@click.option("--key-file", type=FILE, help="Its key.")
+@click.option("--trusted-ca-file", type=FILE, help="CA of the clients' certificates.")
+@switch("--client-cert-auth", help="Clients must show a certificate.")
 @click.option(
     "--peer-cert-file",
-    type=_FILE,
+    type=FILE,
     help="Certificate shown to the other members; must name raftsman://member/NAME (URI).",
 )
-@click.option("--peer-key-file", type=_FILE, help="Its key.")
-@click.option("--peer-trusted-ca-file", type=_FILE, help="CA of the members' certificates.")
-@click.option(
-    "--peer-client-cert-auth", is_flag=True, help="Members must show a certificate (with https they always do)."
-)
+@click.option("--peer-key-file", type=FILE, help="Its key.")
+@click.option("--peer-trusted-ca-file", type=FILE, help="CA of the members' certificates.")
+@switch("--peer-client-cert-auth", help="Members must show a certificate (with https they always do).")
 @click.option(
     "--heartbeat-interval",
     "heartbeat_interval_ms",
@@ -124,14 +92,23 @@ Each flag is also read from the environment, as etcd does: --data-dir is ETCD_DA
 @click.option(
     "--experimental-watch-progress-notify-interval",
     "watch_progress_notify_interval_s",
-    type=_Duration(1.0),
+    type=Duration(1.0),
     default="10m",
     envvar="ETCD_EXPERIMENTAL_WATCH_PROGRESS_NOTIFY_INTERVAL",
     help="How often quiet watchers are told the revision.",
 )
+@click.option(
+    "--front-door",
+    type=click.Choice(["native", "reference"]),
+    default="native",
+    help="Server of the client side: our own, or grpcio's.",
+)
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info")
-def command(log_level: str, **flags: Any) -> None:
+@click.pass_context
+def command(context: click.Context, /, log_level: str, **flags: Any) -> None:
     """Run one member of the replicated store, which speaks etcd's v3 API."""
+    if context.invoked_subcommand is not None:
+        return
     logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s")
     try:
         config = config_of(flags)
@@ -140,10 +117,21 @@ def command(log_level: str, **flags: Any) -> None:
         config.peer_tls()
     except ConfigError as error:
         raise click.UsageError(str(error)) from error
+    _raise_file_limit()
     try:
         uvloop.run(_run_until_signalled(config))
     except (OSError, WalError, MembershipError) as error:
         raise click.ClickException(str(error)) from error
+
+
+command.add_command(restore)
+command.add_command(status)
+
+
+def _raise_file_limit() -> None:
+    """Have as many open files as this user may: each client's connection is one."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def config_of(flags: dict[str, Any]) -> StoreConfig:
@@ -155,7 +143,7 @@ def config_of(flags: dict[str, Any]) -> StoreConfig:
             raise ConfigError(f"--auto-compaction-retention wants a number of revisions, not {retention!r}")
         amount = float(retention)
     else:
-        amount = _Duration(3600.0).convert(retention, None, None)
+        amount = Duration(3600.0).convert(retention, None, None)
     values["auto_compaction"] = Retention(mode, amount)
     values["data_dir"] = values["data_dir"] or Path(f"{values['name']}.etcd")
     if values["quota_backend_bytes"] <= 0:

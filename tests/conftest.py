@@ -15,6 +15,7 @@ settings.load_profile("fixed")
 
 CACHE = Path(__file__).parent.parent / ".cache" / "peers"
 KUBECTL_SUITES = ("sid", "trixie")
+ETCD_SUITE = "sid"
 
 
 @pytest.fixture(scope="session")
@@ -46,3 +47,21 @@ def etcd() -> Path:
 def etcdctl() -> Path:
     """The machine's etcdctl."""
     return _required("etcdctl", "etcd-client")
+
+
+@pytest.fixture(scope="session")
+def etcds() -> dict[str, Path]:
+    """The machine's etcd server and Debian's newest; 3.4 and 3.5 as of late 2026."""
+    return {
+        "installed": _required("etcd", "etcd-server"),
+        "newest": peers.fetch(CACHE, "etcd-server", ETCD_SUITE, "etcd"),
+    }
+
+
+@pytest.fixture(scope="session")
+def etcdctls() -> dict[str, Path]:
+    """The machine's etcdctl and Debian's newest; 3.4 and 3.5 as of late 2026."""
+    return {
+        "installed": _required("etcdctl", "etcd-client"),
+        "newest": peers.fetch(CACHE, "etcd-client", ETCD_SUITE, "etcdctl"),
+    }

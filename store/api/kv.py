@@ -18,16 +18,13 @@ from proto.etcd.rpc_pb2 import (
 from proto.raft.command_pb2 import InternalRequest
 from store.api.access import Access
 from store.api.backend import Backend, decode
-from store.api.errors import of_refusal
-from store.api.table import Call, ServiceTable, Unary
+from store.api.direct import DirectKV, encode_range
+from store.api.errors import EtcdError, of_refusal
+from store.api.table import Call, Reply, ServiceTable, Unary
 from store.mvcc import txn
-from store.mvcc.encoding import block, scalar, tag
+from store.mvcc.encoding import plain_put, plain_put_request
+from store.raft.contract import ProposalError
 from store.refusal import Refused
-
-_HEADER = tag(1, 2)
-_RANGE_KV = tag(2, 2)
-_RANGE_MORE = tag(3, 0)
-_RANGE_COUNT = tag(4, 0)
 
 
 class KVService:
@@ -36,14 +33,15 @@ class KVService:
     def __init__(self, backend: Backend, access: Access) -> None:
         self._backend = backend
         self._access = access
+        self._direct = DirectKV(backend)
 
     def table(self) -> ServiceTable:
         """The methods of the service."""
         return {
-            "/etcdserverpb.KV/Range": Unary(self.range),
-            "/etcdserverpb.KV/Put": Unary(self.put),
+            "/etcdserverpb.KV/Range": Unary(self.range, self._direct.range),
+            "/etcdserverpb.KV/Put": Unary(self.put, self.put_direct),
             "/etcdserverpb.KV/DeleteRange": Unary(self.delete_range),
-            "/etcdserverpb.KV/Txn": Unary(self.txn),
+            "/etcdserverpb.KV/Txn": Unary(self.txn, self._direct.txn),
             "/etcdserverpb.KV/Compact": Unary(self.compact),
         }
 
@@ -58,11 +56,7 @@ class KVService:
             result = self._backend.machine.store.range(request)
         except Refused as refused:
             raise of_refusal(refused) from refused
-        parts = [block(_HEADER, self._backend.header(result.revision).SerializeToString())]
-        parts += [block(_RANGE_KV, record) for record in result.records]
-        parts.append(scalar(_RANGE_MORE, result.more))
-        parts.append(scalar(_RANGE_COUNT, result.count))
-        return b"".join(parts)
+        return encode_range(self._backend, result)
 
     async def put(self, body: bytes, call: Call) -> bytes:
         """Set one key."""
@@ -77,6 +71,33 @@ class KVService:
         response = cast(PutResponse, await self._backend.propose(InternalRequest(put=request), caller))
         self._backend.fill(response.header)
         return response.SerializeToString()
+
+    def put_direct(self, body: bytes, _call: Call, reply: Reply) -> None:
+        """Set one key where the request is plain and nothing is in its way: its bytes go into the log as they are."""
+        machine, limits = self._backend.machine, self._backend.limits
+        if (
+            machine.auth.enabled
+            or machine.alarms
+            or len(body) > limits.request_bytes_max
+            or len(body) + machine.store.size_bytes > limits.quota_backend_bytes
+            or plain_put(body, 0) is None
+        ):
+            reply.wait()
+            return
+
+        def done(result: object) -> None:
+            if isinstance(result, int):
+                reply.send(self._backend.encoded_header(result))
+            elif isinstance(result, PutResponse):
+                self._backend.fill(result.header)
+                reply.send(result.SerializeToString())
+            else:
+                reply.refuse(of_refusal(result) if isinstance(result, Refused) else cast(EtcdError, result))
+
+        try:
+            self._backend.propose_direct(plain_put_request(body), done)
+        except ProposalError:
+            reply.wait()
 
     async def delete_range(self, body: bytes, call: Call) -> bytes:
         """Delete keys."""

@@ -19,13 +19,13 @@ from store.raft.contract import (
     ChangeKind,
     ChangeRefusal,
     ChangeRefusedError,
+    Done,
     MemberChange,
     NoLeaderError,
     OutcomeUnknownError,
     TooManyRequestsError,
 )
 from store.raft.membership import Membership, change_from_message, change_to_message
-from store.raft.proposals import Done
 
 logger = logging.getLogger(__name__)
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from store.raft.membership import Membership
@@ -32,8 +32,21 @@ class StateMachine(Protocol):
         ...
 
 
+@runtime_checkable
+class RunStateMachine(StateMachine, Protocol):
+    """A state machine that takes several requests at once, which is the same as one after the other."""
+
+    def apply_run(self, index: int, now_ns: int, payloads: Sequence[bytes]) -> list[object]:
+        """Apply requests and return their results in the same order; total like ``apply``."""
+        ...
+
+
 class ProposalError(Exception):
     """A proposal came to no result on this member."""
+
+
+Done = Callable[[object, ProposalError | None], None]
+"""Takes the state machine's result, or why there is none."""
 
 
 class NoLeaderError(ProposalError):
@@ -227,8 +240,19 @@ class Consensus(Protocol):
         """
         ...
 
+    def propose_direct(self, payload: bytes, done: Done) -> None:
+        """Do what ``propose`` does, without a task: ``done`` takes the result, or the reason why there is none.
+
+        Raises a ProposalError where the request was certainly not proposed.
+        """
+        ...
+
     async def read_index(self) -> int:
         """Wait until this member has applied all that was committed when the call was made, and return that index."""
+        ...
+
+    def when_read_index(self, done: Callable[[int | None], None]) -> None:
+        """Call back as soon as ``read_index`` would return, with None where it would raise."""
         ...
 
     async def ask_leader(self, body: bytes) -> bytes:

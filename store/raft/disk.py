@@ -93,9 +93,8 @@ class Directory:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        if not path.is_dir():
-            path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            _sync_directory(path.parent)
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _sync_way_to(path)
         self._lock = os.open(path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -151,6 +150,22 @@ class Directory:
     def remove(self, name: str) -> None:
         """Remove a file; after a crash it may be back, which its readers bear."""
         (self.path / name).unlink(missing_ok=True)
+
+
+def _sync_way_to(path: Path) -> None:
+    """Have a directory's name on disk, and those of all that it lies in, up to the file system's root.
+
+    At every start, since one that was killed may have made them and not synced them. Those of others are left alone.
+    """
+    path = path.absolute()
+    for parent in path.parents:
+        if path.is_mount():
+            return
+        try:
+            _sync_directory(parent)
+        except PermissionError:
+            return
+        path = parent
 
 
 def _sync_directory(path: Path) -> None:

@@ -18,6 +18,7 @@ from contextlib import AsyncExitStack
 from proto.raft import message_pb2 as pb
 from store.raft.contract import (
     ConsensusConfig,
+    Done,
     MemberChange,
     MemberRecord,
     NoLeaderError,
@@ -29,7 +30,6 @@ from store.raft.contract import (
 from store.raft.disk import Directory
 from store.raft.elections import Timing
 from store.raft.members import check_name, check_same_members, first_membership
-from store.raft.proposals import Done
 from store.raft.replica import Identity, Limits, Replica
 from store.raft.transport import PeerNetwork
 
@@ -198,6 +198,23 @@ class RaftConsensus:
         members = await future
         assert isinstance(members, tuple), "a change that is carried out is answered with the members"
         return members
+
+    def propose_direct(self, payload: bytes, done: Done) -> None:
+        """Do what ``propose`` does, without a task: ``done`` takes the result, or the reason why there is none.
+
+        Raises NoLeaderError where the request was certainly not proposed.
+        """
+        self._running()
+        self._replica.propose(payload, done)
+        self._soon()
+
+    def when_read_index(self, done: Callable[[int | None], None]) -> None:
+        """Call back as soon as ``read_index`` would return, with None where it would raise."""
+        if self._loop is None or self._stopped:
+            done(None)
+            return
+        self._replica.read_index(done)
+        self._soon()
 
     async def read_index(self) -> int:
         """Wait until this member has applied all that was committed when the call was made, and return that index."""

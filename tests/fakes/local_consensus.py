@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from store.raft.contract import (
     ChangeKind,
+    Done,
     MemberChange,
     MemberRecord,
     NoLeaderError,
@@ -71,6 +72,15 @@ class LocalConsensus:
 
     async def propose(self, payload: bytes) -> object:
         await asyncio.sleep(0)
+        return self._decide(payload)
+
+    def propose_direct(self, payload: bytes, done: Done) -> None:
+        try:
+            done(self._decide(payload), None)
+        except OutcomeUnknownError as error:
+            done(None, error)
+
+    def _decide(self, payload: bytes) -> object:
         if not self.is_leader:
             raise NoLeaderError
         if len(payload) > self._payload_bytes_max:
@@ -104,6 +114,9 @@ class LocalConsensus:
                 MemberChange(ChangeKind.ADMIT, change.member_id), self.commit_index
             )
         return self.membership.members
+
+    def when_read_index(self, done: Callable[[int | None], None]) -> None:
+        done(self.applied_index if self.is_leader else None)
 
     async def read_index(self) -> int:
         await asyncio.sleep(0)

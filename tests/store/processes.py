@@ -19,7 +19,10 @@ NAMES = ("a", "b", "c")
 
 
 class StoreCluster:
-    """Three members of the store, each a process that can be killed and started again."""
+    """Three members of the store, each a process that can be killed and started again.
+
+    Where members live is asked of methods, so that tests can put them on other disks and into other networks.
+    """
 
     def __init__(self, directory: Path, *flags: str) -> None:
         self.directory = directory
@@ -36,7 +39,7 @@ class StoreCluster:
                 name,
                 name,
                 usages=[pki.SERVER, pki.CLIENT],
-                addresses=["127.0.0.1"],
+                addresses=sorted({"127.0.0.1", self.host(name)}),
                 uris=[f"raftsman://member/{name}"],
             )
         pki.issue(authority, directory, "client", "client", usages=[pki.CLIENT])
@@ -46,17 +49,29 @@ class StoreCluster:
         """What etcdctl takes."""
         return ",".join(f"https://127.0.0.1:{port}" for port in self.client_ports.values())
 
+    def host(self, name: str) -> str:
+        """The address at which a member listens."""
+        return "127.0.0.1"
+
+    def program(self, name: str) -> tuple[str, ...]:
+        """What starts a member, before its flags."""
+        return (sys.executable, "-m", "store")
+
+    def data_dir(self, name: str) -> Path:
+        """Where a member keeps its log."""
+        return self.directory / f"{name}.data"
+
     async def start(self, name: str) -> None:
         """Start a member, or start it again."""
         client, peer = (
-            f"https://127.0.0.1:{self.client_ports[name]}",
-            f"https://127.0.0.1:{self.peer_ports[name]}",
+            f"https://{self.host(name)}:{self.client_ports[name]}",
+            f"https://{self.host(name)}:{self.peer_ports[name]}",
         )
-        cluster = ",".join(f"{one}=https://127.0.0.1:{port}" for one, port in self.peer_ports.items())
+        cluster = ",".join(f"{one}=https://{self.host(one)}:{port}" for one, port in self.peer_ports.items())
         cert, key, authority = (str(self.directory / file) for file in (f"{name}.crt", f"{name}.key", "ca.crt"))
         with (self.directory / f"{name}.log").open("ab") as log:
             self.processes[name] = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "store", "--name", name, "--data-dir", str(self.directory / f"{name}.data")),
+                *(*self.program(name), "--name", name, "--data-dir", str(self.data_dir(name))),
                 *("--listen-client-urls", client, "--advertise-client-urls", client),
                 *("--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer, "--initial-cluster", cluster),
                 *("--cert-file", cert, "--key-file", key, "--trusted-ca-file", authority, "--client-cert-auth"),
@@ -73,6 +88,16 @@ class StoreCluster:
         process.send_signal(signal.SIGKILL)
         await process.wait()
 
+    async def kill_all(self) -> None:
+        """End all members at one moment."""
+        processes = [*self.processes.values()]
+        self.processes.clear()
+        for process in processes:
+            if process.returncode is None:
+                process.kill()
+        for process in processes:
+            await process.wait()
+
     def pause(self, name: str) -> None:
         """Stop a member's clock, as a machine does that is put to sleep."""
         self.processes[name].send_signal(signal.SIGSTOP)
@@ -83,10 +108,10 @@ class StoreCluster:
 
     async def stop(self) -> None:
         """End all members."""
-        for name in self.processes:
-            self.go_on(name)
-        for process in self.processes.values():
-            process.terminate()
+        for name, process in self.processes.items():
+            if process.returncode is None:
+                self.go_on(name)
+                process.terminate()
         for process in self.processes.values():
             await process.wait()
 
@@ -97,7 +122,11 @@ class StoreCluster:
         )
         credentials = grpc.ssl_channel_credentials(authority, key, certificate)
         options = (("grpc.max_reconnect_backoff_ms", 200), ("grpc.initial_reconnect_backoff_ms", 50))
-        return grpc.aio.secure_channel(f"127.0.0.1:{self.client_ports[name]}", credentials, options)
+        return grpc.aio.secure_channel(f"127.0.0.1:{self.door(name)}", credentials, options)
+
+    def door(self, name: str) -> int:
+        """The port of the loopback at which clients reach a member."""
+        return self.client_ports[name]
 
     async def leader(self) -> str:
         """The name of the member that leads, as soon as all that run agree on it."""

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
-import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -17,36 +15,19 @@ from proto.etcd import rpc_pb2_grpc
 from tests.store.api.conftest import Member
 from tests.store.api.conversation import AUTH_CALLS, CALLS, QUEUE_CALLS, RANGE_OF_ALL, say
 from tests.store.mvcc.requests import op_delete, op_put
+from tests.store.programs import etcd_server
 
 pytestmark = pytest.mark.root
 
 
 @pytest.fixture
-async def etcd(tmp_path: Path) -> AsyncIterator[grpc.aio.Channel]:
-    """Debian's etcd, one member."""
-    program = shutil.which("etcd")
-    assert program, "etcd-server is not installed"
-    ports = []
-    for _ in range(2):
-        with socket.create_server(("127.0.0.1", 0)) as taken:
-            ports.append(taken.getsockname()[1])
-    client, peer = (f"http://127.0.0.1:{port}" for port in ports)
-    process = await asyncio.create_subprocess_exec(
-        program,
-        *("--data-dir", str(tmp_path / "etcd"), "--listen-client-urls", client, "--advertise-client-urls", client),
-        *("--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer, "--initial-cluster", f"default={peer}"),
-        *("--log-level", "error"),
-        stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.DEVNULL,
-    )
-    try:
-        async with grpc.aio.insecure_channel(f"127.0.0.1:{ports[0]}") as channel:
-            async with asyncio.timeout(20):
-                await rpc_pb2_grpc.KVStub(channel).Range(pb.RangeRequest(key=b"a"), wait_for_ready=True)
-            yield channel
-    finally:
-        process.terminate()
-        await process.wait()
+async def etcd(etcds: dict[str, Path], tmp_path: Path) -> AsyncIterator[grpc.aio.Channel]:
+    """Debian's newest etcd, one member."""
+    async with (
+        etcd_server(etcds["newest"], tmp_path / "etcd") as endpoint,
+        grpc.aio.insecure_channel(endpoint) as channel,
+    ):
+        yield channel
 
 
 @pytest.mark.parametrize("calls", [CALLS, QUEUE_CALLS], ids=["keys", "locks and elections"])

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 
 from store.raft.contract import ChangeKind, ChangeRefusal, ChangeRefusedError, MemberChange, MemberRecord
 from store.raft.membership import Membership, Memberships, decode, encode, entry_of
 from store.raft.replica import Replica
-from tests.simulation.cluster import Cluster, Member, Outcome
-from tests.simulation.world import SimulatedDisk
+from tests.simulation.cluster import Cluster, Outcome
 
 
 def change(cluster: Cluster, kind: ChangeKind, member_id: int, through: int | None = None, **fields: object) -> Outcome:
@@ -28,9 +29,8 @@ def change(cluster: Cluster, kind: ChangeKind, member_id: int, through: int | No
 def join(cluster: Cluster, member_id: int) -> None:
     """Start a new member with what it would be told by its peers."""
     membership = cluster.elect().membership
-    cluster.members[member_id] = Member(member_id, SimulatedDisk())
-    make = cluster.make_replica
-    cluster.make_replica = lambda *arguments: Replica(*arguments, membership=membership)
+    cluster.add_member(member_id)
+    make, cluster.make_replica = cluster.make_replica, partial(Replica, membership=membership)
     cluster.start(member_id)
     cluster.make_replica = make
 
