@@ -26,6 +26,7 @@ from pysyncobj.node import Node
 from pysyncobj.transport import Transport
 
 from proto.raft import message_pb2 as pb
+from store.raft.commit_news import CommitNews
 from store.raft.elections import ElectionRules, Random, Timing
 from store.raft.journal import Journal
 from store.raft.messages import contiguous, frame_of
@@ -102,7 +103,7 @@ library.createPoller = lambda _kind: _NoPoller()
 library.pickle = _NoPickle()
 
 
-class RaftCore(ElectionRules, SyncObj):  # type: ignore[misc]
+class RaftCore(CommitNews, ElectionRules, SyncObj):  # type: ignore[misc]
     """One member's Raft state."""
 
     def __init__(
@@ -128,7 +129,7 @@ class RaftCore(ElectionRules, SyncObj):  # type: ignore[misc]
         ElectionRules.__init__(self)
         self._conflict = False
         self._echoed_round = 0
-        self._commit_told = 0
+        CommitNews.__init__(self)
         self.read_round = 0
         self.on_contact: Callable[[int, int], None] = lambda _peer, _round: None
         self.on_behind: Callable[[int], None] = lambda _peer: None
@@ -231,8 +232,7 @@ class RaftCore(ElectionRules, SyncObj):  # type: ignore[misc]
         self._stand_when_due()
         self._onTick(0)
         self._election_granted = self._transfer = False
-        if self.is_leader and self.commit_index > self._commit_told:
-            self._SyncObj__sendAppendEntries()
+        self.tell_commit_when_due(self._clock())
         self.sync()
 
     def next_deadline(self) -> float:
@@ -240,7 +240,7 @@ class RaftCore(ElectionRules, SyncObj):  # type: ignore[misc]
         if self.applied_index < self.commit_index:
             return self._clock()
         if self.is_leader:
-            return float(self._SyncObj__newAppendEntriesTime) + 0.001
+            return min(float(self._SyncObj__newAppendEntriesTime) + 0.001, self.commit_due)
         if self._nodes and not self._SyncObj__connectedNodes:
             return float("inf")
         return float(self._SyncObj__raftElectionDeadline) + 0.001
@@ -399,7 +399,7 @@ class RaftCore(ElectionRules, SyncObj):  # type: ignore[misc]
 
     def _SyncObj__onBecomeLeader(self) -> None:  # noqa: N802
         """Open a leadership: nothing is known yet of what the followers have."""
-        self._commit_told = 0
+        self.commit_told = 0
         self.read_round += 1
         for peer_id in self._floor:
             self._floor[peer_id] = self._journal.last_index
@@ -424,7 +424,7 @@ class RaftCore(ElectionRules, SyncObj):  # type: ignore[misc]
     def _SyncObj__sendAppendEntries(self) -> None:  # noqa: N802
         """Send each follower what it lacks, in a fixed order and within a window (D7, D14: no pieces, no pickle)."""
         self._SyncObj__newAppendEntriesTime = self._clock() + self._timing.heartbeat_s
-        self._commit_told = self.commit_index
+        self.commit_news_sent()
         for node in self._nodes.values():
             if node in self._SyncObj__connectedNodes:
                 self._send_append(node)

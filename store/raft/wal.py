@@ -22,6 +22,8 @@ VERSION = 1
 SUFFIX = ".wal"
 TEMPORARY = ".tmp"
 SEGMENT_BYTES = 64 << 20
+RESERVE_BYTES = 1 << 20
+RESERVE_BELOW_BYTES = 64 << 10
 
 _HEADER = struct.Struct("<8sIIQQQI4x")
 _TWO = struct.Struct("<QQ")
@@ -133,6 +135,7 @@ class Wal:
         self._file: File | None = None
         self._offset = 0
         self._durable = 0
+        self._reserved_to = 0
         self._crc = 0
         self._buffer: list[bytes] = []
         self._carried: dict[int, bytes] = {}
@@ -212,6 +215,7 @@ class Wal:
         self._buffer.clear()
         try:
             self._file.write(data)
+            self._reserve(self._offset + len(data), len(data))
             self._file.sync()
         except OSError as error:
             self._failed = error
@@ -221,6 +225,16 @@ class Wal:
         self._durable = self._offset
         if self._offset >= self._segment_bytes:
             self._begin_segment(self._segments[-1].sequence + 1)
+
+    def _reserve(self, end: int, written: int) -> None:
+        """Keep room behind small writes, so that their syncs need not write the file system's journal.
+
+        Three members on one disk would wait for each other there, and for everybody else. Large writes are better off
+        without: for them the zeros would be as much work again.
+        """
+        if end > self._reserved_to and written < RESERVE_BELOW_BYTES and self._file is not None:
+            self._file.reserve(RESERVE_BYTES)
+            self._reserved_to = end + RESERVE_BYTES
 
     def drop_through(self, index: int) -> int:
         """Remove the oldest segments that hold only entries up to an index; return how many."""
@@ -252,7 +266,7 @@ class Wal:
         file.sync()
         self._disk.rename(name + TEMPORARY, name)
         self._segments.append(_Segment(name, sequence))
-        self._file, self._offset, self._durable = file, len(data), len(data)
+        self._file, self._offset, self._durable, self._reserved_to = file, len(data), len(data), 0
 
     def _carry(self, recovered: Recovered) -> None:
         self._carried = {
@@ -286,8 +300,8 @@ class Wal:
                 segment.last_index = max(segment.last_index, recovered.entries[-1][1])
             offset, self._crc = record.end, record.crc
         if offset < len(data):
-            if not last:
-                raise CorruptWalError(self._disk, name, offset, "the segment ends early")
+            # Zeros, or a torn record. Zeros may end an older segment, too; that no record is missing there, the next
+            # segment says, which continues the chain.
             self._disk.truncate(name, offset)
         self._offset = self._durable = offset
 

@@ -44,6 +44,9 @@ class SimulatedFile:
         self.disk.tick()
         self.content.data += data
 
+    def reserve(self, length: int) -> None:
+        """Nothing: zeros behind the end come with crashes alone."""
+
     def sync(self) -> None:
         self.disk.tick()
         self.content.synced = len(self.content.data)

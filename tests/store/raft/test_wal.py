@@ -13,6 +13,7 @@ from store.raft import records
 from store.raft.disk import Directory
 from store.raft.records import Kind
 from store.raft.wal import (
+    RESERVE_BYTES,
     VERSION,
     CorruptWalError,
     Entry,
@@ -124,6 +125,31 @@ def test_a_crash_at_any_byte_of_the_last_write_keeps_what_was_before() -> None:
             again.append_entry(entry(recovered.entries[-1][1] + 1, 4))
             again.sync()
             assert opened(copy)[1].entries[-1][2] == 4
+
+
+def test_zeros_behind_the_end_are_no_damage(tmp_path: Path) -> None:
+    disk = Directory(tmp_path / "raft")
+    for start in range(3):
+        # Nobody closes the log: what was reserved stays behind its end, as after a crash.
+        wal, recovered = opened(disk)
+        assert [index for _, index, _ in recovered.entries] == list(range(2, 2 + start))
+        wal.append_entry(entry(2 + start))
+        wal.sync()
+        assert disk.size("0000000000000001.wal") > RESERVE_BYTES
+    wal.close()
+    assert disk.size("0000000000000001.wal") < 1000
+    disk.close()
+
+
+def test_zeros_behind_an_older_segment_are_no_damage_and_a_lost_record_there_is() -> None:
+    disk = filled(40, segment_bytes=1000)
+    older = disk.list()[1]
+    content = bytes(disk.files[older].data)
+    reserved = copy_of(disk, older, content + bytes(5000))
+    assert entries_or_refusal(reserved) == entries_or_refusal(disk)
+    last_record = content.rindex(b"command-") - 48
+    lost = copy_of(disk, older, content[:last_record] + bytes(5000))
+    assert isinstance(entries_or_refusal(lost), str)
 
 
 def test_unwritten_sectors_of_the_last_write_are_cut() -> None:
