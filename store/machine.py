@@ -87,7 +87,7 @@ class Machine:
             return Refused(Reason.CORRUPT)
         if self.alarms and self.has_no_space and (kind in _CREATES or (kind == "txn" and txn.grows(request.txn))):
             return Refused(Reason.NO_SPACE)
-        if self.is_corrupt and kind in _OF_KEYS:
+        if self.alarms and self.is_corrupt and kind in _OF_KEYS:
             return Refused(Reason.CORRUPT)
         try:
             if self.auth.enabled and request.username:
