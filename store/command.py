@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import resource
 import signal
 import sys
 from pathlib import Path
@@ -102,6 +103,12 @@ Each flag is also read from the environment, as etcd does: --data-dir is ETCD_DA
     envvar="ETCD_EXPERIMENTAL_WATCH_PROGRESS_NOTIFY_INTERVAL",
     help="How often quiet watchers are told the revision.",
 )
+@click.option(
+    "--front-door",
+    type=click.Choice(["native", "reference"]),
+    default="native",
+    help="Server of the client side: our own, or grpcio's.",
+)
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info")
 @click.pass_context
 def command(context: click.Context, /, log_level: str, **flags: Any) -> None:
@@ -116,6 +123,7 @@ def command(context: click.Context, /, log_level: str, **flags: Any) -> None:
         config.peer_tls()
     except ConfigError as error:
         raise click.UsageError(str(error)) from error
+    _raise_file_limit()
     try:
         uvloop.run(_run_until_signalled(config))
     except (OSError, WalError, MembershipError) as error:
@@ -124,6 +132,12 @@ def command(context: click.Context, /, log_level: str, **flags: Any) -> None:
 
 command.add_command(restore)
 command.add_command(status)
+
+
+def _raise_file_limit() -> None:
+    """Have as many open files as this user may: each client's connection is one."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def config_of(flags: dict[str, Any]) -> StoreConfig:
