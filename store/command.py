@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import resource
 import signal
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +85,12 @@ Each flag is also read from the environment, as etcd does: --data-dir is ETCD_DA
 @click.option("--snapshot-count", type=click.IntRange(1), default=10_000, help="Log entries between two snapshots.")
 @click.option("--max-txn-ops", type=click.IntRange(1), default=128, help="Operations in one transaction.")
 @click.option("--max-request-bytes", type=click.IntRange(1), default=1_572_864, help="Size of one request.")
-@click.option("--quota-backend-bytes", type=int, default=0, help="Size at which writes are refused; 0 for 2 GiB.")
+@click.option(
+    "--quota-backend-bytes",
+    type=int,
+    default=0,
+    help="Size at which writes are refused; 0 for 2 GiB, below 0 for never.",
+)
 @click.option("--auto-compaction-mode", type=click.Choice(["periodic", "revision"]), default="periodic")
 @click.option(
     "--auto-compaction-retention", default="0", help="Hours or a duration, or revisions; 0 keeps all history."
@@ -95,6 +102,12 @@ Each flag is also read from the environment, as etcd does: --data-dir is ETCD_DA
     default="10m",
     envvar="ETCD_EXPERIMENTAL_WATCH_PROGRESS_NOTIFY_INTERVAL",
     help="How often quiet watchers are told the revision.",
+)
+@click.option(
+    "--front-door",
+    type=click.Choice(["native", "reference"]),
+    default="native",
+    help="Server of the client side: our own, or grpcio's.",
 )
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info")
 @click.pass_context
@@ -110,6 +123,7 @@ def command(context: click.Context, /, log_level: str, **flags: Any) -> None:
         config.peer_tls()
     except ConfigError as error:
         raise click.UsageError(str(error)) from error
+    _raise_file_limit()
     try:
         uvloop.run(_run_until_signalled(config))
     except (OSError, WalError, MembershipError) as error:
@@ -118,6 +132,12 @@ def command(context: click.Context, /, log_level: str, **flags: Any) -> None:
 
 command.add_command(restore)
 command.add_command(status)
+
+
+def _raise_file_limit() -> None:
+    """Have as many open files as this user may: each client's connection is one."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def config_of(flags: dict[str, Any]) -> StoreConfig:
@@ -133,7 +153,7 @@ def config_of(flags: dict[str, Any]) -> StoreConfig:
     values["auto_compaction"] = Retention(mode, amount)
     values["data_dir"] = values["data_dir"] or Path(f"{values['name']}.etcd")
     if values["quota_backend_bytes"] <= 0:
-        values["quota_backend_bytes"] = QUOTA_BYTES
+        values["quota_backend_bytes"] = sys.maxsize if values["quota_backend_bytes"] else QUOTA_BYTES
     return StoreConfig(**values)
 
 

@@ -12,8 +12,8 @@ from store.api.backend import Backend, Limits, MemberFacts
 from store.api.compactor import keep_compacting
 from store.api.services import Services
 from store.config import StoreConfig, address_of
+from store.frontdoor.door import make_door
 from store.frontdoor.plain import PlainDoor
-from store.frontdoor.reference import ReferenceDoor
 from store.machine import Machine
 from store.raft.contract import Consensus, ConsensusConfig, Peer, StateMachine
 from store.raft.driver import RaftConsensus
@@ -45,8 +45,8 @@ async def serve(config: StoreConfig, make_consensus: ConsensusFactory) -> AsyncI
     consensus = make_consensus(consensus_config(config), machine)
     backend = Backend(machine, consensus, config.cluster_id(), member_facts(config), limits(config))
     services = Services(backend)
-    door = ReferenceDoor(services.table(), config.max_request_bytes)
     plain = PlainDoor(backend)
+    door = make_door(config.front_door, services.table(), config.max_request_bytes, plain)
     tls = config.server_tls()
     client_ports = []
     for url in config.listen_client_urls:

@@ -33,8 +33,8 @@ log = logging.getLogger(__name__)
 
 MessageT = TypeVar("MessageT", bound=Message)
 
-VERSION = "3.4.30"
-"""The etcd version that Status names: below the one from which kube-apiserver relies on progress requests."""
+VERSION = "3.5.30"
+"""The etcd version that Status names: one of those whose progress requests kube-apiserver relies on."""
 
 _HEADER = tag(1, 2)
 _CLUSTER_ID = tag(1, 0)
@@ -174,11 +174,16 @@ class Backend:
         assert isinstance(answer, bytes), "leaders answer in bytes"
         return answer
 
+    def has_room(self, added_bytes: int) -> bool:
+        """Whether the store may grow by so much."""
+        machine = self.machine
+        return not machine.alarms and machine.store.size_bytes + added_bytes <= self.limits.quota_backend_bytes
+
     async def check_quota(self, added_bytes: int) -> None:
         """Refuse to grow past the quota, and have the whole cluster refuse from now on."""
         if self.machine.has_no_space:
             raise Failure.NO_SPACE.error()
-        if self.machine.store.size_bytes + added_bytes <= self.limits.quota_backend_bytes:
+        if self.has_room(added_bytes):
             return
         alarm = AlarmRequest(action=AlarmRequest.ACTIVATE, memberID=self.consensus.member_id, alarm=AlarmType.NOSPACE)
         await self.propose(InternalRequest(alarm=alarm), STORE_ITSELF)

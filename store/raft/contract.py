@@ -163,6 +163,10 @@ class Consensus(Protocol):
         """Wait until this member has applied all that was committed when the call was made, and return that index."""
         ...
 
+    def when_read_index(self, done: Callable[[int | None], None]) -> None:
+        """Call back as soon as ``read_index`` would return, with None where it would raise."""
+        ...
+
     async def ask_leader(self, body: bytes) -> bytes:
         """Have the leader's handler answer ``body``; raises NoLeaderError or OutcomeUnknownError."""
         ...

@@ -66,6 +66,10 @@ class Disk(Protocol):
         """Put a synced file into its place, durably."""
         ...
 
+    def sync_names(self) -> None:
+        """Have the names of all files on disk."""
+        ...
+
     def remove(self, name: str) -> None:
         """Remove a file."""
         ...
@@ -173,6 +177,10 @@ class Directory:
     def rename(self, source: str, target: str) -> None:
         """Rename and sync the directory."""
         (self.path / source).replace(self.path / target)
+        self.sync_names()
+
+    def sync_names(self) -> None:
+        """Sync the directory."""
         _sync_directory(self.path)
 
     def remove(self, name: str) -> None:

@@ -200,6 +200,14 @@ class RaftConsensus:
         self._replica.propose(payload, done)
         self._soon()
 
+    def when_read_index(self, done: Callable[[int | None], None]) -> None:
+        """Call back as soon as ``read_index`` would return, with None where it would raise."""
+        if self._loop is None or self._stopped:
+            done(None)
+            return
+        self._replica.read_index(done)
+        self._soon()
+
     async def read_index(self) -> int:
         """Wait until this member has applied all that was committed when the call was made, and return that index."""
         loop = self._running()

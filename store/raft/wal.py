@@ -150,8 +150,10 @@ class Wal:
     def open(self, members: bytes = b"", now_s: int = 0) -> Recovered:
         """Read all segments, cut a torn tail, note this start and return what the log says.
 
+        The names that are read may be those of a process that was killed before it had them on disk: they are now.
         The start's number follows the clock where it can, so that a member that lost its disk uses none twice.
         """
+        self._disk.sync_names()
         names = [name for name in self._disk.list() if name.endswith(SUFFIX)]
         for name in self._disk.list():
             if name.endswith(SUFFIX + TEMPORARY):
@@ -217,14 +219,14 @@ class Wal:
             self._file.write(data)
             self._reserve(self._offset + len(data), len(data))
             self._file.sync()
+            self.syncs += 1
+            self._offset += len(data)
+            self._durable = self._offset
+            if self._offset >= self._segment_bytes:
+                self._begin_segment(self._segments[-1].sequence + 1)
         except OSError as error:
             self._failed = error
             raise
-        self.syncs += 1
-        self._offset += len(data)
-        self._durable = self._offset
-        if self._offset >= self._segment_bytes:
-            self._begin_segment(self._segments[-1].sequence + 1)
 
     def _reserve(self, end: int, written: int) -> None:
         """Keep room behind small writes, so that their syncs need not write the file system's journal.
@@ -255,6 +257,7 @@ class Wal:
     def _begin_segment(self, sequence: int) -> None:
         if self._file is not None:
             self._file.close()
+            self._file = None
         name = f"{sequence:016x}{SUFFIX}"
         head = [_encode_header(*self._identity, sequence, self._crc)]
         for kind, payload in sorted(self._carried.items()):
@@ -262,9 +265,13 @@ class Wal:
             head.append(record)
         data = b"".join(head)
         file = self._disk.create(name + TEMPORARY)
-        file.write(data)
-        file.sync()
-        self._disk.rename(name + TEMPORARY, name)
+        try:
+            file.write(data)
+            file.sync()
+            self._disk.rename(name + TEMPORARY, name)
+        except OSError:
+            file.close()
+            raise
         self._segments.append(_Segment(name, sequence))
         self._file, self._offset, self._durable, self._reserved_to = file, len(data), len(data), 0
 

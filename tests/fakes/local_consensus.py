@@ -88,6 +88,9 @@ class LocalConsensus:
             raise OutcomeUnknownError
         return result
 
+    def when_read_index(self, done: Callable[[int | None], None]) -> None:
+        done(self.applied_index if self.is_leader else None)
+
     async def read_index(self) -> int:
         await asyncio.sleep(0)
         if not self.is_leader:

@@ -21,7 +21,7 @@ from store.raft.framing import FrameReader, encode
 from store.raft.members import MembershipError
 from store.raft.transport import client_context
 from store.raft.wal import CorruptWalError
-from tests.simulation.cluster import ListMachine
+from tests.simulation.machines import ListMachine
 from tests.store.raft.certificates import make_authority
 
 CLUSTER_ID = 0xC1

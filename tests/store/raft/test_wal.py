@@ -23,7 +23,7 @@ from store.raft.wal import (
     Wal,
     suffix_after,
 )
-from tests.simulation.world import PowerLossError, SimulatedDisk
+from tests.simulation.world import KilledError, PowerLossError, SimulatedDisk
 
 FIXTURES = Path(__file__).parent / "fixtures"
 CLUSTER, MEMBER = 0xC1, 0x1
@@ -287,6 +287,35 @@ def test_a_failed_sync_ends_the_log() -> None:
     disk.calls_until_power_loss = -1
     with pytest.raises(OSError, match="input/output"):
         wal.sync()
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_segment_whose_name_was_not_synced_keeps_its_entries(seed: int) -> None:
+    disk = SimulatedDisk()
+    wal, _ = opened(disk, segment_bytes=200)
+    wal.append_entry(entry(2, command=bytes(200)))
+    disk.kill_at_rename = True
+    with pytest.raises(KilledError):
+        wal.sync()
+    disk.revive()
+    wal, recovered = opened(disk)
+    wal.append_entry(entry(3))
+    wal.sync()
+    disk.lose_power(random.Random(seed))
+    assert opened(disk)[1].entries == [*recovered.entries, entry(3)]
+
+
+def test_a_disk_that_is_full_when_a_segment_begins_ends_the_log_once() -> None:
+    disk = SimulatedDisk()
+    wal, _ = opened(disk, segment_bytes=200)
+    wal.append_entry(entry(2, command=bytes(200)))
+    disk.calls_until_full = 3
+    for _ in range(2):
+        with pytest.raises(OSError, match="no space"):
+            wal.sync()
+    wal.close()
+    disk.empty()
+    assert opened(disk)[1].entries == [entry(2, command=bytes(200))]
 
 
 OPERATIONS = st.lists(
