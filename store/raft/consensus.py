@@ -26,6 +26,7 @@ from pysyncobj.node import Node
 from pysyncobj.transport import Transport
 
 from proto.raft import message_pb2 as pb
+from store.raft.commit_news import CommitNews
 from store.raft.contract import MemberRecord
 from store.raft.elections import FOLLOWER, ElectionRules, Random, Timing
 from store.raft.journal import Journal
@@ -103,7 +104,7 @@ library.createPoller = lambda _kind: _NoPoller()
 library.pickle = _NoPickle()
 
 
-class RaftCore(Roster, ElectionRules, ReplicationRules, SyncObj):  # type: ignore[misc]
+class RaftCore(Roster, CommitNews, ElectionRules, ReplicationRules, SyncObj):  # type: ignore[misc]
     """One member's Raft state."""
 
     def __init__(
@@ -128,9 +129,9 @@ class RaftCore(Roster, ElectionRules, ReplicationRules, SyncObj):  # type: ignor
             first = Membership.of(MemberRecord(one) for one in (member_id, *peer_ids))
             journal.memberships = Memberships(first)
         ElectionRules.__init__(self)
+        CommitNews.__init__(self)
         ReplicationRules.__init__(self)
         Roster.__init__(self)
-        self._commit_told = 0
         self._enter()
         configuration = SyncObjConf(
             autoTick=False,
@@ -239,8 +240,7 @@ class RaftCore(Roster, ElectionRules, ReplicationRules, SyncObj):  # type: ignor
         self._stand_when_due()
         self._onTick(0)
         self._election_granted = self._transfer = False
-        if self.is_leader and self.commit_index > self._commit_told:
-            self._SyncObj__sendAppendEntries()
+        self.tell_commit_when_due(self._clock())
         self.sync()
 
     def next_deadline(self) -> float:
@@ -248,7 +248,7 @@ class RaftCore(Roster, ElectionRules, ReplicationRules, SyncObj):  # type: ignor
         if self.applied_index < self.commit_index:
             return self._clock()
         if self.is_leader:
-            return float(self._SyncObj__newAppendEntriesTime) + 0.001
+            return min(float(self._SyncObj__newAppendEntriesTime) + 0.001, self.commit_due)
         if not self.stands_alone and not self._SyncObj__connectedNodes:
             return float("inf")
         return float(self._SyncObj__raftElectionDeadline) + 0.001
@@ -331,7 +331,7 @@ class RaftCore(Roster, ElectionRules, ReplicationRules, SyncObj):  # type: ignor
 
     def _SyncObj__onBecomeLeader(self) -> None:  # noqa: N802
         """Open a leadership: nothing is known yet of what the followers have."""
-        self._commit_told = 0
+        self.commit_told = 0
         self.read_round += 1
         for peer_id in self._floor:
             self._floor[peer_id] = self._journal.last_index
@@ -356,7 +356,7 @@ class RaftCore(Roster, ElectionRules, ReplicationRules, SyncObj):  # type: ignor
     def _SyncObj__sendAppendEntries(self) -> None:  # noqa: N802
         """Send each follower what it lacks, in a fixed order and within a window (D7, D14: no pieces, no pickle)."""
         self._SyncObj__newAppendEntriesTime = self._clock() + self._timing.heartbeat_s
-        self._commit_told = self.commit_index
+        self.commit_news_sent()
         for node in self._nodes.values():
             if node in self._SyncObj__connectedNodes:
                 self._send_append(node)

@@ -84,7 +84,7 @@ class RaftConsensus:
             machine,
             self._directory,
             SystemClock(),
-            random.SystemRandom(),
+            random.Random(random.SystemRandom().getrandbits(64)),
             self._network.send,
             Timing(config.heartbeat_interval_s, config.election_timeout_s),
             Limits(

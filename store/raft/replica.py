@@ -441,7 +441,9 @@ class Replica:
             sequences = [sequences[place] for place in admitted]
             payloads = [payloads[place] for place in admitted]
         results = self._run(index, now_ns, payloads)
-        if member_id == self.member_id:
+        if member_id != self.member_id:
+            self.core.tell_commit_soon()
+        else:
             for sequence, result in zip(sequences, results, strict=True):
                 self._waiting.resolve(sequence, result)
 

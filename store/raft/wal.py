@@ -23,6 +23,8 @@ VERSION = 2
 SUFFIX = ".wal"
 TEMPORARY = ".tmp"
 SEGMENT_BYTES = 64 << 20
+RESERVE_BYTES = 1 << 20
+RESERVE_BELOW_BYTES = 64 << 10
 
 _HEADER = struct.Struct("<8sIIQQQI4x")
 _TWO = struct.Struct("<QQ")
@@ -141,6 +143,7 @@ class Wal:
         self._file: File | None = None
         self._offset = 0
         self._durable = 0
+        self._reserved_to = 0
         self._crc = 0
         self._buffer: list[bytes] = []
         self._carried: dict[int, bytes] = {}
@@ -155,8 +158,10 @@ class Wal:
     def open(self, members: bytes = b"", now_s: int = 0) -> Recovered:
         """Read all segments, cut a torn tail, note this start and return what the log says.
 
+        The names that are read may be those of a process that was killed before it had them on disk: they are now.
         The start's number follows the clock where it can, so that a member that lost its disk uses none twice.
         """
+        self._disk.sync_names()
         names = [name for name in self._disk.list() if name.endswith(SUFFIX)]
         for name in self._disk.list():
             if name.endswith(SUFFIX + TEMPORARY):
@@ -224,15 +229,26 @@ class Wal:
         self._buffer.clear()
         try:
             self._file.write(data)
+            self._reserve(self._offset + len(data), len(data))
             self._file.sync()
+            self.syncs += 1
+            self._offset += len(data)
+            self._durable = self._offset
+            if self._offset >= self._segment_bytes:
+                self._begin_segment(self._segments[-1].sequence + 1)
         except OSError as error:
             self._failed = error
             raise
-        self.syncs += 1
-        self._offset += len(data)
-        self._durable = self._offset
-        if self._offset >= self._segment_bytes:
-            self._begin_segment(self._segments[-1].sequence + 1)
+
+    def _reserve(self, end: int, written: int) -> None:
+        """Keep room behind small writes, so that their syncs need not write the file system's journal.
+
+        Three members on one disk would wait for each other there, and for everybody else. Large writes are better off
+        without: for them the zeros would be as much work again.
+        """
+        if end > self._reserved_to and written < RESERVE_BELOW_BYTES and self._file is not None:
+            self._file.reserve(RESERVE_BYTES)
+            self._reserved_to = end + RESERVE_BYTES
 
     def drop_through(self, index: int) -> int:
         """Remove the oldest segments that hold only entries up to an index; return how many."""
@@ -253,6 +269,7 @@ class Wal:
     def _begin_segment(self, sequence: int) -> None:
         if self._file is not None:
             self._file.close()
+            self._file = None
         name = f"{sequence:016x}{SUFFIX}"
         head = [_encode_header(*self._identity, sequence, self._crc)]
         for kind, payload in sorted(self._carried.items()):
@@ -260,11 +277,15 @@ class Wal:
             head.append(record)
         data = b"".join(head)
         file = self._disk.create(name + TEMPORARY)
-        file.write(data)
-        file.sync()
-        self._disk.rename(name + TEMPORARY, name)
+        try:
+            file.write(data)
+            file.sync()
+            self._disk.rename(name + TEMPORARY, name)
+        except OSError:
+            file.close()
+            raise
         self._segments.append(_Segment(name, sequence))
-        self._file, self._offset, self._durable = file, len(data), len(data)
+        self._file, self._offset, self._durable, self._reserved_to = file, len(data), len(data), 0
 
     def _carry(self, recovered: Recovered) -> None:
         self._carried = {
@@ -299,8 +320,8 @@ class Wal:
                 segment.last_index = max(segment.last_index, recovered.entries[-1][1])
             offset, self._crc = record.end, record.crc
         if offset < len(data):
-            if not last:
-                raise CorruptWalError(self._disk, name, offset, "the segment ends early")
+            # Zeros, or a torn record. Zeros may end an older segment, too; that no record is missing there, the next
+            # segment says, which continues the chain.
             self._disk.truncate(name, offset)
         self._offset = self._durable = offset
 
