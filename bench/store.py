@@ -8,7 +8,6 @@ one process on the same machine (``http2``; for some cases h2load or grpcio), wh
 
 from __future__ import annotations
 
-import asyncio
 import json
 import resource
 import shutil
@@ -32,7 +31,17 @@ from bench.loads import CASES, Case, Measured
 from bench.members import ETCD, RAFTSMAN, ROOT, Members, etcd_program
 
 SIDES = (RAFTSMAN, ETCD)
-QUICK_CASES = ("put-1", "put-64", "put-512", "put-256c", "txn-64", "range-64", "serializable-64", "watch-1000", "tls-put-64")
+QUICK_CASES = (
+    "put-1",
+    "put-64",
+    "put-512",
+    "put-256c",
+    "txn-64",
+    "range-64",
+    "serializable-64",
+    "watch-1000",
+    "tls-put-64",
+)
 CONDITIONS = (
     "three members each on the loopback, fsync on, data on one disk, values of 256 B; the load generator has its share "
     "of the same cores; distinct keys except where h2load puts one key; at the leader's address unless said otherwise"
@@ -40,7 +49,9 @@ CONDITIONS = (
 Results = dict[str, dict[str, list[Measured]]]
 
 
-async def one_round(cases: Sequence[Case], duration_s: float, directory: Path, progress: Progress, task: Any) -> Results:
+async def one_round(
+    cases: Sequence[Case], duration_s: float, directory: Path, progress: Progress, task: Any
+) -> Results:
     """Run each case once on each side."""
     results: Results = {}
     for secure in (False, True):
@@ -163,7 +174,9 @@ def _cases(only: Sequence[str], in_flight: int | None, quick: bool) -> list[Case
 
 @click.command()
 @click.option("--in-flight", type=click.IntRange(1), help="Measure puts with so many in flight and nothing else.")
-@click.option("--only", multiple=True, type=click.Choice([*(case.name for case in CASES), million.NAME]), help="A case.")
+@click.option(
+    "--only", multiple=True, type=click.Choice([*(case.name for case in CASES), million.NAME]), help="A case."
+)
 @click.option("--rounds", type=click.IntRange(1), help="How often; medians are told.  [default: 5; quick: 2]")
 @click.option("--quick", is_flag=True, help="Fewer cases, two short rounds.")
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
