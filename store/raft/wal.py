@@ -25,7 +25,7 @@ SUFFIX = ".wal"
 TEMPORARY = ".tmp"
 SEGMENT_BYTES = 64 << 20
 RESERVE_BYTES = 1 << 20
-RESERVE_BELOW_BYTES = 64 << 10
+LARGE_WRITE_BYTES = 32 << 10
 
 _HEADER = struct.Struct("<8sIIQQQI4x")
 _TWO = struct.Struct("<QQ")
@@ -248,14 +248,14 @@ class Wal:
             raise
 
     def _reserve(self, end: int, written: int) -> None:
-        """Keep room behind small writes, so that their syncs need not write the file system's journal.
+        """Keep room behind the end, so that most syncs need not write the file system's journal.
 
-        Three members on one disk would wait for each other there, and for everybody else. Large writes are better off
-        without: for them the zeros would be as much work again.
+        There they would wait for those of everybody else on the disk.
         """
-        if end > self._reserved_to and written < RESERVE_BELOW_BYTES and self._file is not None:
-            self._file.reserve(RESERVE_BYTES)
-            self._reserved_to = end + RESERVE_BYTES
+        if end > self._reserved_to and self._file is not None:
+            length = RESERVE_BYTES if written < LARGE_WRITE_BYTES else 4 * RESERVE_BYTES
+            self._file.reserve(length)
+            self._reserved_to = end + length
 
     def drop_through(self, index: int) -> int:
         """Remove the oldest segments that hold only entries up to an index; return how many."""
