@@ -6,6 +6,7 @@ import asyncio
 import logging
 import resource
 import signal
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +85,12 @@ Each flag is also read from the environment, as etcd does: --data-dir is ETCD_DA
 @click.option("--snapshot-count", type=click.IntRange(1), default=10_000, help="Log entries between two snapshots.")
 @click.option("--max-txn-ops", type=click.IntRange(1), default=128, help="Operations in one transaction.")
 @click.option("--max-request-bytes", type=click.IntRange(1), default=1_572_864, help="Size of one request.")
-@click.option("--quota-backend-bytes", type=int, default=0, help="Size at which writes are refused; 0 for 2 GiB.")
+@click.option(
+    "--quota-backend-bytes",
+    type=int,
+    default=0,
+    help="Size at which writes are refused; 0 for 2 GiB, below 0 for never.",
+)
 @click.option("--auto-compaction-mode", type=click.Choice(["periodic", "revision"]), default="periodic")
 @click.option(
     "--auto-compaction-retention", default="0", help="Hours or a duration, or revisions; 0 keeps all history."
@@ -147,7 +153,7 @@ def config_of(flags: dict[str, Any]) -> StoreConfig:
     values["auto_compaction"] = Retention(mode, amount)
     values["data_dir"] = values["data_dir"] or Path(f"{values['name']}.etcd")
     if values["quota_backend_bytes"] <= 0:
-        values["quota_backend_bytes"] = QUOTA_BYTES
+        values["quota_backend_bytes"] = sys.maxsize if values["quota_backend_bytes"] else QUOTA_BYTES
     return StoreConfig(**values)
 
 

@@ -33,8 +33,8 @@ log = logging.getLogger(__name__)
 
 MessageT = TypeVar("MessageT", bound=Message)
 
-VERSION = "3.4.30"
-"""The etcd version that Status names: below the one from which kube-apiserver relies on progress requests."""
+VERSION = "3.5.30"
+"""The etcd version that Status names: one of those whose progress requests kube-apiserver relies on."""
 
 _HEADER = tag(1, 2)
 _CLUSTER_ID = tag(1, 0)

@@ -78,7 +78,7 @@ class MaintenanceService:
             await self._backend.read_barrier()
             response = AlarmResponse()
             for member_id, kind in sorted(self._backend.machine.alarms):
-                if request.memberID in (0, member_id) and request.alarm in (AlarmType.NONE, kind):
+                if request.alarm in (AlarmType.NONE, kind):
                     response.alarms.append(AlarmMember(memberID=member_id, alarm=AlarmType.ValueType(kind)))
         else:
             response = cast(AlarmResponse, await self._backend.propose(InternalRequest(alarm=request), caller))

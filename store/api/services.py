@@ -15,6 +15,7 @@ from store.api.lease import LeaseService
 from store.api.lock import LockService
 from store.api.maintenance import MaintenanceService
 from store.api.queues import Queues
+from store.api.quota import keep_clearing
 from store.api.table import (
     Call,
     DirectHandler,
@@ -71,6 +72,8 @@ class Services:
             tasks.create_task(self._cluster.publish(name, client_urls))
             tasks.create_task(self._backend.watch_leader())
             tasks.create_task(self._backend.keep_scrubbing())
+            tasks.create_task(keep_clearing(self._backend))
+            tasks.create_task(self._lease.keep_clock())
             tasks.create_task(self._lease.expire())
             tasks.create_task(self._queues.run())
 

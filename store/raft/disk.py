@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 from pathlib import Path
@@ -16,6 +17,13 @@ class File(Protocol):
 
     def write(self, data: bytes) -> None:
         """Append; nothing is promised until ``sync``."""
+        ...
+
+    def reserve(self, length: int) -> None:
+        """Have zeros stand behind the end, where that helps: then a write changes no metadata, and a sync is short.
+
+        They are no part of the file and go when it is closed, but after a crash they may stand there.
+        """
         ...
 
     def sync(self) -> None:
@@ -58,6 +66,10 @@ class Disk(Protocol):
         """Put a synced file into its place, durably."""
         ...
 
+    def sync_names(self) -> None:
+        """Have the names of all files on disk."""
+        ...
+
     def remove(self, name: str) -> None:
         """Remove a file."""
         ...
@@ -67,21 +79,41 @@ class DirectoryFile:
     """An append-only file of a real directory."""
 
     def __init__(self, path: Path, flags: int) -> None:
-        self._descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | flags, 0o600)
+        self._descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC | flags, 0o600)
+        self._end = os.fstat(self._descriptor).st_size
+        self._is_reserved = False
 
     def write(self, data: bytes) -> None:
         """Append all of the data."""
-        view = memoryview(data)
-        while view:
-            view = view[os.write(self._descriptor, view) :]
+        self._write_at(self._end, data)
+        self._end += len(data)
+
+    def reserve(self, length: int) -> None:
+        """Write zeros behind the end; a disk that has no room for them has perhaps room for data."""
+        self._is_reserved = True
+        try:
+            self._write_at(self._end, bytes(length))
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            os.ftruncate(self._descriptor, self._end)
+
+    def _write_at(self, offset: int, data: bytes) -> None:
+        written = os.pwrite(self._descriptor, data, offset)
+        while written < len(data):
+            written += os.pwrite(self._descriptor, memoryview(data)[written:], offset + written)
 
     def sync(self) -> None:
         """Have the kernel and the device write data and length."""
         os.fdatasync(self._descriptor)
 
     def close(self) -> None:
-        """Close the descriptor."""
-        os.close(self._descriptor)
+        """Close the descriptor; what was reserved goes."""
+        try:
+            if self._is_reserved:
+                os.ftruncate(self._descriptor, self._end)
+        finally:
+            os.close(self._descriptor)
 
 
 class DirectoryInUseError(Exception):
@@ -145,6 +177,10 @@ class Directory:
     def rename(self, source: str, target: str) -> None:
         """Rename and sync the directory."""
         (self.path / source).replace(self.path / target)
+        self.sync_names()
+
+    def sync_names(self) -> None:
+        """Sync the directory."""
         _sync_directory(self.path)
 
     def remove(self, name: str) -> None:

@@ -6,7 +6,7 @@ import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from store.raft import consensus
+from store.raft import replication
 from store.raft.replica import Replica
 from tests.simulation.clients import KeyClients
 from tests.simulation.cluster import Cluster, Member
@@ -15,7 +15,7 @@ from tests.simulation.machines import ListMachine, make_store
 from tests.simulation.network import Weather
 from tests.simulation.profiles import Profile, profile_of
 
-_BATCH_MODULE = consensus
+_BATCH_MODULE = replication
 """Where the window of entries under way to a follower stands."""
 
 
@@ -116,6 +116,9 @@ class Life:
     def _fault_kill_at_call(self, victim: int) -> None:
         self.cluster.members[victim].disk.calls_until_kill = self.chance.randrange(16)
 
+    def _fault_kill_at_rename(self, victim: int) -> None:
+        self.cluster.members[victim].disk.kill_at_rename = True
+
     def _fault_leave(self, victim: int) -> None:
         self.cluster.crash(victim)
         self._absent[victim] = self._event + 6
@@ -153,7 +156,7 @@ class Life:
         self._ask_alone(victim)
 
     def _fault_full_disk(self, victim: int) -> None:
-        self.cluster.members[victim].disk.full = True
+        self.cluster.members[victim].disk.calls_until_full = self.chance.choice((0, 0, 1, 2, 3, 4, 6, 9))
         self._full_until[victim] = self._event + self.chance.choice((1, 3, 6))
 
     def _fault_transfer(self, victim: int) -> None:
@@ -205,7 +208,7 @@ class Life:
     def _bring_back(self) -> None:
         for member_id, member in self.cluster.members.items():
             if self._full_until.get(member_id, -1) == self._event:
-                member.disk.full = False
+                member.disk.empty()
             if member.replica is None and self._absent.get(member_id, 0) <= self._event and self.chance.random() < 0.5:
                 self.cluster.start(member_id)
 
@@ -215,7 +218,7 @@ class Life:
         cluster.network.weather = Weather()
         for member_id, member in cluster.members.items():
             member.disk.revive()
-            member.disk.full = False
+            member.disk.empty()
             if member.replica is None:
                 cluster.start(member_id)
         cluster.heal()

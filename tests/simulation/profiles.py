@@ -25,6 +25,7 @@ FAULTS = {
     "power_everywhere": 2,
     "kill": 3,
     "kill_at_call": 4,
+    "kill_at_rename": 3,
     "leave": 5,
     "isolate": 8,
     "one_way": 5,
@@ -90,11 +91,20 @@ def profile_of(seed: int) -> Profile:
         faults.update(transfer=15, isolate=15, pause=12, one_way=10)
     elif kind == "disks":
         sync_s = chance.choice((0.0, 0.005, 0.03))
-        faults.update(power_at_call=25, kill_at_call=20, full_disk=15, power_everywhere=6)
+        faults.update(power_at_call=25, kill_at_call=20, kill_at_rename=15, full_disk=15, power_everywhere=6)
         limits = Limits(request_timeout_s=3.0, snapshot_entries=chance.choice((5, 12)), segment_bytes=1024)
     elif kind == "alone":
         size, weather = 1, Weather()
-        faults.update(power_at_call=25, kill_at_call=20, full_disk=15, isolate=0, one_way=0, groups=0, transfer=0)
+        faults.update(
+            power_at_call=25,
+            kill_at_call=20,
+            kill_at_rename=15,
+            full_disk=15,
+            isolate=0,
+            one_way=0,
+            groups=0,
+            transfer=0,
+        )
     elif kind in ("keys", "leases"):
         rates = chance.choice(((1.0,), (1.0, 0.95, 1.05, 1.02, 0.98)))
     return Profile(

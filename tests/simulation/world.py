@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import errno
 import random
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NoReturn
 
@@ -78,6 +77,9 @@ class SimulatedFile:
             self.disk.refuse()
         self.content.data += data
 
+    def reserve(self, length: int) -> None:
+        """Nothing: zeros behind the end come with crashes alone."""
+
     def sync(self) -> None:
         self._check_open()
         self.disk.tick()
@@ -110,7 +112,10 @@ class SimulatedDisk:
     files: dict[str, Content] = field(default_factory=dict)
     calls_until_power_loss: int = -1
     calls_until_kill: int = -1
+    kill_at_rename: bool = False
+    """The process is killed after a rename, before the directory is synced."""
     full: bool = False
+    calls_until_full: int = -1
     chance: random.Random = field(default_factory=lambda: random.Random(0))
     spend: Callable[[], None] = _nothing
     """Called for each sync, which may take its time."""
@@ -128,6 +133,10 @@ class SimulatedDisk:
             raise PowerLossError
         if self.calls_until_kill == 0:
             raise KilledError
+        if self.calls_until_full == 0:
+            self.full, self.calls_until_full = True, -1
+        if self.calls_until_full > 0:
+            self.calls_until_full -= 1
         if self.calls_until_power_loss > 0:
             self.calls_until_power_loss -= 1
         if self.calls_until_kill > 0:
@@ -174,6 +183,8 @@ class SimulatedDisk:
         self.files[target] = self.files.pop(source)
         self._unsynced.append({source: None, target: content})
         self.tick()
+        if self.kill_at_rename:
+            raise KilledError
         self.sync_names()
 
     def sync_names(self) -> None:
@@ -208,6 +219,11 @@ class SimulatedDisk:
     def revive(self) -> None:
         """Take back what was to stop the member: it has stopped."""
         self.calls_until_power_loss = self.calls_until_kill = -1
+        self.kill_at_rename = False
+
+    def empty(self) -> None:
+        """Make space again."""
+        self.full, self.calls_until_full = False, -1
 
     def _lose_names(self, chance: random.Random) -> None:
         if not self._unsynced:
@@ -239,13 +255,3 @@ def _lose_sectors(data: bytearray, synced: int, chance: random.Random) -> None:
         if chance.random() < 0.5:
             data[start:end] = bytes(end - start)
         start = end
-
-
-@contextmanager
-def full_disk(disk: SimulatedDisk) -> Iterator[None]:
-    """Leave no space on a disk for a while."""
-    disk.full = True
-    try:
-        yield
-    finally:
-        disk.full = False
