@@ -11,7 +11,7 @@ from store.raft.replica import Replica
 from tests.simulation.clients import KeyClients
 from tests.simulation.cluster import Cluster, Member
 from tests.simulation.leases import Leases
-from tests.simulation.machines import ListMachine, make_store
+from tests.simulation.machines import POISON, ListMachine, make_store
 from tests.simulation.network import Weather
 from tests.simulation.profiles import Profile, profile_of
 
@@ -36,6 +36,7 @@ class Life:
         self._absent: dict[int, int] = {}
         """Members that stay away until an event."""
         self._event = 0
+        self._settling = False
         self._full_until: dict[int, int] = {}
         for member in self.cluster.members.values():
             self._equip(member)
@@ -64,6 +65,8 @@ class Life:
             self.cluster.start_all()
             if self.profile.store:
                 self.clients = KeyClients(self.cluster, random.Random(self.seed + 9))
+            else:
+                self._keep_reading(random.Random(self.seed + 5))
             for event in range(self.profile.events):
                 self._event = event
                 self.cluster.run(self.chance.choice((0.01, 0.05, 0.3, 1.0)))
@@ -80,8 +83,16 @@ class Life:
             return
         for _ in range(self.chance.choice((1, 2, 6, 20))):
             self.cluster.propose()
-        if self.chance.random() < 0.5:
-            self.cluster.read()
+        if self.chance.random() < 0.1:
+            self.cluster.propose(payload=POISON + b"-%d" % self._event)
+
+    def _keep_reading(self, chance: random.Random) -> None:
+        """Read now here, now there; most often from whoever takes itself for the leader."""
+        leaders = [one.member_id for one in self.cluster.members.values() if one.replica and one.replica.core.is_leader]
+        self.cluster.read(chance.choice(leaders) if leaders and chance.random() < 0.6 else None)
+        if not self._settling:
+            pause_s = chance.expovariate(1.0 / self.profile.read_every_s)
+            self.cluster.agenda.at(self.cluster.clock.now + pause_s, lambda: self._keep_reading(chance))
 
     # Faults.
 
@@ -226,6 +237,7 @@ class Life:
     def _settle(self) -> None:
         """Check that a healthy cluster works and that nothing was lost, doubled or told wrongly."""
         cluster, seed = self.cluster, self.seed
+        self._settling = True
         cluster.run(12.0)
         assert cluster.leader() is not None, f"no leader after everything healed; seed={seed}"
         if self.clients is not None:

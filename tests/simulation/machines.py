@@ -9,6 +9,9 @@ from collections.abc import Callable, Iterable, Iterator
 from store.machine import Machine
 from store.raft.contract import StateMachine
 
+POISON = b"poison"
+"""Requests that begin so make the list fail, on every member alike."""
+
 _POSITION = struct.Struct("<QQq16s")
 
 
@@ -22,6 +25,8 @@ class ListMachine:
     def apply(self, index: int, now_ns: int, payload: bytes) -> object:
         self.applied.append((index, payload))
         self.seen.add(payload)
+        if payload.startswith(POISON):
+            raise ValueError("a defect of the state machine")
         return len(self.applied)
 
     def snapshot(self) -> Iterator[bytes]:

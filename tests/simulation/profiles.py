@@ -59,6 +59,8 @@ class Profile:
     old_copies: float = 0.0
     """Share of frames that arrive once more, much later."""
     events: int = 25
+    read_every_s: float = 0.1
+    """How often somebody reads, where there are no clients who do."""
 
 
 def profile_of(seed: int) -> Profile:
@@ -119,6 +121,7 @@ def profile_of(seed: int) -> Profile:
         rates=rates,
         sync_s=sync_s,
         old_copies=old_copies,
+        read_every_s=0.03 if kind in ("stale", "elections") else 0.1,
         events=16 if kind in ("keys", "leases") else 22,
     )
 
