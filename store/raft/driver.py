@@ -19,6 +19,8 @@ from proto.raft import message_pb2 as pb
 from store.raft.contract import (
     ConsensusConfig,
     Done,
+    MemberChange,
+    MemberRecord,
     NoLeaderError,
     OutcomeUnknownError,
     ProposalError,
@@ -27,7 +29,7 @@ from store.raft.contract import (
 )
 from store.raft.disk import Directory
 from store.raft.elections import Timing
-from store.raft.members import check_unchanged, encode
+from store.raft.members import check_name, check_same_members, first_membership
 from store.raft.replica import Identity, Limits, Replica
 from store.raft.transport import PeerNetwork
 
@@ -76,7 +78,7 @@ class RaftConsensus:
 
     def _open(self, machine: StateMachine) -> Replica:
         config = self._config
-        members = (config.member, *config.peers)
+        membership = first_membership(config)
         replica = Replica(
             Identity(config.cluster_id, self.member_id, tuple(peer.member_id for peer in config.peers)),
             machine,
@@ -91,10 +93,12 @@ class RaftConsensus:
                 payload_bytes_max=config.payload_bytes_max,
                 request_timeout_s=config.request_timeout_s,
                 snapshot_entries=config.snapshot_entries,
+                strict_reconfiguration=config.strict_reconfiguration,
             ),
-            encode(members),
+            membership,
         )
-        check_unchanged(replica.members, members)
+        check_same_members(replica.first_members, membership)
+        check_name(config.member.name, self.member_id, replica.membership)
         return replica
 
     @property
@@ -177,19 +181,23 @@ class RaftConsensus:
 
     async def propose(self, payload: bytes) -> object:
         """Replicate one request and return what the state machine answered on this member."""
-        loop = self._running()
-        future: asyncio.Future[object] = loop.create_future()
-
-        def done(result: object, error: ProposalError | None) -> None:
-            if not future.done():
-                if error is None:
-                    future.set_result(result)
-                else:
-                    future.set_exception(error)
-
-        self._replica.propose(payload, done)
+        future: asyncio.Future[object] = self._running().create_future()
+        self._replica.propose(payload, _into(future))
         self._soon()
         return await future
+
+    def members(self) -> tuple[MemberRecord, ...]:
+        """Return the members as of the applied index, by id."""
+        return self._replica.membership.members
+
+    async def change_members(self, change: MemberChange) -> tuple[MemberRecord, ...]:
+        """Have the cluster carry out one change and return the members after it."""
+        future: asyncio.Future[object] = self._running().create_future()
+        self._replica.change_members(change, _into(future))
+        self._soon()
+        members = await future
+        assert isinstance(members, tuple), "a change that is carried out is answered with the members"
+        return members
 
     def propose_direct(self, payload: bytes, done: Done) -> None:
         """Do what ``propose`` does, without a task: ``done`` takes the result, or the reason why there is none.
@@ -381,3 +389,17 @@ class RaftConsensus:
         except asyncio.CancelledError:
             if not self._stopped:
                 raise
+
+
+def _into(future: asyncio.Future[object]) -> Done:
+    """Return what puts a result, or the reason why there is none, into a future."""
+
+    def done(result: object, error: ProposalError | None) -> None:
+        if future.done():
+            return
+        if error is None:
+            future.set_result(result)
+        else:
+            future.set_exception(error)
+
+    return done

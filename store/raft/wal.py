@@ -18,7 +18,8 @@ Entry = tuple[bytes, int, int]
 """A log entry as PySyncObj keeps it: command, index, term."""
 
 MAGIC = b"RAFTSWAL"
-VERSION = 1
+VERSION = 2
+"""Version 1 had no membership: its members were those of the first hour for good."""
 SUFFIX = ".wal"
 TEMPORARY = ".tmp"
 SEGMENT_BYTES = 64 << 20
@@ -69,6 +70,11 @@ class Recovered:
     start: int = 0
     """Number of this start of the member; each is higher than the one before."""
     members: bytes = b""
+    """The membership that the log starts from."""
+    first_members: bytes = b""
+    """Ids and names as version 1 of the format kept them."""
+    version: int = VERSION
+    """Format of the newest segment."""
     cut_bytes: int = 0
     """Length of a torn tail that was cut."""
 
@@ -91,7 +97,9 @@ class Recovered:
             self._move_base(*_TWO.unpack(payload))
         elif kind == Kind.METADATA:
             (self.start,) = _ONE.unpack_from(payload)
-            self.members = payload[_ONE.size :]
+            self.first_members = payload[_ONE.size :]
+        elif kind == Kind.MEMBERS:
+            self.members = payload
         else:
             return f"record of unknown kind {kind}"
         return None
@@ -166,12 +174,14 @@ class Wal:
         recovered.start = max(recovered.start + 1, now_s)
         recovered.members = recovered.members or members
         self._carry(recovered)
-        if self._segments:
+        if self._segments and recovered.version == VERSION:
             self._file = self._disk.append(self._segments[-1].name)
-            self.append(Kind.METADATA, _ONE.pack(recovered.start) + recovered.members)
+            self.append(Kind.METADATA, _ONE.pack(recovered.start))
+            self.append(Kind.MEMBERS, recovered.members)
             self.sync()
         else:
-            self._begin_segment(1)
+            # A segment of an older format gets nothing new: its readers would not understand it.
+            self._begin_segment(self._segments[-1].sequence + 1 if self._segments else 1)
         return recovered
 
     def append_entry(self, entry: Entry) -> None:
@@ -192,8 +202,10 @@ class Wal:
         """Buffer a commit index as a hint for the next start."""
         self.append(Kind.COMMIT, _ONE.pack(index))
 
-    def set_base(self, index: int, term: int) -> None:
-        """Buffer that a snapshot stands for everything up to an index."""
+    def set_base(self, index: int, term: int, members: bytes = b"") -> None:
+        """Buffer that a snapshot stands for everything up to an index, and who the members were then."""
+        if members:
+            self.append(Kind.MEMBERS, members)
         self.append(Kind.BASE, _TWO.pack(index, term))
 
     def append(self, kind: Kind, payload: bytes) -> None:
@@ -280,12 +292,13 @@ class Wal:
             Kind.HARD_STATE: _TWO.pack(recovered.term, recovered.vote),
             Kind.COMMIT: _ONE.pack(recovered.commit),
             Kind.BASE: _TWO.pack(recovered.base_index, recovered.base_term),
-            Kind.METADATA: _ONE.pack(recovered.start) + recovered.members,
+            Kind.METADATA: _ONE.pack(recovered.start),
+            Kind.MEMBERS: recovered.members,
         }
 
     def _read_segment(self, name: str, recovered: Recovered, last: bool) -> None:
         data = self._disk.read(name)
-        sequence, seed = self._check_header(name, data)
+        recovered.version, sequence, seed = self._check_header(name, data)
         if self._segments and sequence != self._segments[-1].sequence + 1:
             missing = f"{self._segments[-1].sequence + 1:016x}{SUFFIX}"
             raise CorruptWalError(self._disk, name, 0, f"the segment before it, {missing}, is missing")
@@ -312,7 +325,7 @@ class Wal:
             self._disk.truncate(name, offset)
         self._offset = self._durable = offset
 
-    def _check_header(self, name: str, data: bytes) -> tuple[int, int]:
+    def _check_header(self, name: str, data: bytes) -> tuple[int, int, int]:
         if data[:8] != MAGIC or len(data) < _HEADER.size:
             raise CorruptWalError(self._disk, name, 0, "no log segment begins")
         _, version, seed, cluster_id, member_id, sequence, crc = _HEADER.unpack_from(data)
@@ -329,7 +342,18 @@ class Wal:
                 f"{self._identity[1]:x} of cluster {self._identity[0]:x}. Check --data-dir, --name, "
                 "--initial-cluster and --initial-cluster-token."
             )
-        return sequence, seed
+        return version, sequence, seed
+
+
+def identity_on(disk: Disk) -> tuple[int, int] | None:
+    """Return the cluster and the member that a log belongs to, None where there is no log."""
+    for name in disk.list():
+        if name.endswith(SUFFIX):
+            head = disk.read(name, 0, _HEADER.size)
+            if len(head) == _HEADER.size and head[:8] == MAGIC:
+                _, _, _, cluster_id, member_id, _, _ = _HEADER.unpack(head)
+                return int(cluster_id), int(member_id)
+    return None
 
 
 def _encode_header(cluster_id: int, member_id: int, sequence: int, seed: int) -> bytes:
