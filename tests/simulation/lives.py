@@ -10,6 +10,7 @@ from store.raft import replication
 from store.raft.replica import Replica
 from tests.simulation.clients import KeyClients
 from tests.simulation.cluster import Cluster, Member
+from tests.simulation.comings import Comings
 from tests.simulation.leases import Leases
 from tests.simulation.machines import POISON, ListMachine, make_store
 from tests.simulation.network import Weather
@@ -38,6 +39,7 @@ class Life:
         self._event = 0
         self._settling = False
         self._full_until: dict[int, int] = {}
+        self.comings: Comings | None = None
         for member in self.cluster.members.values():
             self._equip(member)
         if profile.old_copies:
@@ -62,6 +64,8 @@ class Life:
         with _window(self.profile.window_entries):
             if self.profile.name == "leases":
                 self.leases = Leases(self.cluster, random.Random(self.seed + 11))
+            if self.profile.name == "members":
+                self.comings = Comings(self.cluster, random.Random(self.seed + 13), self._equip)
             self.cluster.start_all()
             if self.profile.store:
                 self.clients = KeyClients(self.cluster, random.Random(self.seed + 9))
@@ -194,6 +198,10 @@ class Life:
     def _fault_heal(self, victim: int) -> None:
         self.cluster.heal()
 
+    def _fault_change(self, victim: int) -> None:
+        if self.comings is not None:
+            self.comings.change(victim)
+
     def _ask_alone(self, victim: int) -> None:
         """Ask a certain member, which may be cut off from all others."""
         if self.profile.store:
@@ -217,9 +225,13 @@ class Life:
     # Recovery.
 
     def _bring_back(self) -> None:
+        if self.comings is not None:
+            self.comings.carry_on()
         for member_id, member in self.cluster.members.items():
             if self._full_until.get(member_id, -1) == self._event:
                 member.disk.empty()
+            if self.comings is not None and member_id in self.comings.gone:
+                continue
             if member.replica is None and self._absent.get(member_id, 0) <= self._event and self.chance.random() < 0.5:
                 self.cluster.start(member_id)
 
@@ -230,7 +242,7 @@ class Life:
         for member_id, member in cluster.members.items():
             member.disk.revive()
             member.disk.empty()
-            if member.replica is None:
+            if member.replica is None and not (self.comings is not None and member_id in self.comings.gone):
                 cluster.start(member_id)
         cluster.heal()
 
@@ -238,6 +250,8 @@ class Life:
         """Check that a healthy cluster works and that nothing was lost, doubled or told wrongly."""
         cluster, seed = self.cluster, self.seed
         self._settling = True
+        if self.comings is not None:
+            self.comings.settle()
         cluster.run(12.0)
         assert cluster.leader() is not None, f"no leader after everything healed; seed={seed}"
         if self.clients is not None:
@@ -250,11 +264,12 @@ class Life:
             cluster.run(15.0)
             self.leases.check_all_ended()
         if not self.profile.store:
-            last = cluster.propose()
+            members = self.comings.settled() if self.comings is not None else list(cluster.members)
+            last = cluster.propose(self.chance.choice(members))
             cluster.run(5.0)
             assert last.done, f"a healthy cluster does not answer; seed={seed}"
             assert last.error is None, f"a healthy cluster does not write; seed={seed}: {last.error}"
-        cluster.check_settled()
+        cluster.check_settled(self.comings.settled() if self.comings is not None else None)
         if self.clients is not None:
             self.clients.check()
 

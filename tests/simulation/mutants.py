@@ -148,10 +148,14 @@ MUTANTS = (
         _ALL,
         5,
     ),
-    Mutant("d9", "requests wait for ever", ((Waiting, "expire", _nothing), (Waiting, "send_again", _nothing)), _ALL, 20),
+    Mutant(
+        "d9", "requests wait for ever", ((Waiting, "expire", _nothing), (Waiting, "send_again", _nothing)), _ALL, 20
+    ),
     Mutant("d10", "a failing request stops the member", ((Replica, "_apply_requests", _apply_unguarded),), _ALL, 20),
     Mutant("d11", "a repeated request is applied again", ((Session, "admit", _yes),), _ALL, 20),
-    Mutant("d12-read", "a leader confirms reads by itself", ((Replica, "_check_round", _confirm_at_once),), ("stale",), 60),
+    Mutant(
+        "d12-read", "a leader confirms reads by itself", ((Replica, "_check_round", _confirm_at_once),), ("stale",), 60
+    ),
     Mutant("d12-term", "a leader serves before its term has begun", ((RaftCore, "term_started", True),), _ALL, 40),
     Mutant(
         "d12-contact",

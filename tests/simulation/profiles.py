@@ -107,6 +107,9 @@ def profile_of(seed: int) -> Profile:
             groups=0,
             transfer=0,
         )
+    elif kind == "members":
+        size = chance.choice((1, 3, 3))
+        faults.update(change=30, leave=2, full_disk=2, nothing=8)
     elif kind in ("keys", "leases"):
         rates = chance.choice(((1.0,), (1.0, 0.95, 1.05, 1.02, 0.98)))
     return Profile(
@@ -122,8 +125,9 @@ def profile_of(seed: int) -> Profile:
         sync_s=sync_s,
         old_copies=old_copies,
         read_every_s=0.03 if kind in ("stale", "elections") else 0.1,
-        events=16 if kind in ("keys", "leases") else 22,
+        events=EVENTS.get(kind, 22),
     )
 
 
-KINDS = ("plain", "disks", "keys", "elections", "stale", "leases", "plain", "disks", "keys", "alone")
+EVENTS = {"keys": 16, "leases": 16, "members": 35}
+KINDS = ("plain", "disks", "keys", "elections", "stale", "leases", "members", "disks", "members", "alone")
