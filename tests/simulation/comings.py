@@ -24,13 +24,16 @@ class Comings:
         self._chance = chance
         self._equip = equip
         self._next_id = 100
+        # Not both in one life: a member that is lost while another is being removed may be one too many.
+        self._less = chance.choice(("remove", "replace"))
 
     def change(self, victim: int) -> None:
         """Ask for one change, of whatever kind makes sense now."""
         membership = self._membership()
         if membership is None:
             return
-        kind = self._chance.choice(("add", "add", "learner", "promote", "promote", "remove", "replace", "return"))
+        kinds = ("add", "add", "learner", "promote", "promote", "return", self._less, self._less)
+        kind = self._chance.choice(kinds)
         others = [one for one in sorted(membership.voters) if one in self.cluster.members]
         if kind in ("add", "learner") and len(membership.members) < VOTERS_MAX + 1:
             self._next_id += 1

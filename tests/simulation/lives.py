@@ -16,9 +16,6 @@ from tests.simulation.machines import POISON, ListMachine, make_store
 from tests.simulation.network import Weather
 from tests.simulation.profiles import Profile, profile_of
 
-_BATCH_MODULE = replication
-"""Where the window of entries under way to a follower stands."""
-
 
 class Life:
     """A cluster, its clients and its misfortunes."""
@@ -277,9 +274,9 @@ class Life:
 @contextmanager
 def _window(entries: int) -> Iterator[None]:
     """Let fewer entries be under way to a follower than in a real cluster, so that windows close."""
-    before = _BATCH_MODULE.WINDOW_ENTRIES_MAX
-    _BATCH_MODULE.WINDOW_ENTRIES_MAX = entries
+    before = replication.WINDOW_ENTRIES_MAX
+    replication.WINDOW_ENTRIES_MAX = entries
     try:
         yield
     finally:
-        _BATCH_MODULE.WINDOW_ENTRIES_MAX = before
+        replication.WINDOW_ENTRIES_MAX = before
