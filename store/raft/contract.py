@@ -262,6 +262,11 @@ class Consensus(Protocol):
         """
         ...
 
+    @property
+    def is_learner(self) -> bool:
+        """Whether this member is a learner, as far as it has applied the log."""
+        ...
+
     def members(self) -> tuple[MemberRecord, ...]:
         """Return the members as of the applied index, by id."""
         ...
@@ -275,7 +280,10 @@ class Consensus(Protocol):
         ...
 
     async def move_leader(self, member_id: int) -> None:
-        """Have another member lead; raises NoLeaderError where this one does not, or the other is not up to date."""
+        """Have another voter lead, once it has the whole log.
+
+        Raises NoLeaderError where this member does not lead, OutcomeUnknownError where it takes too long.
+        """
         ...
 
     def handle_questions(self, handler: Callable[[bytes], bytes]) -> None:

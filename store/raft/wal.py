@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from store.raft.disk import Disk, File
@@ -155,8 +156,12 @@ class Wal:
         """Whether something waits for ``sync``."""
         return bool(self._buffer)
 
-    def open(self, members: bytes = b"", now_s: int = 0) -> Recovered:
+    def open(
+        self, members: bytes = b"", now_s: int = 0, check_first: Callable[[bytes], None] = lambda _members: None
+    ) -> Recovered:
         """Read all segments, cut a torn tail, note this start and return what the log says.
+
+        A log without a membership begins with ``members``; ``check_first`` may refuse that to one of version 1.
 
         The names that are read may be those of a process that was killed before it had them on disk: they are now.
         The start's number follows the clock where it can, so that a member that lost its disk uses none twice.
@@ -172,7 +177,9 @@ class Wal:
         if recovered.entries and recovered.entries[0][1] != max(recovered.base_index, 1) + 1:
             raise CorruptWalError(self._disk, names[0], 0, f"entries before {recovered.entries[0][1]} are missing")
         recovered.start = max(recovered.start + 1, now_s)
-        recovered.members = recovered.members or members
+        if not recovered.members:
+            check_first(recovered.first_members)
+            recovered.members = members
         self._carry(recovered)
         if self._segments and recovered.version == VERSION:
             self._file = self._disk.append(self._segments[-1].name)

@@ -99,6 +99,11 @@ class LocalConsensus:
             raise OutcomeUnknownError
         return result
 
+    @property
+    def is_learner(self) -> bool:
+        own = self.membership.get(self.member_id)
+        return own is not None and own.is_learner
+
     def members(self) -> tuple[MemberRecord, ...]:
         return self.membership.members
 
