@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
+from store.raft.statistics import Statistics
+
 
 class StateMachine(Protocol):
     """The replicated state: a pure function of the log.
@@ -111,6 +113,7 @@ class Consensus(Protocol):
     """One member's view of the replicated log."""
 
     member_id: int
+    statistics: Statistics
 
     @property
     def leader_id(self) -> int:
@@ -135,6 +138,11 @@ class Consensus(Protocol):
     @property
     def applied_index(self) -> int:
         """Highest index that the state machine has applied here."""
+        ...
+
+    @property
+    def proposals_pending(self) -> int:
+        """Proposals of this member that have no result yet."""
         ...
 
     async def start(self) -> None:

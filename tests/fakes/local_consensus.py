@@ -14,6 +14,7 @@ from store.raft.contract import (
     RequestTooLargeError,
     StateMachine,
 )
+from store.raft.statistics import Statistics
 
 
 class LocalConsensus:
@@ -21,6 +22,7 @@ class LocalConsensus:
 
     def __init__(self, machine: StateMachine, member_id: int = 1, payload_bytes_max: int = 1_600_000) -> None:
         self.member_id = member_id
+        self.statistics = Statistics()
         self.term = 2
         self.commit_index = 0
         self.applied_index = 0
@@ -41,6 +43,10 @@ class LocalConsensus:
     @property
     def is_leader(self) -> bool:
         return self.has_leader and self._is_running
+
+    @property
+    def proposals_pending(self) -> int:
+        return 0
 
     async def start(self) -> None:
         self._is_running = True
