@@ -269,7 +269,7 @@ Global___AuthEnable: _TypeAlias = AuthEnable  # noqa: Y015
 
 @_typing.final
 class MemberAttributes(_message.Message):
-    """What a member makes known of itself when it starts."""
+    """What members made known of themselves before membership had entries of its own in the log."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

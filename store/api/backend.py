@@ -20,7 +20,10 @@ from store.machine import Machine
 from store.mvcc import txn
 from store.mvcc.encoding import block, scalar, tag, varint
 from store.raft.contract import (
+    ChangeRefusedError,
     Consensus,
+    MemberChange,
+    MemberRecord,
     NoLeaderError,
     OutcomeUnknownError,
     ProposalDroppedError,
@@ -47,15 +50,6 @@ _RETRY_FIRST_S = 0.02
 _RETRY_LAST_S = 0.2
 _SCRUB_KEYS = 1000
 _SCRUB_INTERVAL_S = 1.0
-
-
-@dataclass(frozen=True)
-class MemberFacts:
-    """What is known of a member before it has started; its name and client URLs it makes known itself."""
-
-    member_id: int
-    peer_urls: tuple[str, ...]
-    is_learner: bool = False
 
 
 @dataclass(frozen=True)
@@ -93,14 +87,12 @@ class Backend:
         machine: Machine,
         consensus: Consensus,
         cluster_id: int,
-        members: tuple[MemberFacts, ...],
         limits: Limits = Limits(),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.machine = machine
         self.consensus = consensus
         self.cluster_id = cluster_id
-        self.members = members
         self.limits = limits
         self.clock = clock
         self.counters = Counters()
@@ -137,7 +129,8 @@ class Backend:
 
     def is_learner(self) -> bool:
         """Whether this member does not vote."""
-        return any(facts.is_learner for facts in self.members if facts.member_id == self.consensus.member_id)
+        own_id = self.consensus.member_id
+        return any(one.is_learner for one in self.consensus.members() if one.member_id == own_id)
 
     def require_leader(self, call: Call) -> bool:
         """Refuse a client that asked for a member with a leader where there is none; return whether it asked."""
@@ -173,6 +166,33 @@ class Backend:
             done(result if error is None else _error_of(error))
 
         self.consensus.propose_direct(payload, decided)
+
+    async def change_members(self, change: MemberChange) -> tuple[MemberRecord, ...]:
+        """Have the cluster carry out a change of membership and return the members after it."""
+        try:
+            members = await self._until_decided(lambda: self.consensus.change_members(change))
+        except ChangeRefusedError as refused:
+            raise Failure[refused.reason.name].error() from refused
+        assert isinstance(members, tuple), "consensus answers a change with the members"
+        return members
+
+    def own_record(self) -> MemberRecord | None:
+        """What the cluster knows of this member, None where it was removed or is not known yet."""
+        own_id = self.consensus.member_id
+        return next((one for one in self.consensus.members() if one.member_id == own_id), None)
+
+    async def move_leader(self, member_id: int) -> None:
+        """Have another voter lead; this member must lead now."""
+        if not self.consensus.is_leader:
+            raise Failure.NOT_LEADER.error()
+        heir = next((one for one in self.consensus.members() if one.member_id == member_id), None)
+        if heir is None or heir.is_learner:
+            raise Failure.BAD_LEADER_TRANSFEREE.error()
+        try:
+            async with asyncio.timeout(self.limits.request_timeout_s):
+                await self.consensus.move_leader(member_id)
+        except (TimeoutError, ProposalError) as error:
+            raise Failure.TIMEOUT_LEADER_TRANSFER.error() from error
 
     async def read_barrier(self) -> None:
         """Wait until what this member has applied is as new as anything acknowledged before the call."""

@@ -6,7 +6,7 @@ import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from store.raft import consensus
+from store.raft import replication
 from store.raft.replica import Replica
 from tests.simulation.clients import KeyClients
 from tests.simulation.cluster import Cluster, Member
@@ -15,7 +15,7 @@ from tests.simulation.machines import ListMachine, make_store
 from tests.simulation.network import Weather
 from tests.simulation.profiles import Profile, profile_of
 
-_BATCH_MODULE = consensus
+_BATCH_MODULE = replication
 """Where the window of entries under way to a follower stands."""
 
 
