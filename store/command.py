@@ -18,6 +18,7 @@ from store.backup import restore, status
 from store.config import QUOTA_BYTES, ConfigError, StoreConfig
 from store.flags import FILE, URLS, Duration, GoGroup, switch
 from store.member import run
+from store.raft.contract import MemberRemovedError
 from store.raft.members import MembershipError
 from store.raft.wal import WalError
 
@@ -53,6 +54,12 @@ Each flag is also read from the environment, as etcd does: --data-dir is ETCD_DA
 @click.option("--initial-cluster", default="", help="NAME=URL,… of all members; empty for this one alone.")
 @click.option("--initial-cluster-token", default="etcd-cluster", help="Keeps clusters of the same addresses apart.")
 @click.option("--initial-cluster-state", type=click.Choice(["new", "existing"]), default="new")
+@click.option(
+    "--strict-reconfig-check",
+    type=bool,
+    default=True,
+    help="Refuse to change members while others are not started or not connected.",
+)
 @click.option("--listen-metrics-urls", type=URLS, default=(), help="Where to serve /metrics, /health and /version.")
 @click.option("--cert-file", type=FILE, help="Certificate shown to clients.")
 @click.option("--key-file", type=FILE, help="Its key.")
@@ -128,10 +135,23 @@ def command(context: click.Context, /, log_level: str, **flags: Any) -> None:
         uvloop.run(_run_until_signalled(config))
     except (OSError, WalError, MembershipError) as error:
         raise click.ClickException(str(error)) from error
+    except BaseExceptionGroup as failures:
+        removed, others = failures.split(MemberRemovedError)
+        if others is not None:
+            raise
+        logging.getLogger(__name__).warning("stopped name=%s reason=%s", config.name, _first(removed))
 
 
 command.add_command(restore)
 command.add_command(status)
+
+
+def _first(failures: BaseExceptionGroup | None) -> BaseException | None:
+    """The first failure in a group, however deep it stands."""
+    first: BaseException | None = failures
+    while isinstance(first, BaseExceptionGroup):
+        first = first.exceptions[0]
+    return first
 
 
 def _raise_file_limit() -> None:

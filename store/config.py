@@ -55,6 +55,8 @@ class StoreConfig:
     """NAME=URL,…; empty for this member alone."""
     initial_cluster_token: str = "etcd-cluster"
     initial_cluster_state: str = "new"
+    strict_reconfig_check: bool = True
+    """Refuse changes of membership while members are not started or not connected."""
     listen_metrics_urls: tuple[str, ...] = ()
     cert_file: Path | None = None
     key_file: Path | None = None

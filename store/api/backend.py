@@ -13,13 +13,17 @@ from google.protobuf.message import DecodeError, Message
 
 from proto.etcd.rpc_pb2 import AlarmRequest, AlarmType, PutResponse, ResponseHeader
 from proto.raft.command_pb2 import InternalRequest
+from store.api.counters import Counters
 from store.api.errors import Code, EtcdError, Failure, of_refusal
 from store.api.table import Call
 from store.machine import Machine
 from store.mvcc import txn
 from store.mvcc.encoding import block, scalar, tag, varint
 from store.raft.contract import (
+    ChangeRefusedError,
     Consensus,
+    MemberChange,
+    MemberRecord,
     NoLeaderError,
     OutcomeUnknownError,
     ProposalDroppedError,
@@ -46,15 +50,6 @@ _RETRY_FIRST_S = 0.02
 _RETRY_LAST_S = 0.2
 _SCRUB_KEYS = 1000
 _SCRUB_INTERVAL_S = 1.0
-
-
-@dataclass(frozen=True)
-class MemberFacts:
-    """What is known of a member before it has started; its name and client URLs it makes known itself."""
-
-    member_id: int
-    peer_urls: tuple[str, ...]
-    is_learner: bool = False
 
 
 @dataclass(frozen=True)
@@ -92,16 +87,15 @@ class Backend:
         machine: Machine,
         consensus: Consensus,
         cluster_id: int,
-        members: tuple[MemberFacts, ...],
         limits: Limits = Limits(),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.machine = machine
         self.consensus = consensus
         self.cluster_id = cluster_id
-        self.members = members
         self.limits = limits
         self.clock = clock
+        self.counters = Counters()
         self.leader_is_lost = asyncio.Event()
         """Set while there has been no leader for three election timeouts."""
         self._encoded_for = -1
@@ -133,6 +127,11 @@ class Backend:
         if not header.revision:
             header.revision = self.machine.store.current_revision
 
+    def is_learner(self) -> bool:
+        """Whether this member does not vote."""
+        own_id = self.consensus.member_id
+        return any(one.is_learner for one in self.consensus.members() if one.member_id == own_id)
+
     def require_leader(self, call: Call) -> bool:
         """Refuse a client that asked for a member with a leader where there is none; return whether it asked."""
         if call.metadata.get("hasleader") != "true":
@@ -148,7 +147,11 @@ class Backend:
         payload = request.SerializeToString()
         if len(payload) > self.limits.request_bytes_max:
             raise Failure.REQUEST_TOO_LARGE.error()
-        result = await self._until_decided(lambda: self.consensus.propose(payload))
+        try:
+            result = await self._until_decided(lambda: self.consensus.propose(payload))
+        except EtcdError:
+            self.counters.proposals_failed += 1
+            raise
         if isinstance(result, int):
             return PutResponse(header=ResponseHeader(revision=result))
         if isinstance(result, Refused):
@@ -164,9 +167,40 @@ class Backend:
 
         self.consensus.propose_direct(payload, decided)
 
+    async def change_members(self, change: MemberChange) -> tuple[MemberRecord, ...]:
+        """Have the cluster carry out a change of membership and return the members after it."""
+        try:
+            members = await self._until_decided(lambda: self.consensus.change_members(change))
+        except ChangeRefusedError as refused:
+            raise Failure[refused.reason.name].error() from refused
+        assert isinstance(members, tuple), "consensus answers a change with the members"
+        return members
+
+    def own_record(self) -> MemberRecord | None:
+        """What the cluster knows of this member, None where it was removed or is not known yet."""
+        own_id = self.consensus.member_id
+        return next((one for one in self.consensus.members() if one.member_id == own_id), None)
+
+    async def move_leader(self, member_id: int) -> None:
+        """Have another voter lead; this member must lead now."""
+        if not self.consensus.is_leader:
+            raise Failure.NOT_LEADER.error()
+        heir = next((one for one in self.consensus.members() if one.member_id == member_id), None)
+        if heir is None or heir.is_learner:
+            raise Failure.BAD_LEADER_TRANSFEREE.error()
+        try:
+            async with asyncio.timeout(self.limits.request_timeout_s):
+                await self.consensus.move_leader(member_id)
+        except (TimeoutError, ProposalError) as error:
+            raise Failure.TIMEOUT_LEADER_TRANSFER.error() from error
+
     async def read_barrier(self) -> None:
         """Wait until what this member has applied is as new as anything acknowledged before the call."""
-        await self._until_decided(self.consensus.read_index)
+        try:
+            await self._until_decided(self.consensus.read_index)
+        except EtcdError:
+            self.counters.read_indexes_failed += 1
+            raise
 
     async def ask_leader(self, body: bytes) -> bytes:
         """Have the leader answer a question outside the log."""

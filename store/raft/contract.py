@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 if TYPE_CHECKING:
     from store.raft.membership import Membership
 
+from store.raft.statistics import Statistics
+
 
 class StateMachine(Protocol):
     """The replicated state: a pure function of the log.
@@ -199,6 +201,7 @@ class Consensus(Protocol):
     """One member's view of the replicated log."""
 
     member_id: int
+    statistics: Statistics
 
     @property
     def leader_id(self) -> int:
@@ -223,6 +226,11 @@ class Consensus(Protocol):
     @property
     def applied_index(self) -> int:
         """Highest index that the state machine has applied here."""
+        ...
+
+    @property
+    def proposals_pending(self) -> int:
+        """Proposals of this member that have no result yet."""
         ...
 
     async def start(self) -> None:
@@ -262,6 +270,11 @@ class Consensus(Protocol):
         """
         ...
 
+    @property
+    def is_learner(self) -> bool:
+        """Whether this member is a learner, as far as it has applied the log."""
+        ...
+
     def members(self) -> tuple[MemberRecord, ...]:
         """Return the members as of the applied index, by id."""
         ...
@@ -275,7 +288,10 @@ class Consensus(Protocol):
         ...
 
     async def move_leader(self, member_id: int) -> None:
-        """Have another member lead; raises NoLeaderError where this one does not, or the other is not up to date."""
+        """Have another voter lead, once it has the whole log.
+
+        Raises NoLeaderError where this member does not lead, OutcomeUnknownError where it takes too long.
+        """
         ...
 
     def handle_questions(self, handler: Callable[[bytes], bytes]) -> None:

@@ -37,6 +37,7 @@ from store.raft.disk import Disk
 from store.raft.elections import Random, Timing
 from store.raft.installs import Installer, Sender
 from store.raft.journal import Journal
+from store.raft.members import check_same_members
 from store.raft.membership import Membership, encode
 from store.raft.proposals import Groups, Waiting
 from store.raft.reads import Read, Reads
@@ -114,11 +115,11 @@ class Replica:
         first = membership or Membership.of(map(MemberRecord, (identity.member_id, *identity.peer_ids)))
         self._sessions = Sessions()
         self._wal = Wal(disk, identity.cluster_id, identity.member_id, self._limits.segment_bytes)
-        recovered = self._wal.open(encode(first), clock.time_ns() // 1_000_000_000)
+        recovered = self._wal.open(
+            encode(first), clock.time_ns() // 1_000_000_000, lambda names: check_same_members(names, first)
+        )
         if recovered.cut_bytes:
             logger.warning("cut a torn tail of the log: bytes=%d", recovered.cut_bytes)
-        self.first_members = recovered.first_members
-        """What version 1 of the log's format kept of the members: their ids and names."""
         self._journal = Journal(self._wal, recovered)
         snapshots = Snapshots(disk, identity.cluster_id)
         self._keeper = StateKeeper(machine, self._sessions, snapshots, self._journal, self._limits)
@@ -211,6 +212,11 @@ class Replica:
                 callback()
 
     # Requests of this member.
+
+    @property
+    def pending(self) -> int:
+        """Requests of this member that have no result yet."""
+        return len(self._waiting)
 
     def propose(self, payload: bytes, done: Done) -> None:
         """Have a request replicated; ``done`` gets the state machine's result, or the reason why there is none."""

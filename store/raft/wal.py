@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from store.raft.disk import Disk, File
@@ -24,7 +25,7 @@ SUFFIX = ".wal"
 TEMPORARY = ".tmp"
 SEGMENT_BYTES = 64 << 20
 RESERVE_BYTES = 1 << 20
-RESERVE_BELOW_BYTES = 64 << 10
+LARGE_WRITE_BYTES = 32 << 10
 
 _HEADER = struct.Struct("<8sIIQQQI4x")
 _TWO = struct.Struct("<QQ")
@@ -155,8 +156,12 @@ class Wal:
         """Whether something waits for ``sync``."""
         return bool(self._buffer)
 
-    def open(self, members: bytes = b"", now_s: int = 0) -> Recovered:
+    def open(
+        self, members: bytes = b"", now_s: int = 0, check_first: Callable[[bytes], None] = lambda _members: None
+    ) -> Recovered:
         """Read all segments, cut a torn tail, note this start and return what the log says.
+
+        A log without a membership begins with ``members``; ``check_first`` may refuse that to one of version 1.
 
         The names that are read may be those of a process that was killed before it had them on disk: they are now.
         The start's number follows the clock where it can, so that a member that lost its disk uses none twice.
@@ -172,7 +177,9 @@ class Wal:
         if recovered.entries and recovered.entries[0][1] != max(recovered.base_index, 1) + 1:
             raise CorruptWalError(self._disk, names[0], 0, f"entries before {recovered.entries[0][1]} are missing")
         recovered.start = max(recovered.start + 1, now_s)
-        recovered.members = recovered.members or members
+        if not recovered.members:
+            check_first(recovered.first_members)
+            recovered.members = members
         self._carry(recovered)
         if self._segments and recovered.version == VERSION:
             self._file = self._disk.append(self._segments[-1].name)
@@ -241,14 +248,14 @@ class Wal:
             raise
 
     def _reserve(self, end: int, written: int) -> None:
-        """Keep room behind small writes, so that their syncs need not write the file system's journal.
+        """Keep room behind the end, so that most syncs need not write the file system's journal.
 
-        Three members on one disk would wait for each other there, and for everybody else. Large writes are better off
-        without: for them the zeros would be as much work again.
+        There they would wait for those of everybody else on the disk.
         """
-        if end > self._reserved_to and written < RESERVE_BELOW_BYTES and self._file is not None:
-            self._file.reserve(RESERVE_BYTES)
-            self._reserved_to = end + RESERVE_BYTES
+        if end > self._reserved_to and self._file is not None:
+            length = RESERVE_BYTES if written < LARGE_WRITE_BYTES else 4 * RESERVE_BYTES
+            self._file.reserve(length)
+            self._reserved_to = end + length
 
     def drop_through(self, index: int) -> int:
         """Remove the oldest segments that hold only entries up to an index; return how many."""

@@ -16,6 +16,7 @@ from store.config import StoreConfig
 from store.frontdoor.door import DoorKind
 from store.member import Serving, serve
 from store.raft.contract import Consensus, ConsensusConfig, StateMachine
+from store.raft.members import first_membership
 from tests.fakes.local_consensus import LocalConsensus
 
 if TYPE_CHECKING:
@@ -57,7 +58,9 @@ async def start(tmp_path: Path, **changes: object) -> AsyncIterator[Member]:
     made: list[LocalConsensus] = []
 
     def make(config: ConsensusConfig, machine: StateMachine) -> Consensus:
-        made.append(LocalConsensus(machine, config.member.member_id, config.payload_bytes_max))
+        made.append(
+            LocalConsensus(machine, config.member.member_id, config.payload_bytes_max, first_membership(config))
+        )
         return made[0]
 
     config = StoreConfig(
