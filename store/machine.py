@@ -56,13 +56,15 @@ class Machine:
         self.members: dict[int, MemberAttributes] = {}
         """What each member has made known of itself."""
         self.auth = Auth()
+        self.transactions = 0
+        """Transactions carried out, those that only read apart."""
         self._handlers: dict[str, Callable[[InternalRequest], object]] = {
             **dict.fromkeys(self.auth.kinds, self._administer),
             "put": lambda request: self._write(lambda writing: txn.put(writing, request.put, self.lessor)),
             "delete_range": lambda request: self._write(
                 lambda writing: txn.delete_range(writing, request.delete_range)
             ),
-            "txn": lambda request: self._write(lambda writing: txn.txn(writing, request.txn, self.lessor)),
+            "txn": lambda request: self._txn(request.txn),
             "compaction": lambda request: self._compact(request.compaction),
             "lease_grant": lambda request: self._grant(request.lease_grant),
             "lease_revoke": lambda request: self._revoke(request.lease_revoke, request.lease_term),
@@ -210,6 +212,10 @@ class Machine:
             changes = writing.end()
             if changes:
                 self.watchers.notify(changes)
+
+    def _txn(self, request: TxnRequest) -> object:
+        self.transactions += 1
+        return self._write(lambda writing: txn.txn(writing, request, self.lessor))
 
     def _compact(self, request: CompactionRequest) -> CompactionResponse:
         self.store.compact(request.revision)

@@ -13,6 +13,7 @@ from google.protobuf.message import DecodeError, Message
 
 from proto.etcd.rpc_pb2 import AlarmRequest, AlarmType, PutResponse, ResponseHeader
 from proto.raft.command_pb2 import InternalRequest
+from store.api.counters import Counters
 from store.api.errors import Code, EtcdError, Failure, of_refusal
 from store.api.table import Call
 from store.machine import Machine
@@ -94,6 +95,7 @@ class Backend:
         self.cluster_id = cluster_id
         self.limits = limits
         self.clock = clock
+        self.counters = Counters()
         self.leader_is_lost = asyncio.Event()
         """Set while there has been no leader for three election timeouts."""
         self._encoded_for = -1
@@ -125,6 +127,11 @@ class Backend:
         if not header.revision:
             header.revision = self.machine.store.current_revision
 
+    def is_learner(self) -> bool:
+        """Whether this member does not vote."""
+        own_id = self.consensus.member_id
+        return any(one.is_learner for one in self.consensus.members() if one.member_id == own_id)
+
     def require_leader(self, call: Call) -> bool:
         """Refuse a client that asked for a member with a leader where there is none; return whether it asked."""
         if call.metadata.get("hasleader") != "true":
@@ -140,7 +147,11 @@ class Backend:
         payload = request.SerializeToString()
         if len(payload) > self.limits.request_bytes_max:
             raise Failure.REQUEST_TOO_LARGE.error()
-        result = await self._until_decided(lambda: self.consensus.propose(payload))
+        try:
+            result = await self._until_decided(lambda: self.consensus.propose(payload))
+        except EtcdError:
+            self.counters.proposals_failed += 1
+            raise
         if isinstance(result, int):
             return PutResponse(header=ResponseHeader(revision=result))
         if isinstance(result, Refused):
@@ -185,7 +196,11 @@ class Backend:
 
     async def read_barrier(self) -> None:
         """Wait until what this member has applied is as new as anything acknowledged before the call."""
-        await self._until_decided(self.consensus.read_index)
+        try:
+            await self._until_decided(self.consensus.read_index)
+        except EtcdError:
+            self.counters.read_indexes_failed += 1
+            raise
 
     async def ask_leader(self, body: bytes) -> bytes:
         """Have the leader answer a question outside the log."""
