@@ -33,7 +33,7 @@ from store.raft.journal import Journal
 from store.raft.membership import Membership, Memberships, read_entry
 from store.raft.messages import frame_of
 from store.raft.replication import ReplicationRules
-from store.raft.roster import Roster
+from store.raft.roster import NOBODY, Roster
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +69,8 @@ class _Outlet(Transport):  # type: ignore[misc]
         self._core = core
 
     def send(self, node: Node, message: dict[str, Any]) -> bool:
-        self._core.hold(node.id, self._core.frame_of(message))
+        if node.id != NOBODY:
+            self._core.hold(node.id, self._core.frame_of(message))
         return True
 
 

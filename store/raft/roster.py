@@ -92,8 +92,12 @@ class Roster:
 
     @property
     def may_stand(self) -> bool:
-        """Whether this member may become leader."""
-        return self.member_id in self._voting
+        """Whether this member may become leader.
+
+        One whose removal is not committed must be able to, without counting itself: nobody else may have that entry,
+        and without it be voted for.
+        """
+        return self.member_id in self._voting or self.member_id in self.membership.voters
 
     @property
     def stands_alone(self) -> bool:
@@ -131,7 +135,7 @@ class Roster:
         self._voting = current.voters
         others = {node for peer_id, node in self._nodes.items() if peer_id in self._voting}
         self._SyncObj__readonlyNodes = set(self._nodes.values()) - others
-        if not self.may_stand:
+        if self.member_id not in self._voting:
             others.add(self._one_who_never_answers())
         self._SyncObj__otherNodes = others
 

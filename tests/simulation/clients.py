@@ -201,7 +201,9 @@ def look(machine: Recorder, key: bytes) -> Answer:
 
 
 def answer_of(result: object) -> Answer:
-    """Translate a response of the state machine."""
+    """Translate a response of the state machine; that to a plain put may be just its revision."""
+    if isinstance(result, int):
+        return Answer(revision=result, header_revision=result)
     if isinstance(result, PutResponse):
         return Answer(revision=result.header.revision, header_revision=result.header.revision)
     if isinstance(result, DeleteRangeResponse):

@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 from proto.raft import message_pb2 as pb
 from store.raft.contract import OutcomeUnknownError, ProposalError, StateMachine
 from store.raft.elections import Timing
+from store.raft.membership import Membership
 from store.raft.replica import Identity, Limits, Replica
 from tests.simulation.invariants import Invariants
-from tests.simulation.machines import Agreement, ListMachine, Recorder
+from tests.simulation.machines import Agreement, ListMachine, Recorder, recorded
 from tests.simulation.network import Agenda, SimulatedNetwork, Weather
 from tests.simulation.world import KilledError, MemberClock, PowerLossError, SimulatedDisk, VirtualClock
 
@@ -34,6 +35,8 @@ class Member:
     wake: Callable[[], None]
     machine: Recorder
     replica: Replica | None = None
+    joins: Membership | None = None
+    """What a member that came later was told of the cluster."""
     starts: int = 0
     inbox: deque[Callable[[Replica], object]] = field(default_factory=deque)
     busy_until: float = 0.0
@@ -89,6 +92,7 @@ class Cluster:
         self.make_replica: Callable[..., Replica] = Replica
         self.agreement = Agreement(seed)
         self.invariants = Invariants(seed)
+        self.first_ids = tuple(range(1, size + 1))
         self.members: dict[int, Member] = {}
         for member_id in range(1, size + 1):
             self.add_member(member_id)
@@ -104,7 +108,7 @@ class Cluster:
         """Give a new member a place; it does not run yet."""
         disk = SimulatedDisk(chance=random.Random(self.seed * 31 + member_id))
         clock = MemberClock(self.clock)
-        machine = Recorder(self.make_machine(), self.agreement)
+        machine = recorded(self.make_machine(), self.agreement)
         member = Member(member_id, disk, clock, lambda: self._wake(member, self.clock.now), machine)
         self.members[member_id] = member
         return member
@@ -122,7 +126,7 @@ class Cluster:
 
     def start(self, member_id: int) -> None:
         member = self.members[member_id]
-        member.machine = Recorder(self.make_machine(), self.agreement)
+        member.machine = recorded(self.make_machine(), self.agreement)
         member.starts += 1
         member.busy_until = member.clock.spent_s = 0.0
         self.tell(f"member {member_id} starts")
@@ -140,7 +144,7 @@ class Cluster:
     def _make(self, member: Member) -> None:
         member_id = member.member_id
         member.replica = self.make_replica(
-            Identity(CLUSTER_ID, member_id, tuple(self.peers_of(member_id))),
+            Identity(CLUSTER_ID, member_id, tuple(one for one in self.first_ids if one != member_id)),
             member.machine,
             member.disk,
             member.clock,
@@ -148,6 +152,7 @@ class Cluster:
             lambda peer, frame: self._send(member, peer, frame),
             self.timing,
             self.limits,
+            **({"membership": member.joins} if member.joins is not None else {}),
         )
 
     def peers_of(self, member_id: int) -> Iterable[int]:
@@ -164,6 +169,7 @@ class Cluster:
         """End the process alone: the kernel keeps what it was given."""
         self.tell(f"member {member_id} is killed")
         self._ended(member_id)
+        self.members[member_id].disk.end_process()
 
     def give_up(self, member_id: int, error: OSError) -> None:
         """End a member as the program ends after a failure of its disk."""
@@ -272,6 +278,8 @@ class Cluster:
 
     def _connect(self, member_id: int, peer_id: int) -> None:
         here, there = self.members[member_id].replica, self.members[peer_id].replica
+        if (member_id, peer_id) in self.network.cut and (peer_id, member_id) in self.network.cut:
+            return
         if here is not None and there is not None:
             here.connected(peer_id)
             there.connected(member_id)

@@ -10,13 +10,11 @@ from store.raft import replication
 from store.raft.replica import Replica
 from tests.simulation.clients import KeyClients
 from tests.simulation.cluster import Cluster, Member
+from tests.simulation.comings import Comings
 from tests.simulation.leases import Leases
-from tests.simulation.machines import ListMachine, make_store
+from tests.simulation.machines import POISON, ListMachine, make_store
 from tests.simulation.network import Weather
 from tests.simulation.profiles import Profile, profile_of
-
-_BATCH_MODULE = replication
-"""Where the window of entries under way to a follower stands."""
 
 
 class Life:
@@ -36,7 +34,9 @@ class Life:
         self._absent: dict[int, int] = {}
         """Members that stay away until an event."""
         self._event = 0
+        self._settling = False
         self._full_until: dict[int, int] = {}
+        self.comings: Comings | None = None
         for member in self.cluster.members.values():
             self._equip(member)
         if profile.old_copies:
@@ -61,9 +61,13 @@ class Life:
         with _window(self.profile.window_entries):
             if self.profile.name == "leases":
                 self.leases = Leases(self.cluster, random.Random(self.seed + 11))
+            if self.profile.name == "members":
+                self.comings = Comings(self.cluster, random.Random(self.seed + 13), self._equip)
             self.cluster.start_all()
             if self.profile.store:
                 self.clients = KeyClients(self.cluster, random.Random(self.seed + 9))
+            else:
+                self._keep_reading(random.Random(self.seed + 5))
             for event in range(self.profile.events):
                 self._event = event
                 self.cluster.run(self.chance.choice((0.01, 0.05, 0.3, 1.0)))
@@ -80,8 +84,16 @@ class Life:
             return
         for _ in range(self.chance.choice((1, 2, 6, 20))):
             self.cluster.propose()
-        if self.chance.random() < 0.5:
-            self.cluster.read()
+        if self.chance.random() < 0.1:
+            self.cluster.propose(payload=POISON + b"-%d" % self._event)
+
+    def _keep_reading(self, chance: random.Random) -> None:
+        """Read now here, now there; most often from whoever takes itself for the leader."""
+        leaders = [one.member_id for one in self.cluster.members.values() if one.replica and one.replica.core.is_leader]
+        self.cluster.read(chance.choice(leaders) if leaders and chance.random() < 0.6 else None)
+        if not self._settling:
+            pause_s = chance.expovariate(1.0 / self.profile.read_every_s)
+            self.cluster.agenda.at(self.cluster.clock.now + pause_s, lambda: self._keep_reading(chance))
 
     # Faults.
 
@@ -183,6 +195,10 @@ class Life:
     def _fault_heal(self, victim: int) -> None:
         self.cluster.heal()
 
+    def _fault_change(self, victim: int) -> None:
+        if self.comings is not None:
+            self.comings.change(victim)
+
     def _ask_alone(self, victim: int) -> None:
         """Ask a certain member, which may be cut off from all others."""
         if self.profile.store:
@@ -206,9 +222,13 @@ class Life:
     # Recovery.
 
     def _bring_back(self) -> None:
+        if self.comings is not None:
+            self.comings.carry_on()
         for member_id, member in self.cluster.members.items():
             if self._full_until.get(member_id, -1) == self._event:
                 member.disk.empty()
+            if self.comings is not None and member_id in self.comings.gone:
+                continue
             if member.replica is None and self._absent.get(member_id, 0) <= self._event and self.chance.random() < 0.5:
                 self.cluster.start(member_id)
 
@@ -219,13 +239,16 @@ class Life:
         for member_id, member in cluster.members.items():
             member.disk.revive()
             member.disk.empty()
-            if member.replica is None:
+            if member.replica is None and not (self.comings is not None and member_id in self.comings.gone):
                 cluster.start(member_id)
         cluster.heal()
 
     def _settle(self) -> None:
         """Check that a healthy cluster works and that nothing was lost, doubled or told wrongly."""
         cluster, seed = self.cluster, self.seed
+        self._settling = True
+        if self.comings is not None:
+            self.comings.settle()
         cluster.run(12.0)
         assert cluster.leader() is not None, f"no leader after everything healed; seed={seed}"
         if self.clients is not None:
@@ -238,11 +261,12 @@ class Life:
             cluster.run(15.0)
             self.leases.check_all_ended()
         if not self.profile.store:
-            last = cluster.propose()
+            members = self.comings.settled() if self.comings is not None else list(cluster.members)
+            last = cluster.propose(self.chance.choice(members))
             cluster.run(5.0)
             assert last.done, f"a healthy cluster does not answer; seed={seed}"
             assert last.error is None, f"a healthy cluster does not write; seed={seed}: {last.error}"
-        cluster.check_settled()
+        cluster.check_settled(self.comings.settled() if self.comings is not None else None)
         if self.clients is not None:
             self.clients.check()
 
@@ -250,9 +274,9 @@ class Life:
 @contextmanager
 def _window(entries: int) -> Iterator[None]:
     """Let fewer entries be under way to a follower than in a real cluster, so that windows close."""
-    before = _BATCH_MODULE.WINDOW_ENTRIES_MAX
-    _BATCH_MODULE.WINDOW_ENTRIES_MAX = entries
+    before = replication.WINDOW_ENTRIES_MAX
+    replication.WINDOW_ENTRIES_MAX = entries
     try:
         yield
     finally:
-        _BATCH_MODULE.WINDOW_ENTRIES_MAX = before
+        replication.WINDOW_ENTRIES_MAX = before

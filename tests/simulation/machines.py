@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from store.machine import Machine
-from store.raft.contract import StateMachine
+from store.raft.contract import RunStateMachine, StateMachine
+
+POISON = b"poison"
+"""Requests that begin so make the list fail, on every member alike."""
 
 _POSITION = struct.Struct("<QQq16s")
 
@@ -22,6 +25,8 @@ class ListMachine:
     def apply(self, index: int, now_ns: int, payload: bytes) -> object:
         self.applied.append((index, payload))
         self.seen.add(payload)
+        if payload.startswith(POISON):
+            raise ValueError("a defect of the state machine")
         return len(self.applied)
 
     def snapshot(self) -> Iterator[bytes]:
@@ -76,6 +81,10 @@ class Recorder:
         self._agreement = agreement
 
     def apply(self, index: int, now_ns: int, payload: bytes) -> object:
+        self._count(index, now_ns, payload)
+        return self.inner.apply(index, now_ns, payload)
+
+    def _count(self, index: int, now_ns: int, payload: bytes) -> None:
         assert index >= self._index, "entries are applied in order"
         assert now_ns >= self._now_ns, "the log's time does not go back"
         self._index, self._now_ns = index, now_ns
@@ -83,7 +92,6 @@ class Recorder:
         data = self._digest + struct.pack("<Qq", index, now_ns) + payload
         self._digest = hashlib.blake2b(data, digest_size=16).digest()
         self._agreement.applied(self.count, self._digest, payload)
-        return self.inner.apply(index, now_ns, payload)
 
     def snapshot(self) -> Iterator[bytes]:
         position = _POSITION.pack(self.count, self._index, self._now_ns, self._digest)
@@ -101,6 +109,21 @@ class Recorder:
     def state(self) -> bytes:
         """Return the whole state, to be compared at one point of the log."""
         return b"".join(self.snapshot())
+
+
+class RunRecorder(Recorder):
+    """Wraps a state machine that takes several requests at once."""
+
+    def apply_run(self, index: int, now_ns: int, payloads: Sequence[bytes]) -> list[object]:
+        for payload in payloads:
+            self._count(index, now_ns, payload)
+        assert isinstance(self.inner, RunStateMachine)
+        return self.inner.apply_run(index, now_ns, payloads)
+
+
+def recorded(inner: StateMachine, agreement: Agreement) -> Recorder:
+    """Wrap a state machine, whichever it is."""
+    return RunRecorder(inner, agreement) if isinstance(inner, RunStateMachine) else Recorder(inner, agreement)
 
 
 def _chained(first: bytes, rest: Iterable[bytes]) -> Iterator[bytes]:

@@ -59,6 +59,8 @@ class Profile:
     old_copies: float = 0.0
     """Share of frames that arrive once more, much later."""
     events: int = 25
+    read_every_s: float = 0.1
+    """How often somebody reads, where there are no clients who do."""
 
 
 def profile_of(seed: int) -> Profile:
@@ -105,6 +107,9 @@ def profile_of(seed: int) -> Profile:
             groups=0,
             transfer=0,
         )
+    elif kind == "members":
+        size = chance.choice((1, 3, 3))
+        faults.update(change=30, leave=2, full_disk=2, nothing=8)
     elif kind in ("keys", "leases"):
         rates = chance.choice(((1.0,), (1.0, 0.95, 1.05, 1.02, 0.98)))
     return Profile(
@@ -119,8 +124,10 @@ def profile_of(seed: int) -> Profile:
         rates=rates,
         sync_s=sync_s,
         old_copies=old_copies,
-        events=16 if kind in ("keys", "leases") else 22,
+        read_every_s=0.03 if kind in ("stale", "elections") else 0.1,
+        events=EVENTS.get(kind, 22),
     )
 
 
-KINDS = ("plain", "disks", "keys", "elections", "stale", "leases", "plain", "disks", "keys", "alone")
+EVENTS = {"keys": 16, "leases": 16, "members": 35}
+KINDS = ("plain", "disks", "keys", "elections", "stale", "leases", "members", "disks", "members", "alone")

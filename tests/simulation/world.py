@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from typing import NoReturn
 
 SECTOR_BYTES = 512
+RESERVED_BYTES_MAX = 3000
+"""How much of what is reserved is imitated."""
 EPOCH_NS = 1_700_000_000_000_000_000
 
 
@@ -60,6 +62,15 @@ class Content:
 
     data: bytearray = field(default_factory=bytearray)
     synced: int = 0
+    reserved_to: int = 0
+    """Zeros follow the data up to here, for as long as the file is open."""
+    reserved_durably_to: int = 0
+    """As far as zeros or data reach on disk whatever happens."""
+
+    def left_open(self) -> None:
+        """Have the zeros stand in the file, as after a process that did not close it."""
+        self.data += bytes(max(self.reserved_to - len(self.data), 0))
+        self.reserved_to = 0
 
 
 @dataclass
@@ -78,7 +89,10 @@ class SimulatedFile:
         self.content.data += data
 
     def reserve(self, length: int) -> None:
-        """Nothing: zeros behind the end come with crashes alone."""
+        self._check_open()
+        self.disk.tick()
+        if not self.disk.full:
+            self.content.reserved_to = len(self.content.data) + min(length, RESERVED_BYTES_MAX)
 
     def sync(self) -> None:
         self._check_open()
@@ -86,11 +100,13 @@ class SimulatedFile:
         self.disk.sync_calls += 1
         self.disk.spend()
         self.content.synced = len(self.content.data)
+        self.content.reserved_durably_to = self.content.reserved_to
         self.disk.tick()
 
     def close(self) -> None:
         self._check_open()
         self.open = False
+        self.content.reserved_to = 0
 
     def _check_open(self) -> None:
         if not self.open:
@@ -173,6 +189,7 @@ class SimulatedDisk:
         content = self._content(name)
         del content.data[length:]
         content.synced = length
+        content.reserved_durably_to = 0
 
     def rename(self, source: str, target: str) -> None:
         self.tick()
@@ -204,17 +221,25 @@ class SimulatedDisk:
         self.revive()
         self._lose_names(chance)
         for content in self.files.values():
-            data, synced = content.data, content.synced
-            if len(data) == synced:
-                continue
-            kind = chance.randrange(4)
-            if kind == 0:
-                del data[synced:]
-            elif kind == 1:
-                del data[chance.randint(synced, len(data)) :]
-            elif kind == 2:
-                _lose_sectors(data, synced, chance)
+            data, synced, length = content.data, content.synced, content.reserved_durably_to
+            if len(data) > synced:
+                kind = chance.randrange(4)
+                if kind == 0:
+                    del data[synced:]
+                elif kind == 1:
+                    del data[chance.randint(synced, len(data)) :]
+                elif kind == 2:
+                    _lose_sectors(data, synced, chance)
+            if content.reserved_to or chance.random() < 0.5:
+                # The file is as long as it was on disk; where it was closed, that may have reached the disk, too.
+                data += bytes(max(length - len(data), 0))
+            content.reserved_to = content.reserved_durably_to = 0
             content.synced = len(data)
+
+    def end_process(self) -> None:
+        """Leave the files as a process leaves them that did not close them."""
+        for content in self.files.values():
+            content.left_open()
 
     def revive(self) -> None:
         """Take back what was to stop the member: it has stopped."""

@@ -127,6 +127,22 @@ def test_a_removed_leader_hands_over() -> None:
     assert isinstance(back.error, ChangeRefusedError)
 
 
+def test_a_leader_whose_own_removal_nobody_else_has_can_be_elected_again() -> None:
+    cluster = Cluster(5, size=2)
+    cluster.start_all()
+    old = cluster.elect().member_id
+    write(cluster)
+    cluster.isolate(old)
+    change(cluster, ChangeKind.REMOVE, old)
+    cluster.run(0.2)
+    cluster.crash(old)
+    cluster.heal()
+    cluster.start(old)
+    cluster.run(10.0)
+    assert cluster.elect().member_id != old
+    assert voters(cluster) == {3 - old}
+
+
 def test_memberships_follow_the_log() -> None:
     first = Membership.of([MemberRecord(1), MemberRecord(2)])
     memberships = Memberships(first)
