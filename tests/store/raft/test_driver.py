@@ -193,7 +193,7 @@ async def test_a_leader_that_is_cut_off_answers_no_questions(tmp_path: Path, mon
         asked: list[bytes] = []
         leader.handle_questions(lambda body: asked.append(body) or b"answer")  # type: ignore[func-returns-value]
         assert await leader.ask_leader(b"before") == b"answer"
-        monkeypatch.setattr(leader._network, "send", lambda *_: False)
+        monkeypatch.setattr(leader._replica.core, "_send_frame", lambda *_: None)
         follower = members.followers()[0]
         leader._answer(follower.member_id, pb.Question(id=1, body=b"from a follower"))
         with pytest.raises((NoLeaderError, OutcomeUnknownError)):
