@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
-from proto.etcd.rpc_pb2 import AlarmRequest, AlarmType, PutResponse, ResponseHeader
+from proto.etcd.rpc_pb2 import AlarmRequest, AlarmType, PutResponse, ResponseHeader, ResponseOp, TxnResponse
 from proto.raft.command_pb2 import InternalRequest
 from store.api.counters import Counters
 from store.api.errors import Code, EtcdError, Failure, of_refusal
@@ -19,6 +19,7 @@ from store.api.table import Call
 from store.machine import Machine
 from store.mvcc import txn
 from store.mvcc.encoding import block, scalar, tag, varint
+from store.mvcc.plain import GuardHeld
 from store.raft.contract import (
     ChangeRefusedError,
     Consensus,
@@ -66,6 +67,7 @@ class Limits:
     quota_backend_bytes: int = 2 * 1024**3
     """From this size on writes are refused until space is made."""
     watch_progress_interval_s: float = 600.0
+    token_lifetime_s: int = 300
 
 
 @dataclass(frozen=True)
@@ -154,18 +156,14 @@ class Backend:
             raise
         if isinstance(result, int):
             return PutResponse(header=ResponseHeader(revision=result))
+        if isinstance(result, GuardHeld):
+            put = PutResponse(header=ResponseHeader(revision=result.revision))
+            header = ResponseHeader(revision=result.revision)
+            return TxnResponse(header=header, succeeded=True, responses=[ResponseOp(response_put=put)])
         if isinstance(result, Refused):
             raise of_refusal(result)
         assert isinstance(result, Message), "the state machine answers with a message or a refusal"
         return result
-
-    def propose_direct(self, payload: bytes, done: Callable[[object], None]) -> None:
-        """Have an encoded request carried out, without a task; ``done`` takes a result, a Refused or an EtcdError."""
-
-        def decided(result: object, error: ProposalError | None) -> None:
-            done(result if error is None else _error_of(error))
-
-        self.consensus.propose_direct(payload, decided)
 
     async def change_members(self, change: MemberChange) -> tuple[MemberRecord, ...]:
         """Have the cluster carry out a change of membership and return the members after it."""
@@ -275,7 +273,7 @@ class Backend:
                 self.leader_is_lost.clear()
 
 
-def _error_of(error: ProposalError) -> EtcdError:
+def error_of(error: ProposalError) -> EtcdError:
     """What a client is told of a request that came to no result in its whole time."""
     match error:
         case RequestTooLargeError():

@@ -163,10 +163,7 @@ class Store:
 
     def revisions(self, key: bytes) -> tuple[int, int, int]:
         """The (create revision, mod revision, version) of a living key, all zero where there is none."""
-        found = self._index.lookup(key)
-        if found is None or not found.is_alive:
-            return 0, 0, 0
-        return found.create_revision, main_of(found.revisions[-1]), found.version
+        return self._index.revisions(key)
 
     def keys(self, wanted: Interval, at_main: int) -> Iterator[tuple[bytes, int]]:
         """The keys of a range that live at a revision, each with its packed revision."""
