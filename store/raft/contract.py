@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 if TYPE_CHECKING:
     from store.raft.membership import Membership
 
+from store.raft.statistics import Statistics
+
 
 class StateMachine(Protocol):
     """The replicated state: a pure function of the log.
@@ -191,6 +193,8 @@ class ConsensusConfig:
     queue_requests_max: int = 20_000
     group_bytes_max: int = 1 << 20
     payload_bytes_max: int = 1_600_000
+    unsafe_no_fsync: bool = False
+    """Promise what may not be on disk: what was acknowledged does not survive a power cut."""
     strict_reconfiguration: bool = True
     """Refuse changes of membership while members are not started or not connected, as etcd does."""
 
@@ -199,6 +203,7 @@ class Consensus(Protocol):
     """One member's view of the replicated log."""
 
     member_id: int
+    statistics: Statistics
 
     @property
     def leader_id(self) -> int:
@@ -223,6 +228,11 @@ class Consensus(Protocol):
     @property
     def applied_index(self) -> int:
         """Highest index that the state machine has applied here."""
+        ...
+
+    @property
+    def proposals_pending(self) -> int:
+        """Proposals of this member that have no result yet."""
         ...
 
     async def start(self) -> None:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import time
 from pathlib import Path
 from typing import Protocol
+
+from store.raft.statistics import Histogram, Statistics
 
 LOCK = "lock"
 """The file that the process holds which works in the directory."""
@@ -78,7 +81,8 @@ class Disk(Protocol):
 class DirectoryFile:
     """An append-only file of a real directory."""
 
-    def __init__(self, path: Path, flags: int) -> None:
+    def __init__(self, path: Path, flags: int, syncs: Histogram | None = None) -> None:
+        self._syncs = syncs
         self._descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC | flags, 0o600)
         self._end = os.fstat(self._descriptor).st_size
         self._is_reserved = False
@@ -105,7 +109,10 @@ class DirectoryFile:
 
     def sync(self) -> None:
         """Have the kernel and the device write data and length."""
+        started_s = time.perf_counter()
         os.fdatasync(self._descriptor)
+        if self._syncs is not None:
+            self._syncs.observe(time.perf_counter() - started_s)
 
     def close(self) -> None:
         """Close the descriptor; what was reserved goes."""
@@ -116,6 +123,13 @@ class DirectoryFile:
             os.close(self._descriptor)
 
 
+class UnsyncedFile(DirectoryFile):
+    """One that leaves it to the kernel when to write: for trials, where nothing has to last."""
+
+    def sync(self) -> None:
+        """Promise nothing."""
+
+
 class DirectoryInUseError(Exception):
     """Another process works in the directory."""
 
@@ -123,8 +137,10 @@ class DirectoryInUseError(Exception):
 class Directory:
     """A real directory, made where it is missing, that belongs to one process at a time."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, statistics: Statistics | None = None, *, syncs: bool = True) -> None:
         self.path = path
+        self._statistics = statistics or Statistics()
+        self._file = DirectoryFile if syncs else UnsyncedFile
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         _sync_way_to(path)
         self._lock = os.open(path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -159,11 +175,14 @@ class Directory:
 
     def create(self, name: str) -> DirectoryFile:
         """Open an empty file for appending."""
-        return DirectoryFile(self.path / name, os.O_CREAT | os.O_TRUNC)
+        return self._file(self.path / name, os.O_CREAT | os.O_TRUNC, self._syncs(name))
 
     def append(self, name: str) -> DirectoryFile:
         """Open an existing file for appending."""
-        return DirectoryFile(self.path / name, 0)
+        return self._file(self.path / name, 0, self._syncs(name))
+
+    def _syncs(self, name: str) -> Histogram:
+        return self._statistics.snapshot_syncs if ".snapshot" in name else self._statistics.log_syncs
 
     def truncate(self, name: str, length: int) -> None:
         """Cut a file and sync it."""

@@ -34,6 +34,7 @@ from store.raft.elections import Timing
 from store.raft.members import check_name, first_membership
 from store.raft.membership import to_message
 from store.raft.replica import Identity, Limits, Replica
+from store.raft.statistics import Statistics
 from store.raft.transport import PeerNetwork
 
 logger = logging.getLogger(__name__)
@@ -64,7 +65,9 @@ class RaftConsensus:
         self._network = PeerNetwork(
             config, self._receive, self._connected, self._disconnected, self._tell_members, self._leave_for_good
         )
-        self._directory = Directory(config.data_dir / "member" / "raft")
+        self.statistics = Statistics()
+        path = config.data_dir / "member" / "raft"
+        self._directory = Directory(path, self.statistics, syncs=not config.unsafe_no_fsync)
         try:
             self._replica = self._open(machine)
         except BaseException:
@@ -72,6 +75,7 @@ class RaftConsensus:
             raise
         self._replica.on_members.append(self._follow_members)
         self._follow_members()
+        self._led_by = 0
         self._tasks = AsyncExitStack()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._failure: asyncio.Future[None] | None = None
@@ -131,6 +135,11 @@ class RaftConsensus:
     def applied_index(self) -> int:
         """Highest index that the state machine has applied here."""
         return self._replica.core.applied_index
+
+    @property
+    def proposals_pending(self) -> int:
+        """Proposals of this member that have no result yet."""
+        return self._replica.pending
 
     async def start(self) -> None:
         """Listen for peers and take part in elections.
@@ -262,8 +271,8 @@ class RaftConsensus:
         deadline = loop.time() + self._config.request_timeout_s
         asked_at = float("-inf")
         while self.leader_id != member_id:
-            if loop.time() > deadline:
-                raise OutcomeUnknownError("the other member did not take the leadership over in time")
+            if loop.time() > deadline or self.leader_id not in (0, self.member_id, member_id):
+                raise OutcomeUnknownError("the other member did not take the leadership over, or not in time")
             if loop.time() - asked_at > 2 * self._config.election_timeout_s:
                 asked_at = loop.time()
                 self._replica.move_leadership(member_id)
@@ -403,12 +412,19 @@ class RaftConsensus:
             self._scheduled = True
             self._loop.call_soon(self._advance)
 
+    def _count_leaders(self) -> None:
+        leader_id = self.leader_id
+        if leader_id != self._led_by:
+            self._led_by = leader_id
+            self.statistics.leader_changes += bool(leader_id)
+
     def _advance(self) -> None:
         self._scheduled = False
         if self._stopped or self._failed():
             return
         try:
             self._replica.advance()
+            self._count_leaders()
             deadline = self._replica.next_deadline()
         except Exception as error:
             logger.exception("consensus cannot go on")

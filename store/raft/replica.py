@@ -213,6 +213,11 @@ class Replica:
 
     # Requests of this member.
 
+    @property
+    def pending(self) -> int:
+        """Requests of this member that have no result yet."""
+        return len(self._waiting)
+
     def propose(self, payload: bytes, done: Done) -> None:
         """Have a request replicated; ``done`` gets the state machine's result, or the reason why there is none."""
         error: ProposalError | None = None
