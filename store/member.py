@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+from store import collector
 from store.api.backend import Backend, Limits
 from store.api.compactor import keep_compacting
 from store.api.services import Services
@@ -35,8 +36,9 @@ class Serving:
 
 async def run(config: StoreConfig) -> None:
     """Serve as a member until cancelled."""
-    async with serve(config, RaftConsensus):
-        await asyncio.Event().wait()
+    collector.hold()
+    async with serve(config, RaftConsensus) as serving:
+        await collector.keep_collecting(lambda: serving.backend.consensus.applied_index)
 
 
 @asynccontextmanager
@@ -48,7 +50,7 @@ async def serve(config: StoreConfig, make_consensus: ConsensusFactory) -> AsyncI
     backend = Backend(machine, consensus, standing.cluster_id, limits(config))
     services = Services(backend)
     plain = PlainDoor(backend)
-    door = make_door(config.front_door, services.table(), config.max_request_bytes, plain)
+    door = make_door(config.front_door, services.table(), config.max_request_bytes, plain, config.door_limits())
     tls = config.server_tls()
     client_ports = []
     for url in config.listen_client_urls:
@@ -60,7 +62,7 @@ async def serve(config: StoreConfig, make_consensus: ConsensusFactory) -> AsyncI
             running = tasks.create_task(services.run(config.name, config.advertise_client_urls))
             compacting = tasks.create_task(keep_compacting(backend, config.auto_compaction))
             await door.start()
-            metrics_ports = [await plain.listen(address_of(url)) for url in config.listen_metrics_urls]
+            metrics_ports = [await plain.listen(address_of(url), tls) for url in config.page_urls()]
             log.info(
                 "ready name=%s member=%x cluster=%x client_urls=%s",
                 config.name,
@@ -109,6 +111,7 @@ def consensus_config(config: StoreConfig, standing: Standing | None = None) -> C
         data_dir=config.data_dir,
         membership=standing.membership,
         tls=config.peer_tls(),
+        unsafe_no_fsync=config.unsafe_no_fsync,
         heartbeat_interval_s=config.heartbeat_interval_ms / 1000,
         election_timeout_s=config.election_timeout_ms / 1000,
         request_timeout_s=config.request_timeout_s(),
@@ -121,6 +124,7 @@ def limits(config: StoreConfig) -> Limits:
     """The bounds of what clients may ask."""
     return Limits(
         request_timeout_s=config.request_timeout_s(),
+        token_lifetime_s=config.auth_token_ttl,
         election_timeout_s=config.election_timeout_ms / 1000,
         lease_ttl_min_s=config.lease_ttl_min_s(),
         transaction_operations_max=config.max_txn_ops,

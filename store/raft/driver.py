@@ -66,7 +66,8 @@ class RaftConsensus:
             config, self._receive, self._connected, self._disconnected, self._tell_members, self._leave_for_good
         )
         self.statistics = Statistics()
-        self._directory = Directory(config.data_dir / "member" / "raft", self.statistics)
+        path = config.data_dir / "member" / "raft"
+        self._directory = Directory(path, self.statistics, syncs=not config.unsafe_no_fsync)
         try:
             self._replica = self._open(machine)
         except BaseException:
@@ -270,8 +271,8 @@ class RaftConsensus:
         deadline = loop.time() + self._config.request_timeout_s
         asked_at = float("-inf")
         while self.leader_id != member_id:
-            if loop.time() > deadline:
-                raise OutcomeUnknownError("the other member did not take the leadership over in time")
+            if loop.time() > deadline or self.leader_id not in (0, self.member_id, member_id):
+                raise OutcomeUnknownError("the other member did not take the leadership over, or not in time")
             if loop.time() - asked_at > 2 * self._config.election_timeout_s:
                 asked_at = loop.time()
                 self._replica.move_leadership(member_id)
