@@ -19,6 +19,8 @@ from store.member import run
 from store.raft.members import MembershipError
 from store.raft.wal import WalError
 
+_FAILURES = (OSError, WalError, MembershipError)
+"""What ends a member and is said in one sentence."""
 _CLIENT = ("http://localhost:2379",)
 _PEER = ("http://localhost:2380",)
 
@@ -112,8 +114,14 @@ def command(context: click.Context, /, log_level: str, **flags: Any) -> None:
         raise click.UsageError(str(error)) from error
     try:
         uvloop.run(_run_until_signalled(config))
-    except (OSError, WalError, MembershipError) as error:
+    except _FAILURES as error:
         raise click.ClickException(str(error)) from error
+    except BaseExceptionGroup as group:
+        # What ends a member that serves comes out of its tasks.
+        failures, others = group.split(_FAILURES)
+        if failures is None or others is not None:
+            raise
+        raise click.ClickException(str(_first(failures))) from group
 
 
 command.add_command(restore)
@@ -135,6 +143,13 @@ def config_of(flags: dict[str, Any]) -> StoreConfig:
     if values["quota_backend_bytes"] <= 0:
         values["quota_backend_bytes"] = QUOTA_BYTES
     return StoreConfig(**values)
+
+
+def _first(group: BaseExceptionGroup[Exception]) -> BaseException:
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
 
 
 async def _run_until_signalled(config: StoreConfig) -> None:

@@ -19,6 +19,7 @@ from store.machine import Machine
 from store.mvcc import txn
 from store.raft.contract import (
     Consensus,
+    DiskIsFullError,
     NoLeaderError,
     OutcomeUnknownError,
     ProposalDroppedError,
@@ -130,7 +131,7 @@ class Backend:
         payload = request.SerializeToString()
         if len(payload) > self.limits.request_bytes_max:
             raise Failure.REQUEST_TOO_LARGE.error()
-        result = await self._until_decided(lambda: self.consensus.propose(payload))
+        result = await self._until_decided(lambda: self.consensus.propose(payload), on_full_disk=Failure.NO_SPACE)
         if isinstance(result, Refused):
             raise of_refusal(result)
         assert isinstance(result, Message), "the state machine answers with a message or a refusal"
@@ -169,8 +170,17 @@ class Backend:
             await asyncio.sleep(_SCRUB_INTERVAL_S)
             await self.scrub()
 
-    async def _until_decided(self, attempt: Callable[[], Awaitable[object]], *, is_repeatable: bool = False) -> object:
-        """Repeat what certainly had no effect until it has one or the time is over."""
+    async def _until_decided(
+        self,
+        attempt: Callable[[], Awaitable[object]],
+        *,
+        is_repeatable: bool = False,
+        on_full_disk: Failure = Failure.NO_LEADER,
+    ) -> object:
+        """Repeat what certainly had no effect until it has one or the time is over.
+
+        A member whose disk is full takes no part in consensus: to write it has no space, to read it has no leader.
+        """
         pause_s = _RETRY_FIRST_S
         failure: ProposalError | None = None
         try:
@@ -183,6 +193,8 @@ class Backend:
                         raise Failure.REQUEST_TOO_LARGE.error() from error
                     except TooManyRequestsError as error:
                         raise Failure.TOO_MANY_REQUESTS.error() from error
+                    except DiskIsFullError as error:
+                        raise on_full_disk.error() from error
                     except OutcomeUnknownError as error:
                         if not is_repeatable:
                             raise Failure.TIMEOUT.error() from error

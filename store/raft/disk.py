@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
@@ -11,11 +14,15 @@ LOCK = "lock"
 """The file that the process holds which works in the directory."""
 
 
+class DiskFullError(OSError):
+    """There is no room; nothing of what was asked for was done, and it may be asked again."""
+
+
 class File(Protocol):
     """A file open for appending."""
 
     def write(self, data: bytes) -> None:
-        """Append; nothing is promised until ``sync``."""
+        """Append all or, with DiskFullError, nothing; nothing is promised until ``sync``."""
         ...
 
     def sync(self) -> None:
@@ -43,7 +50,7 @@ class Disk(Protocol):
         ...
 
     def create(self, name: str) -> File:
-        """Open an empty file for appending, emptying one that exists."""
+        """Open an empty file for appending, emptying one that exists; raises DiskFullError where there is no room."""
         ...
 
     def append(self, name: str) -> File:
@@ -67,17 +74,28 @@ class DirectoryFile:
     """An append-only file of a real directory."""
 
     def __init__(self, path: Path, flags: int) -> None:
-        self._descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | flags, 0o600)
+        with _full_told_apart(path):
+            self._descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | flags, 0o600)
+        self._path = path
 
     def write(self, data: bytes) -> None:
-        """Append all of the data."""
+        """Append all of the data; where it does not fit, take back what was written of it."""
+        length = os.fstat(self._descriptor).st_size
         view = memoryview(data)
-        while view:
-            view = view[os.write(self._descriptor, view) :]
+        try:
+            with _full_told_apart(self._path):
+                while view:
+                    view = view[os.write(self._descriptor, view) :]
+        except DiskFullError:
+            os.ftruncate(self._descriptor, length)
+            raise
 
     def sync(self) -> None:
-        """Have the kernel and the device write data and length."""
-        os.fdatasync(self._descriptor)
+        """Have the kernel and the device write data and length; a failure names the file."""
+        try:
+            os.fdatasync(self._descriptor)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self._path)) from error
 
     def close(self) -> None:
         """Close the descriptor."""
@@ -144,12 +162,28 @@ class Directory:
 
     def rename(self, source: str, target: str) -> None:
         """Rename and sync the directory."""
-        (self.path / source).replace(self.path / target)
+        with _full_told_apart(self.path / target):
+            (self.path / source).replace(self.path / target)
         _sync_directory(self.path)
 
     def remove(self, name: str) -> None:
         """Remove a file; after a crash it may be back, which its readers bear."""
         (self.path / name).unlink(missing_ok=True)
+
+
+@contextmanager
+def _full_told_apart(path: Path) -> Iterator[None]:
+    """Raise DiskFullError where there is no room.
+
+    Used where the kernel says so before it has taken anything on. What a sync says is never told apart: after it
+    failed, for whatever reason, nobody knows what is on the disk.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFullError(error.errno, os.strerror(error.errno), str(path)) from error
+        raise
 
 
 def _sync_way_to(path: Path) -> None:

@@ -18,6 +18,7 @@ from contextlib import AsyncExitStack
 from proto.raft import message_pb2 as pb
 from store.raft.contract import (
     ConsensusConfig,
+    DiskIsFullError,
     NoLeaderError,
     OutcomeUnknownError,
     ProposalError,
@@ -193,6 +194,7 @@ class RaftConsensus:
     async def read_index(self) -> int:
         """Wait until this member has applied all that was committed when the call was made, and return that index."""
         loop = self._running()
+        self._require_room()
         future: asyncio.Future[int] = loop.create_future()
 
         def done(index: int | None) -> None:
@@ -246,6 +248,7 @@ class RaftConsensus:
     async def _ask_once(self, body: bytes, deadline: float) -> bytes | None:
         """Ask whoever leads now; None where it does not, or nobody."""
         loop = self._running()
+        self._require_room()
         if self._replica.serving and self._handler is not None:
             return self._handler(body)
         leader_id = self.leader_id
@@ -280,8 +283,7 @@ class RaftConsensus:
         else:
             try:
                 self._replica.receive(peer_id, frame)
-            except Exception as error:
-                logger.exception("consensus cannot go on")
+            except Exception as error:  # noqa: BLE001 - whatever it is ends this member
                 self._fail(error)
             self._soon()
 
@@ -312,6 +314,10 @@ class RaftConsensus:
             raise NoLeaderError("this member does not run")
         return self._loop
 
+    def _require_room(self) -> None:
+        if self._replica.is_full:
+            raise DiskIsFullError("no room for the log: this member hears of no leader")
+
     def _soon(self) -> None:
         if not self._scheduled and not self._stopped and self._loop is not None:
             self._scheduled = True
@@ -324,8 +330,7 @@ class RaftConsensus:
         try:
             self._replica.advance()
             deadline = self._replica.next_deadline()
-        except Exception as error:
-            logger.exception("consensus cannot go on")
+        except Exception as error:  # noqa: BLE001 - whatever it is ends this member
             self._fail(error)
             return
         now = time.monotonic()
@@ -353,6 +358,8 @@ class RaftConsensus:
             self._advance()
 
     def _fail(self, error: Exception) -> None:
+        # A disk that fails is no defect of ours, and its sentence says all.
+        logger.critical("consensus cannot go on: %s", error, exc_info=not isinstance(error, OSError))
         if self._failure is not None and not self._failure.done():
             self._failure.set_exception(error)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import overload
 
+from store.raft.disk import DiskFullError
 from store.raft.wal import Entry, Recovered, Wal, suffix_after
 
 NO_OPERATION = b"\x01"
@@ -30,6 +31,8 @@ class Journal:
         self.bytes_added = sum(len(entry[0]) for entry in recovered.entries)
         """Bytes of commands that the log has taken in; only differences have a meaning."""
         self.durable_index = self.last_index
+        self.full = False
+        """Whether the last ``sync`` found no room: nothing that has waited since then may be promised."""
 
     # What PySyncObj calls.
 
@@ -118,13 +121,18 @@ class Journal:
         return self._entries[place][2] if 0 <= place < len(self._entries) else None
 
     def sync(self) -> bool:
-        """Have everything on disk; return whether there was anything to do."""
+        """Have everything on disk; return whether anything was done, which a full disk prevents."""
         if not self._wal.dirty:
             return False
         if self._commit > self._commit_noted:
             self._commit_noted = min(self._commit, self.last_index)
             self._wal.set_commit(self._commit_noted)
-        self._wal.sync()
+        try:
+            self._wal.sync()
+        except DiskFullError:
+            self.full = True
+            return False
+        self.full = False
         self.durable_index = self.last_index
         return True
 

@@ -23,6 +23,7 @@ from proto.raft import command_pb2
 from proto.raft import message_pb2 as pb
 from store.raft.consensus import COMMAND_BYTES_MAX, GROUP, RaftCore
 from store.raft.contract import (
+    DiskIsFullError,
     ProposalError,
     RequestTooLargeError,
     StateMachine,
@@ -40,6 +41,8 @@ from store.raft.states import StateKeeper
 from store.raft.wal import SEGMENT_BYTES, CorruptWalError, Wal
 
 logger = logging.getLogger(__name__)
+
+_ROOM_RETRY_S = 0.25
 
 ReadDone = Callable[[int | None], None]
 
@@ -128,6 +131,8 @@ class Replica:
         self._read_commit = 0
         self._leadership = (0, 0)
         self._serving = False
+        self._is_full = False
+        self._room_asked_at = 0.0
         self.on_leadership: list[Callable[[bool, int], None]] = []
         self.on_applied: list[Callable[[int], None]] = []
 
@@ -155,12 +160,19 @@ class Replica:
         """Whether this member leads and knows all that was committed before its term."""
         return self._serving
 
+    @property
+    def is_full(self) -> bool:
+        """Whether this member has no room for its log; it takes no part then, and goes on by itself."""
+        return self._is_full or self._journal.full
+
     # Requests of this member.
 
     def propose(self, payload: bytes, done: Done) -> None:
         """Have a request replicated; ``done`` gets the state machine's result, or the reason why there is none."""
         error: ProposalError | None = None
-        if len(payload) > self._limits.payload_bytes_max:
+        if self.is_full:
+            error = DiskIsFullError("no room for the log")
+        elif len(payload) > self._limits.payload_bytes_max:
             error = RequestTooLargeError(f"request of {len(payload)} bytes, limit {self._limits.payload_bytes_max}")
         elif len(self._waiting) >= self._limits.queue_requests_max:
             error = TooManyRequestsError("too many requests wait")
@@ -198,7 +210,9 @@ class Replica:
         self.core.disconnected(peer_id)
 
     def receive(self, peer_id: int, frame: pb.Frame) -> None:
-        """Take a frame from a peer."""
+        """Take a frame from a peer; one that can promise nothing takes none, as if it were away."""
+        if self.is_full:
+            return
         if self.core.receive(peer_id, frame):
             return
         kind = frame.WhichOneof("body")
@@ -221,11 +235,19 @@ class Replica:
 
     def advance(self) -> None:
         """Do everything that can be done now."""
+        if self.is_full and not self._find_room():
+            now = self._clock.monotonic()
+            self._waiting.expire(now)
+            self._reads.expire(now)
+            return
         self._follow_leadership()
         self._begin_round()
         self._hand_over()
         self._make_groups()
         self.core.tick()
+        if self._journal.full:
+            self._take_no_part()
+            return
         self._follow_leadership()
         self._groups.applied(self.core.applied_index)
         self._hand_over()
@@ -241,6 +263,9 @@ class Replica:
     def next_deadline(self) -> float:
         """Return when ``advance`` has something to do without further input."""
         now = self._clock.monotonic()
+        if self.is_full:
+            room_at = self._room_asked_at + _ROOM_RETRY_S
+            return min(room_at, self._waiting.next_deadline(), self._reads.next_deadline())
         if self._keeper.writing:
             return now + 0.001
         deadline = min(self.core.next_deadline(), self._waiting.next_deadline(), self._reads.next_deadline())
@@ -256,6 +281,29 @@ class Replica:
         self._wal.close()
 
     # Steps of ``advance``.
+
+    def _take_no_part(self) -> None:
+        """Be silent until there is room: nothing that this member would promise could be kept."""
+        self._is_full = True
+        self._room_asked_at = self._clock.monotonic()
+        logger.error("no room for the log: this member takes no part, and asks for room every %.2f s", _ROOM_RETRY_S)
+        self.core.retire()
+        self._follow_leadership()
+
+    def _find_room(self) -> bool:
+        """Try once more to have the log on disk; return whether this member takes part again."""
+        if not self._is_full:
+            self._take_no_part()
+        now = self._clock.monotonic()
+        if now < self._room_asked_at + _ROOM_RETRY_S:
+            return False
+        self._room_asked_at = now
+        self.core.sync()
+        if self._journal.full:
+            return False
+        self._is_full = False
+        logger.info("room for the log again: this member takes part")
+        return True
 
     def _follow_leadership(self) -> None:
         current = (self.core.leader_id, self.core.term)
