@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from proto.etcd import rpc_pb2 as proto_dot_etcd_dot_rpc__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18proto/raft/command.proto\x12\x10raftsman.raft.v1\x1a\x14proto/etcd/rpc.proto\"D\n\x05Group\x12\x0e\n\x06now_ns\x18\x01 \x01(\x03\x12+\n\x08requests\x18\x02 \x03(\x0b\x32\x19.raftsman.raft.v1.Request\"?\n\x07Request\x12\x11\n\tmember_id\x18\x01 \x01(\x06\x12\x10\n\x08sequence\x18\x02 \x01(\x04\x12\x0f\n\x07payload\x18\x03 \x01(\x0c\"\x9f\n\n\x0fInternalRequest\x12\'\n\x03put\x18\x01 \x01(\x0b\x32\x18.etcdserverpb.PutRequestH\x00\x12\x38\n\x0c\x64\x65lete_range\x18\x02 \x01(\x0b\x32 .etcdserverpb.DeleteRangeRequestH\x00\x12\'\n\x03txn\x18\x03 \x01(\x0b\x32\x18.etcdserverpb.TxnRequestH\x00\x12\x35\n\ncompaction\x18\x04 \x01(\x0b\x32\x1f.etcdserverpb.CompactionRequestH\x00\x12\x36\n\x0blease_grant\x18\x05 \x01(\x0b\x32\x1f.etcdserverpb.LeaseGrantRequestH\x00\x12\x38\n\x0clease_revoke\x18\x06 \x01(\x0b\x32 .etcdserverpb.LeaseRevokeRequestH\x00\x12@\n\x10lease_checkpoint\x18\x07 \x01(\x0b\x32$.etcdserverpb.LeaseCheckpointRequestH\x00\x12+\n\x05\x61larm\x18\x08 \x01(\x0b\x32\x1a.etcdserverpb.AlarmRequestH\x00\x12?\n\x11member_attributes\x18\t \x01(\x0b\x32\".raftsman.raft.v1.MemberAttributesH\x00\x12\x33\n\x0b\x61uth_enable\x18\x14 \x01(\x0b\x32\x1c.raftsman.raft.v1.AuthEnableH\x00\x12\x38\n\x0c\x61uth_disable\x18\x15 \x01(\x0b\x32 .etcdserverpb.AuthDisableRequestH\x00\x12\x39\n\rauth_user_add\x18\x16 \x01(\x0b\x32 .etcdserverpb.AuthUserAddRequestH\x00\x12?\n\x10\x61uth_user_delete\x18\x17 \x01(\x0b\x32#.etcdserverpb.AuthUserDeleteRequestH\x00\x12P\n\x19\x61uth_user_change_password\x18\x18 \x01(\x0b\x32+.etcdserverpb.AuthUserChangePasswordRequestH\x00\x12\x46\n\x14\x61uth_user_grant_role\x18\x19 \x01(\x0b\x32&.etcdserverpb.AuthUserGrantRoleRequestH\x00\x12H\n\x15\x61uth_user_revoke_role\x18\x1a \x01(\x0b\x32\'.etcdserverpb.AuthUserRevokeRoleRequestH\x00\x12\x39\n\rauth_role_add\x18\x1b \x01(\x0b\x32 .etcdserverpb.AuthRoleAddRequestH\x00\x12?\n\x10\x61uth_role_delete\x18\x1c \x01(\x0b\x32#.etcdserverpb.AuthRoleDeleteRequestH\x00\x12R\n\x1a\x61uth_role_grant_permission\x18\x1d \x01(\x0b\x32,.etcdserverpb.AuthRoleGrantPermissionRequestH\x00\x12T\n\x1b\x61uth_role_revoke_permission\x18\x1e \x01(\x0b\x32-.etcdserverpb.AuthRoleRevokePermissionRequestH\x00\x12\x10\n\x08username\x18\x64 \x01(\t\x12\x15\n\rauth_revision\x18\x65 \x01(\x04\x42\t\n\x07request\"\x1c\n\nAuthEnable\x12\x0e\n\x06secret\x18\x01 \x01(\x0c\"H\n\x10MemberAttributes\x12\x11\n\tmember_id\x18\x01 \x01(\x06\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x13\n\x0b\x63lient_urls\x18\x03 \x03(\t\"\x9f\x01\n\rLeaderRequest\x12?\n\x10lease_keep_alive\x18\x01 \x01(\x0b\x32#.etcdserverpb.LeaseKeepAliveRequestH\x00\x12\x42\n\x12lease_time_to_live\x18\x02 \x01(\x0b\x32$.etcdserverpb.LeaseTimeToLiveRequestH\x00\x42\t\n\x07request\"\xa3\x01\n\x0eLeaderResponse\x12@\n\x10lease_keep_alive\x18\x01 \x01(\x0b\x32$.etcdserverpb.LeaseKeepAliveResponseH\x00\x12\x43\n\x12lease_time_to_live\x18\x02 \x01(\x0b\x32%.etcdserverpb.LeaseTimeToLiveResponseH\x00\x42\n\n\x08responseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18proto/raft/command.proto\x12\x10raftsman.raft.v1\x1a\x14proto/etcd/rpc.proto\"n\n\x05Group\x12\x0e\n\x06now_ns\x18\x01 \x01(\x03\x12+\n\x08requests\x18\x02 \x03(\x0b\x32\x19.raftsman.raft.v1.Request\x12(\n\x07\x62\x61tches\x18\x03 \x03(\x0b\x32\x17.raftsman.raft.v1.Batch\"D\n\x05\x42\x61tch\x12\x11\n\tmember_id\x18\x01 \x01(\x06\x12\x16\n\x0e\x66irst_sequence\x18\x02 \x01(\x04\x12\x10\n\x08payloads\x18\x03 \x03(\x0c\"?\n\x07Request\x12\x11\n\tmember_id\x18\x01 \x01(\x06\x12\x10\n\x08sequence\x18\x02 \x01(\x04\x12\x0f\n\x07payload\x18\x03 \x01(\x0c\"\x9f\n\n\x0fInternalRequest\x12\'\n\x03put\x18\x01 \x01(\x0b\x32\x18.etcdserverpb.PutRequestH\x00\x12\x38\n\x0c\x64\x65lete_range\x18\x02 \x01(\x0b\x32 .etcdserverpb.DeleteRangeRequestH\x00\x12\'\n\x03txn\x18\x03 \x01(\x0b\x32\x18.etcdserverpb.TxnRequestH\x00\x12\x35\n\ncompaction\x18\x04 \x01(\x0b\x32\x1f.etcdserverpb.CompactionRequestH\x00\x12\x36\n\x0blease_grant\x18\x05 \x01(\x0b\x32\x1f.etcdserverpb.LeaseGrantRequestH\x00\x12\x38\n\x0clease_revoke\x18\x06 \x01(\x0b\x32 .etcdserverpb.LeaseRevokeRequestH\x00\x12@\n\x10lease_checkpoint\x18\x07 \x01(\x0b\x32$.etcdserverpb.LeaseCheckpointRequestH\x00\x12+\n\x05\x61larm\x18\x08 \x01(\x0b\x32\x1a.etcdserverpb.AlarmRequestH\x00\x12?\n\x11member_attributes\x18\t \x01(\x0b\x32\".raftsman.raft.v1.MemberAttributesH\x00\x12\x33\n\x0b\x61uth_enable\x18\x14 \x01(\x0b\x32\x1c.raftsman.raft.v1.AuthEnableH\x00\x12\x38\n\x0c\x61uth_disable\x18\x15 \x01(\x0b\x32 .etcdserverpb.AuthDisableRequestH\x00\x12\x39\n\rauth_user_add\x18\x16 \x01(\x0b\x32 .etcdserverpb.AuthUserAddRequestH\x00\x12?\n\x10\x61uth_user_delete\x18\x17 \x01(\x0b\x32#.etcdserverpb.AuthUserDeleteRequestH\x00\x12P\n\x19\x61uth_user_change_password\x18\x18 \x01(\x0b\x32+.etcdserverpb.AuthUserChangePasswordRequestH\x00\x12\x46\n\x14\x61uth_user_grant_role\x18\x19 \x01(\x0b\x32&.etcdserverpb.AuthUserGrantRoleRequestH\x00\x12H\n\x15\x61uth_user_revoke_role\x18\x1a \x01(\x0b\x32\'.etcdserverpb.AuthUserRevokeRoleRequestH\x00\x12\x39\n\rauth_role_add\x18\x1b \x01(\x0b\x32 .etcdserverpb.AuthRoleAddRequestH\x00\x12?\n\x10\x61uth_role_delete\x18\x1c \x01(\x0b\x32#.etcdserverpb.AuthRoleDeleteRequestH\x00\x12R\n\x1a\x61uth_role_grant_permission\x18\x1d \x01(\x0b\x32,.etcdserverpb.AuthRoleGrantPermissionRequestH\x00\x12T\n\x1b\x61uth_role_revoke_permission\x18\x1e \x01(\x0b\x32-.etcdserverpb.AuthRoleRevokePermissionRequestH\x00\x12\x10\n\x08username\x18\x64 \x01(\t\x12\x15\n\rauth_revision\x18\x65 \x01(\x04\x42\t\n\x07request\"\x1c\n\nAuthEnable\x12\x0e\n\x06secret\x18\x01 \x01(\x0c\"H\n\x10MemberAttributes\x12\x11\n\tmember_id\x18\x01 \x01(\x06\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x13\n\x0b\x63lient_urls\x18\x03 \x03(\t\"\x9f\x01\n\rLeaderRequest\x12?\n\x10lease_keep_alive\x18\x01 \x01(\x0b\x32#.etcdserverpb.LeaseKeepAliveRequestH\x00\x12\x42\n\x12lease_time_to_live\x18\x02 \x01(\x0b\x32$.etcdserverpb.LeaseTimeToLiveRequestH\x00\x42\t\n\x07request\"\xa3\x01\n\x0eLeaderResponse\x12@\n\x10lease_keep_alive\x18\x01 \x01(\x0b\x32$.etcdserverpb.LeaseKeepAliveResponseH\x00\x12\x43\n\x12lease_time_to_live\x18\x02 \x01(\x0b\x32%.etcdserverpb.LeaseTimeToLiveResponseH\x00\x42\n\n\x08responseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,17 +33,19 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'proto.raft.command_pb2', _g
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_GROUP']._serialized_start=68
-  _globals['_GROUP']._serialized_end=136
-  _globals['_REQUEST']._serialized_start=138
-  _globals['_REQUEST']._serialized_end=201
-  _globals['_INTERNALREQUEST']._serialized_start=204
-  _globals['_INTERNALREQUEST']._serialized_end=1515
-  _globals['_AUTHENABLE']._serialized_start=1517
-  _globals['_AUTHENABLE']._serialized_end=1545
-  _globals['_MEMBERATTRIBUTES']._serialized_start=1547
-  _globals['_MEMBERATTRIBUTES']._serialized_end=1619
-  _globals['_LEADERREQUEST']._serialized_start=1622
-  _globals['_LEADERREQUEST']._serialized_end=1781
-  _globals['_LEADERRESPONSE']._serialized_start=1784
-  _globals['_LEADERRESPONSE']._serialized_end=1947
+  _globals['_GROUP']._serialized_end=178
+  _globals['_BATCH']._serialized_start=180
+  _globals['_BATCH']._serialized_end=248
+  _globals['_REQUEST']._serialized_start=250
+  _globals['_REQUEST']._serialized_end=313
+  _globals['_INTERNALREQUEST']._serialized_start=316
+  _globals['_INTERNALREQUEST']._serialized_end=1627
+  _globals['_AUTHENABLE']._serialized_start=1629
+  _globals['_AUTHENABLE']._serialized_end=1657
+  _globals['_MEMBERATTRIBUTES']._serialized_start=1659
+  _globals['_MEMBERATTRIBUTES']._serialized_end=1731
+  _globals['_LEADERREQUEST']._serialized_start=1734
+  _globals['_LEADERREQUEST']._serialized_end=1893
+  _globals['_LEADERRESPONSE']._serialized_start=1896
+  _globals['_LEADERRESPONSE']._serialized_end=2059
 # @@protoc_insertion_point(module_scope)

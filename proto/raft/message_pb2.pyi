@@ -410,17 +410,17 @@ class Forward(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    REQUESTS_FIELD_NUMBER: _builtins.int
+    BATCHES_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def requests(self) -> _containers.RepeatedCompositeFieldContainer[_command_pb2.Request]: ...
+    def batches(self) -> _containers.RepeatedCompositeFieldContainer[_command_pb2.Batch]: ...
     def __init__(
         self,
         *,
-        requests: _abc.Iterable[_command_pb2.Request] | None = ...,
+        batches: _abc.Iterable[_command_pb2.Batch] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["requests", b"requests"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batches", b"batches"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

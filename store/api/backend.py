@@ -11,12 +11,13 @@ from typing import TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
-from proto.etcd.rpc_pb2 import AlarmRequest, AlarmType, ResponseHeader
+from proto.etcd.rpc_pb2 import AlarmRequest, AlarmType, PutResponse, ResponseHeader
 from proto.raft.command_pb2 import InternalRequest
 from store.api.errors import Code, EtcdError, Failure, of_refusal
 from store.api.table import Call
 from store.machine import Machine
 from store.mvcc import txn
+from store.mvcc.encoding import block, scalar, tag, varint
 from store.raft.contract import (
     Consensus,
     DiskIsFullError,
@@ -35,6 +36,12 @@ MessageT = TypeVar("MessageT", bound=Message)
 
 VERSION = "3.4.30"
 """The etcd version that Status names: below the one from which kube-apiserver relies on progress requests."""
+
+_HEADER = tag(1, 2)
+_CLUSTER_ID = tag(1, 0)
+_MEMBER_ID = tag(2, 0)
+_REVISION = tag(3, 0)
+_RAFT_TERM = tag(4, 0)
 
 _RETRY_FIRST_S = 0.02
 _RETRY_LAST_S = 0.2
@@ -98,6 +105,8 @@ class Backend:
         self.clock = clock
         self.leader_is_lost = asyncio.Event()
         """Set while there has been no leader for three election timeouts."""
+        self._encoded_for = -1
+        self._identity = self._encoded_term = b""
 
     def header(self, revision: int | None = None) -> ResponseHeader:
         """The header of an answer as of now, or of the revision that it speaks of."""
@@ -107,6 +116,15 @@ class Backend:
             revision=self.machine.store.current_revision if revision is None else revision,
             raft_term=self.consensus.term,
         )
+
+    def encoded_header(self, revision: int) -> bytes:
+        """What ``header`` gives, encoded as the first field of an answer."""
+        term = self.consensus.term
+        if term != self._encoded_for:
+            self._encoded_for = term
+            self._identity = scalar(_CLUSTER_ID, self.cluster_id) + scalar(_MEMBER_ID, self.consensus.member_id)
+            self._encoded_term = scalar(_RAFT_TERM, term)
+        return block(_HEADER, b"".join((self._identity, _REVISION, varint(revision), self._encoded_term)))
 
     def fill(self, header: ResponseHeader) -> None:
         """Complete the header of an answer of the state machine, which knows its revision alone."""
@@ -132,10 +150,20 @@ class Backend:
         if len(payload) > self.limits.request_bytes_max:
             raise Failure.REQUEST_TOO_LARGE.error()
         result = await self._until_decided(lambda: self.consensus.propose(payload), on_full_disk=Failure.NO_SPACE)
+        if isinstance(result, int):
+            return PutResponse(header=ResponseHeader(revision=result))
         if isinstance(result, Refused):
             raise of_refusal(result)
         assert isinstance(result, Message), "the state machine answers with a message or a refusal"
         return result
+
+    def propose_direct(self, payload: bytes, done: Callable[[object], None]) -> None:
+        """Have an encoded request carried out, without a task; ``done`` takes a result, a Refused or an EtcdError."""
+
+        def decided(result: object, error: ProposalError | None) -> None:
+            done(result if error is None else _error_of(error))
+
+        self.consensus.propose_direct(payload, decided)
 
     async def read_barrier(self) -> None:
         """Wait until what this member has applied is as new as anything acknowledged before the call."""
@@ -218,6 +246,21 @@ class Backend:
                 self.leader_is_lost.set()
             else:
                 self.leader_is_lost.clear()
+
+
+def _error_of(error: ProposalError) -> EtcdError:
+    """What a client is told of a request that came to no result in its whole time."""
+    match error:
+        case RequestTooLargeError():
+            return Failure.REQUEST_TOO_LARGE.error()
+        case TooManyRequestsError():
+            return Failure.TOO_MANY_REQUESTS.error()
+        case DiskIsFullError():
+            return Failure.NO_SPACE.error()
+        case NoLeaderError():
+            return Failure.NO_LEADER.error()
+        case _:
+            return Failure.TIMEOUT.error()
 
 
 def decode(kind: type[MessageT], body: bytes) -> MessageT:

@@ -15,7 +15,17 @@ from store.api.lease import LeaseService
 from store.api.lock import LockService
 from store.api.maintenance import MaintenanceService
 from store.api.queues import Queues
-from store.api.table import Call, ServiceTable, Stream, StreamHandler, Streaming, Unary, UnaryHandler
+from store.api.table import (
+    Call,
+    DirectHandler,
+    Reply,
+    ServiceTable,
+    Stream,
+    StreamHandler,
+    Streaming,
+    Unary,
+    UnaryHandler,
+)
 from store.api.watch import WatchService
 
 
@@ -48,7 +58,9 @@ class Services:
         for service in (self._lease, self._watch, *self._others):
             for path, method in service.table().items():
                 if isinstance(method, Unary):
-                    table[path] = Unary(self._with_leader(method.handler))
+                    table[path] = Unary(
+                        self._with_leader(method.handler), method.direct and self._unasked(method.direct)
+                    )
                 else:
                     table[path] = Streaming(self._while_leader(method.handler), method.client_streaming)
         return table
@@ -68,6 +80,15 @@ class Services:
             return await handler(body, call)
 
         return guarded
+
+    def _unasked(self, direct: DirectHandler) -> DirectHandler:
+        def unless_asked(body: bytes, call: Call, reply: Reply) -> None:
+            if "hasleader" in call.metadata:
+                reply.wait()
+            else:
+                direct(body, call, reply)
+
+        return unless_asked
 
     def _while_leader(self, handler: StreamHandler) -> StreamHandler:
         async def guarded(stream: Stream, call: Call) -> None:

@@ -2,6 +2,9 @@
 
 Handlers take and give encoded messages, so that a door may hand payloads on without looking into them. A refusal is an
 ``EtcdError``; anything else that a handler raises is a defect, which the door logs and answers with UNKNOWN.
+
+A hot method may also be served without a task for each call: its direct way is called with the request and returns at
+once; the reply comes by a callback. A door need not use it.
 """
 
 from __future__ import annotations
@@ -9,6 +12,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
+
+from store.api.errors import EtcdError
 
 
 @dataclass(frozen=True)
@@ -33,7 +38,24 @@ class Stream(Protocol):
         ...
 
 
+class Reply(Protocol):
+    """Where a direct way leaves its reply, once; a reply that comes after the client has gone is dropped."""
+
+    def send(self, message: bytes) -> None:
+        """Answer with a message."""
+        ...
+
+    def refuse(self, error: EtcdError) -> None:
+        """Answer with a refusal."""
+        ...
+
+    def wait(self) -> None:
+        """Have the handler answer: the request needs to wait for something, and has had no effect."""
+        ...
+
+
 UnaryHandler = Callable[[bytes, Call], Awaitable[bytes]]
+DirectHandler = Callable[[bytes, Call, Reply], None]
 StreamHandler = Callable[[Stream, Call], Awaitable[None]]
 
 
@@ -42,6 +64,8 @@ class Unary:
     """One request, one response."""
 
     handler: UnaryHandler
+    direct: DirectHandler | None = None
+    """The same without a task, where there is such a way."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from sortedcontainers import SortedList
 
 from store.mvcc.interval import Interval
 from store.mvcc.key_index import KeyIndex
-from store.mvcc.revision import main_of
+from store.mvcc.revision import MAIN_SHIFT, first_of, is_tombstone, main_of
 
 
 class Index:
@@ -17,10 +17,13 @@ class Index:
 
     Deleted keys stay until compaction forgets them; they are counted apart, so that counting the living keys of a range
     now costs two searches and no walk.
+
+    A key that was created and has not changed since is kept as its one packed revision alone. Most keys are such, and a
+    million integers cost the garbage collector nothing.
     """
 
     def __init__(self) -> None:
-        self._keys: dict[bytes, KeyIndex] = {}
+        self._keys: dict[bytes, int | KeyIndex] = {}
         self._order: SortedList = SortedList()
         self._deleted: SortedList = SortedList()
 
@@ -29,33 +32,42 @@ class Index:
 
     def lookup(self, key: bytes) -> KeyIndex | None:
         """The revisions of a key that is or was."""
-        return self._keys.get(key)
+        found = self._keys.get(key)
+        return KeyIndex(found, main_of(found), 1) if isinstance(found, int) else found
 
-    def put(self, key: bytes, revision: int) -> KeyIndex:
-        """Note a change of a key and return its revisions."""
+    def put(self, key: bytes, revision: int) -> tuple[int, int, int | None]:
+        """Note a change of a key; return its create revision, its version, and what revision the change replaces."""
         found = self._keys.get(key)
         if found is None:
-            found = KeyIndex(revision, main_of(revision), 1)
-            self._insert(key, found)
-            return found
-        if not found.is_alive:
-            self._deleted.remove(key)
+            self._keys[key] = revision
+            self._order.add(key)
+            return revision >> MAIN_SHIFT, 1, None
+        if isinstance(found, int):
+            replaced: int | None = found
+            found = self._keys[key] = KeyIndex(found, found >> MAIN_SHIFT, 1)
+        else:
+            replaced = found.revisions[-1]
+            if replaced & 1:
+                self._deleted.remove(key)
+                replaced = None
         found.put(revision)
-        return found
+        return found.create_revision, found.version, replaced
 
     def delete(self, key: bytes, revision: int) -> None:
         """Note the deletion of a living key."""
-        self._keys[key].delete(revision)
+        self._grown(key).delete(revision)
         self._deleted.add(key)
 
     def load(self, key: bytes, revision: int, create_revision: int, version: int) -> None:
         """Take one revision out of a snapshot; they come in ascending order."""
-        found = self._keys.get(key)
-        if found is None:
-            self._insert(key, KeyIndex(revision, create_revision, version))
-            if not self._keys[key].is_alive:
+        if key not in self._keys:
+            is_young = version == 1 and create_revision == main_of(revision)
+            self._keys[key] = revision if is_young else KeyIndex(revision, create_revision, version)
+            self._order.add(key)
+            if is_tombstone(revision):
                 self._deleted.add(key)
             return
+        found = self._grown(key)
         was_alive = found.is_alive
         found.revisions.append(revision)
         found.create_revision, found.version = create_revision, version
@@ -67,6 +79,8 @@ class Index:
     def get(self, key: bytes, at_main: int) -> int | None:
         """The revision of a key as of ``at_main``."""
         found = self._keys.get(key)
+        if isinstance(found, int):
+            return found if found < first_of(at_main + 1) else None
         return None if found is None else found.get(at_main)
 
     def walk(self, wanted: Interval) -> Iterator[tuple[bytes, KeyIndex]]:
@@ -75,14 +89,23 @@ class Index:
             return
         keys = self._keys
         for key in self._order.irange(wanted.start, wanted.end, inclusive=(True, False)):
-            yield key, keys[key]
+            found = keys[key]
+            yield key, KeyIndex(found, main_of(found), 1) if isinstance(found, int) else found
 
     def range(self, wanted: Interval, at_main: int) -> Iterator[tuple[bytes, int]]:
         """Every key of a range that lives as of ``at_main``, with its revision."""
-        for key, found in self.walk(wanted):
-            revision = found.get(at_main)
-            if revision is not None:
-                yield key, revision
+        if wanted.is_empty:
+            return
+        keys, limit = self._keys, first_of(at_main + 1)
+        for key in self._order.irange(wanted.start, wanted.end, inclusive=(True, False)):
+            found = keys[key]
+            if isinstance(found, int):
+                if found < limit:
+                    yield key, found
+            else:
+                revision = found.get(at_main)
+                if revision is not None:
+                    yield key, revision
 
     def count(self, wanted: Interval) -> int:
         """How many keys of a range live now."""
@@ -94,7 +117,7 @@ class Index:
         dropped: list[int] = []
         for key in keys:
             found = self._keys[key]
-            if len(found.revisions) == 1 and found.is_alive:
+            if isinstance(found, int) or (len(found.revisions) == 1 and found.is_alive):
                 continue
             dropped += found.compact(compact_main)
             if not found.revisions:
@@ -103,9 +126,12 @@ class Index:
                 self._deleted.remove(key)
         return dropped, keys[-1] if len(keys) == limit else None
 
-    def _insert(self, key: bytes, found: KeyIndex) -> None:
-        self._keys[key] = found
-        self._order.add(key)
+    def _grown(self, key: bytes) -> KeyIndex:
+        """The revisions of a known key, in the form that takes more of them."""
+        found = self._keys[key]
+        if isinstance(found, int):
+            found = self._keys[key] = KeyIndex(found, main_of(found), 1)
+        return found
 
     @staticmethod
     def _between(keys: SortedList, wanted: Interval) -> int:

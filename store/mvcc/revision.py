@@ -10,7 +10,7 @@ so that revisions compare, sort and hash as plain integers, and one int object s
 
 from __future__ import annotations
 
-_MAIN_SHIFT = 32
+MAIN_SHIFT = 32
 _SUB_MASK = (1 << 31) - 1
 
 CHANGES_MAX = _SUB_MASK
@@ -19,12 +19,12 @@ CHANGES_MAX = _SUB_MASK
 
 def pack(main: int, sub: int, *, tombstone: bool = False) -> int:
     """Join the parts of a revision."""
-    return main << _MAIN_SHIFT | sub << 1 | tombstone
+    return main << MAIN_SHIFT | sub << 1 | tombstone
 
 
 def main_of(revision: int) -> int:
     """The transaction that a packed revision belongs to."""
-    return revision >> _MAIN_SHIFT
+    return revision >> MAIN_SHIFT
 
 
 def sub_of(revision: int) -> int:
@@ -39,4 +39,4 @@ def is_tombstone(revision: int) -> bool:
 
 def first_of(main: int) -> int:
     """The smallest packed revision of a transaction; ``first_of(main + 1)`` is above all of ``main``."""
-    return main << _MAIN_SHIFT
+    return main << MAIN_SHIFT

@@ -15,11 +15,11 @@ from typing import Protocol
 
 from proto.etcd.kv_pb2 import KeyValue
 from proto.etcd.rpc_pb2 import RangeRequest
-from store.mvcc.encoding import block, key_of, tag
+from store.mvcc.encoding import block, key_of, tag, varint
 from store.mvcc.history import History
 from store.mvcc.index import Index
 from store.mvcc.interval import Interval, interval
-from store.mvcc.revision import first_of, is_tombstone, main_of, pack
+from store.mvcc.revision import MAIN_SHIFT, first_of, is_tombstone, main_of, pack
 from store.refusal import Reason, Refused
 
 _HASHED_KEYS = 500
@@ -27,6 +27,13 @@ _HASHED_KEYS = 500
 _EVENT_DELETE = b"\x08\x01"
 _EVENT_KV = tag(2, 2)
 _EVENT_PREV_KV = tag(3, 2)
+
+# The fields of a KeyValue after its key, in their order.
+_CREATED = tag(2, 0)
+_MODIFIED = tag(3, 0)
+_VERSION = tag(4, 0)
+_VALUE = tag(5, 2)
+_FIRST_VERSION = _VERSION + varint(1) + _VALUE
 
 _SORT_KEYS: dict[int, Callable[[KeyValue], int | bytes]] = {
     RangeRequest.KEY: lambda kv: kv.key,
@@ -229,6 +236,26 @@ class Store:
         """Begin a transaction; nothing else may touch the store until it ends."""
         return WriteTransaction(self, self._index, self._history, self._leases)
 
+    def put_plain(self, key: bytes, key_field: bytes, value_field: bytes) -> tuple[bytes, int | None]:
+        """Set a key in a transaction of its own, from a request's encoded fields (see ``encoding.plain_put``).
+
+        Does what ``WriteTransaction.put`` does, at a fraction of its cost: a request and a record encode key and value
+        alike. Returns the record and the revision that it replaced.
+        """
+        main = self.current_revision + 1
+        revision = main << MAIN_SHIFT
+        encoded = varint(main)
+        created, version, replaced = self._index.put(key, revision)
+        if version == 1:
+            record = b"".join((key_field, _CREATED, encoded, _MODIFIED, encoded, _FIRST_VERSION, value_field))
+        else:
+            head = (key_field, _CREATED, varint(created), _MODIFIED, encoded, _VERSION, varint(version))
+            record = b"".join((*head, _VALUE, value_field))
+            self._leases.detach(key)
+        self._history.append(revision, record)
+        self.current_revision = main
+        return record, replaced
+
     def compact(self, revision: int) -> None:
         """Give up all that no reader at ``revision`` or later can see."""
         if revision <= self.compact_revision:
@@ -366,14 +393,14 @@ class WriteTransaction:
 
     def put(self, key: bytes, value: bytes, lease_id: int) -> int:
         """Set a key and return the revision of the change."""
-        previous = self.get(key)
         revision = pack(self._main, len(self.changes))
-        found = self._index.put(key, revision)
+        created, version, replaced = self._index.put(key, revision)
+        previous = None if replaced is None else self._history.get(replaced)
         record = KeyValue(
             key=key,
-            create_revision=found.create_revision,
+            create_revision=created,
             mod_revision=self._main,
-            version=found.version,
+            version=version,
             value=value,
             lease=lease_id,
         ).SerializeToString()

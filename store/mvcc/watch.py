@@ -343,6 +343,10 @@ class Watchers:
         woken, self._woken = self._woken, {}
         return woken
 
+    def wants(self, key: bytes) -> bool:
+        """Whether anybody watches a key."""
+        return bool(self._of_key or self._of_range) and bool(self._groups(key))
+
     def notify(self, changes: list[Change]) -> None:
         """Offer the changes of one revision to all synced watchers of their keys."""
         touched: dict[Watcher, list[Change]] = {}

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 
 class StateMachine(Protocol):
@@ -28,8 +28,21 @@ class StateMachine(Protocol):
         ...
 
 
+@runtime_checkable
+class RunStateMachine(StateMachine, Protocol):
+    """A state machine that takes several requests at once, which is the same as one after the other."""
+
+    def apply_run(self, index: int, now_ns: int, payloads: Sequence[bytes]) -> list[object]:
+        """Apply requests and return their results in the same order; total like ``apply``."""
+        ...
+
+
 class ProposalError(Exception):
     """A proposal came to no result on this member."""
+
+
+Done = Callable[[object, ProposalError | None], None]
+"""Takes the state machine's result, or why there is none."""
 
 
 class NoLeaderError(ProposalError):
@@ -140,6 +153,13 @@ class Consensus(Protocol):
         """Replicate one request and return what the state machine answered on this member.
 
         Raises a ProposalError: OutcomeUnknownError where the request may have taken effect, another where it did not.
+        """
+        ...
+
+    def propose_direct(self, payload: bytes, done: Done) -> None:
+        """Do what ``propose`` does, without a task: ``done`` takes the result, or the reason why there is none.
+
+        Raises a ProposalError where the request was certainly not proposed.
         """
         ...
 

@@ -19,6 +19,7 @@ from proto.raft import message_pb2 as pb
 from store.raft.contract import (
     ConsensusConfig,
     DiskIsFullError,
+    Done,
     NoLeaderError,
     OutcomeUnknownError,
     ProposalError,
@@ -190,6 +191,15 @@ class RaftConsensus:
         self._replica.propose(payload, done)
         self._soon()
         return await future
+
+    def propose_direct(self, payload: bytes, done: Done) -> None:
+        """Do what ``propose`` does, without a task: ``done`` takes the result, or the reason why there is none.
+
+        Raises NoLeaderError where the request was certainly not proposed.
+        """
+        self._running()
+        self._replica.propose(payload, done)
+        self._soon()
 
     async def read_index(self) -> int:
         """Wait until this member has applied all that was committed when the call was made, and return that index."""

@@ -3,26 +3,35 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable
+from typing import NamedTuple
 
 from proto.raft import command_pb2
-from store.raft.contract import NoLeaderError, OutcomeUnknownError, ProposalError
+from store.raft.contract import Done, NoLeaderError, OutcomeUnknownError
 
-Done = Callable[[object, ProposalError | None], None]
-"""Takes the state machine's result, or why there is none."""
+BATCH_BYTES_MAX = 4 << 20
+"""No member hands over more at once; what comes above it is not for the log."""
 
 
-@dataclass
+class Sent(NamedTuple):
+    """To whom requests were handed."""
+
+    leader: tuple[int, int]
+    """Member and term."""
+    at: float
+
+
 class Proposal:
     """A request of this member that has no result yet."""
 
-    request: command_pb2.Request
-    deadline: float
-    done: Done
-    sent_to: tuple[int, int] | None = None
-    """The leader and term that it was last handed to."""
-    sent_at: float = 0.0
+    __slots__ = ("deadline", "done", "payload", "sent")
+
+    def __init__(self, payload: bytes, deadline: float, done: Done) -> None:
+        self.payload = payload
+        self.deadline = deadline
+        self.done = done
+        self.sent: Sent | None = None
+        """Whom it was last handed to."""
 
 
 class Waiting:
@@ -41,8 +50,7 @@ class Waiting:
         """Number a request and have it wait."""
         sequence = self._next
         self._next += 1
-        request = command_pb2.Request(member_id=self._member_id, sequence=sequence, payload=payload)
-        self._proposals[sequence] = Proposal(request, deadline, done)
+        self._proposals[sequence] = Proposal(payload, deadline, done)
         self._unsent.append(sequence)
 
     @property
@@ -50,20 +58,27 @@ class Waiting:
         """Whether some request is to be handed to the leader."""
         return bool(self._unsent)
 
-    def take_unsent(self, leader: tuple[int, int], now: float, bytes_max: int) -> list[command_pb2.Request]:
-        """Return requests for the leader, in order, up to a size; at least one where any waits."""
-        taken: list[command_pb2.Request] = []
-        total = 0
-        while self._unsent:
-            proposal = self._proposals.get(self._unsent[0])
+    def take_unsent(self, leader: tuple[int, int], now: float, bytes_max: int) -> command_pb2.Batch | None:
+        """Return the next requests for the leader, up to a size; None where no request waits for that."""
+        payloads: list[bytes] = []
+        sent = Sent(leader, now)
+        first = total = 0
+        unsent, proposals = self._unsent, self._proposals
+        while unsent:
+            sequence = unsent[0]
+            proposal = proposals.get(sequence)
             if proposal is not None:
-                total += len(proposal.request.payload)
-                if taken and total > bytes_max:
+                total += len(proposal.payload)
+                if payloads and (total > bytes_max or sequence != first + len(payloads)):
                     break
-                proposal.sent_to, proposal.sent_at = leader, now
-                taken.append(proposal.request)
-            self._unsent.popleft()
-        return taken
+                if not payloads:
+                    first = sequence
+                proposal.sent = sent
+                payloads.append(proposal.payload)
+            unsent.popleft()
+        if not payloads:
+            return None
+        return command_pb2.Batch(member_id=self._member_id, first_sequence=first, payloads=payloads)
 
     def send_again(self, leader: tuple[int, int] | None = None, before: float = float("-inf")) -> None:
         """Hand over again what another leader got (all, if none is given), or what was sent before a time.
@@ -73,7 +88,7 @@ class Waiting:
         self._unsent = deque(
             sequence
             for sequence, proposal in self._proposals.items()
-            if leader is None or proposal.sent_to != leader or proposal.sent_at < before
+            if leader is None or proposal.sent is None or proposal.sent.leader != leader or proposal.sent.at < before
         )
 
     def resolve(self, sequence: int, result: object) -> None:
@@ -94,7 +109,7 @@ class Waiting:
         late = [sequence for sequence, proposal in self._proposals.items() if proposal.deadline <= now]
         for sequence in late:
             proposal = self._proposals.pop(sequence)
-            if proposal.sent_to is None:
+            if proposal.sent is None:
                 proposal.done(None, NoLeaderError("no leader was found in time"))
             else:
                 proposal.done(None, OutcomeUnknownError("no result in time"))
@@ -117,33 +132,34 @@ class Groups:
         self._bytes_max = bytes_max
         self._requests_max = requests_max
         self._depth = depth
-        self._queue: deque[command_pb2.Request] = deque()
+        self._queue: deque[command_pb2.Batch] = deque()
+        self._requests = 0
         self._under_way: deque[int] = deque()
 
     def __len__(self) -> int:
-        return len(self._queue)
+        return self._requests
 
     @property
     def ready(self) -> bool:
         """Whether a group can be made now."""
         return bool(self._queue) and len(self._under_way) < self._depth
 
-    def add(self, requests: Iterable[command_pb2.Request]) -> None:
-        """Queue requests; those above the bound are left out and come again from where they wait."""
-        for request in requests:
-            if len(self._queue) >= self._requests_max:
-                return
-            self._queue.append(request)
+    def add(self, batch: command_pb2.Batch) -> None:
+        """Queue requests; beyond the bound they are left out and come again from where they wait."""
+        if self._requests < self._requests_max and batch.ByteSize() <= BATCH_BYTES_MAX:
+            self._queue.append(batch)
+            self._requests += len(batch.payloads)
 
-    def take(self) -> list[command_pb2.Request]:
+    def take(self) -> list[command_pb2.Batch]:
         """Return the next group: everything that waits, up to the group's size."""
-        group: list[command_pb2.Request] = []
+        group: list[command_pb2.Batch] = []
         total = 0
         while self._queue:
-            total += len(self._queue[0].payload) + 32
+            total += self._queue[0].ByteSize()
             if group and total > self._bytes_max:
                 break
             group.append(self._queue.popleft())
+            self._requests -= len(group[-1].payloads)
         return group
 
     def started(self, index: int) -> None:
@@ -158,4 +174,5 @@ class Groups:
     def clear(self) -> None:
         """Forget everything: this member leads no longer, and each request comes again from where it waits."""
         self._queue.clear()
+        self._requests = 0
         self._under_way.clear()

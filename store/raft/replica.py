@@ -13,7 +13,7 @@ is handed over again to each new leader: sessions let it take effect once.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -24,8 +24,10 @@ from proto.raft import message_pb2 as pb
 from store.raft.consensus import COMMAND_BYTES_MAX, GROUP, RaftCore
 from store.raft.contract import (
     DiskIsFullError,
+    Done,
     ProposalError,
     RequestTooLargeError,
+    RunStateMachine,
     StateMachine,
     TooManyRequestsError,
 )
@@ -33,7 +35,7 @@ from store.raft.disk import Disk
 from store.raft.elections import Random, Timing
 from store.raft.installs import Installer, Sender
 from store.raft.journal import Journal
-from store.raft.proposals import Done, Groups, Waiting
+from store.raft.proposals import Groups, Waiting
 from store.raft.reads import Read, Reads
 from store.raft.sessions import Sessions, first_sequence
 from store.raft.snapshots import Snapshots
@@ -101,6 +103,7 @@ class Replica:
         self._clock = clock
         self._send = send
         self._machine = machine
+        self._run = machine.apply_run if isinstance(machine, RunStateMachine) else self._one_by_one
         self._timing = timing or Timing()
         self._limits = limits or Limits()
         self.member_id = identity.member_id
@@ -218,7 +221,8 @@ class Replica:
         kind = frame.WhichOneof("body")
         if kind == "forward":
             if self.core.is_leader:
-                self._groups.add(frame.forward.requests)
+                for batch in frame.forward.batches:
+                    self._groups.add(batch)
         elif kind == "read_request":
             if self.core.is_leader and len(self._reads) < self._limits.queue_requests_max:
                 self._reads.add(self._remote_read(peer_id, frame.read_request.id))
@@ -330,11 +334,13 @@ class Replica:
         if len(self._waiting):
             self._waiting_retry(now)
         while self._waiting.has_unsent and (leader_id != self.member_id or self._serving):
-            requests = self._waiting.take_unsent(self._leadership, now, self._limits.group_bytes_max)
+            batch = self._waiting.take_unsent(self._leadership, now, self._limits.group_bytes_max)
+            if batch is None:
+                return
             if leader_id == self.member_id:
-                self._groups.add(requests)
-            elif requests:
-                self._send(leader_id, pb.Frame(forward=pb.Forward(requests=requests)))
+                self._groups.add(batch)
+            else:
+                self._send(leader_id, pb.Frame(forward=pb.Forward(batches=[batch])))
 
     def _waiting_retry(self, now: float) -> None:
         if now - self._retried_at >= 2 * self._timing.election_s:
@@ -343,9 +349,9 @@ class Replica:
 
     def _make_groups(self) -> None:
         while self._serving and self.core.is_leader and self._groups.ready:
-            requests = self._groups.take()
+            batches = self._groups.take()
             now_ns = max(self._clock.time_ns(), self._sessions.now_ns)
-            group = command_pb2.Group(now_ns=now_ns, requests=requests)
+            group = command_pb2.Group(now_ns=now_ns, batches=batches)
             self._groups.started(self.core.append(GROUP + group.SerializeToString()))
 
     def _begin_round(self) -> None:
@@ -393,22 +399,36 @@ class Replica:
             except DecodeError:
                 logger.critical("a log entry does not decode: index=%d", index)
                 group = command_pb2.Group()
-            self._apply_requests(index, self._sessions.advance(group.now_ns), group.requests)
+            now_ns = self._sessions.advance(group.now_ns)
+            for request in group.requests:
+                self._apply_run(index, now_ns, request.member_id, request.sequence, [request.payload])
+            for batch in group.batches:
+                self._apply_run(index, now_ns, batch.member_id, batch.first_sequence, list(batch.payloads))
         for callback in self.on_applied:
             callback(index)
 
-    def _apply_requests(self, index: int, now_ns: int, requests: Iterable[command_pb2.Request]) -> None:
-        for request in requests:
-            if not self._sessions.admit(request.member_id, request.sequence):
-                continue
+    def _apply_run(self, index: int, now_ns: int, member_id: int, first: int, payloads: list[bytes]) -> None:
+        """Apply requests of one member whose numbers follow each other, each once."""
+        sequences: Sequence[int] = range(first, first + len(payloads))
+        if not self._sessions.admit_run(member_id, first, len(payloads)):
+            admitted = [place for place, one in enumerate(sequences) if self._sessions.admit(member_id, one)]
+            sequences = [sequences[place] for place in admitted]
+            payloads = [payloads[place] for place in admitted]
+        results = self._run(index, now_ns, payloads)
+        if member_id == self.member_id:
+            for sequence, result in zip(sequences, results, strict=True):
+                self._waiting.resolve(sequence, result)
+
+    def _one_by_one(self, index: int, now_ns: int, payloads: Sequence[bytes]) -> list[object]:
+        results: list[object] = []
+        for payload in payloads:
             try:
-                result = self._machine.apply(index, now_ns, request.payload)
+                results.append(self._machine.apply(index, now_ns, payload))
             except Exception as error:
                 # A bug, but the same one on every member: going on keeps them equal, stopping would stop them all.
                 logger.exception("the state machine failed: index=%d", index)
-                result = error
-            if request.member_id == self.member_id:
-                self._waiting.resolve(request.sequence, result)
+                results.append(error)
+        return results
 
     def _install(self) -> None:
         """Take up the newest snapshot, which has just come from the leader."""

@@ -74,6 +74,17 @@ class Sessions:
         self.now_ns = max(self.now_ns, now_ns)
         return self.now_ns
 
+    def admit_run(self, member_id: int, first: int, count: int) -> bool:
+        """Take note of requests whose numbers follow each other, where all are next in line.
+
+        Otherwise nothing is noted, and each is to be admitted for itself.
+        """
+        session = self._sessions.get(member_id)
+        if session is None or session.floor + 1 != first or session.above:
+            return False
+        session.floor += count
+        return True
+
     def dump(self) -> bytes:
         """Return everything in one piece."""
         return b"".join(self._parts())

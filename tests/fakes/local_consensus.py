@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 
 from store.raft.contract import (
+    Done,
     NoLeaderError,
     OutcomeUnknownError,
     ProposalDroppedError,
@@ -60,6 +61,15 @@ class LocalConsensus:
 
     async def propose(self, payload: bytes) -> object:
         await asyncio.sleep(0)
+        return self._decide(payload)
+
+    def propose_direct(self, payload: bytes, done: Done) -> None:
+        try:
+            done(self._decide(payload), None)
+        except OutcomeUnknownError as error:
+            done(None, error)
+
+    def _decide(self, payload: bytes) -> object:
         if not self.is_leader:
             raise NoLeaderError
         if len(payload) > self._payload_bytes_max:

@@ -21,7 +21,7 @@ def built(kind: type[Message], **fields: st.SearchStrategy[object]) -> st.Search
 
 
 ENTRY = built(pb.Entry, index=ANY, term=ANY, command=DATA)
-REQUEST = built(command_pb2.Request, member_id=ANY, sequence=ANY, payload=DATA)
+BATCH = built(command_pb2.Batch, member_id=ANY, first_sequence=ANY, payloads=st.lists(DATA, max_size=3))
 FRAMES = st.one_of(
     st.builds(
         lambda body: pb.Frame(append_entries=body),
@@ -66,7 +66,7 @@ FRAMES = st.one_of(
         lambda body: pb.Frame(snapshot_progress=body),
         built(pb.SnapshotProgress, term=SMALL, index=ANY, offset=ANY),
     ),
-    st.builds(lambda body: pb.Frame(forward=body), built(pb.Forward, requests=st.lists(REQUEST, max_size=3))),
+    st.builds(lambda body: pb.Frame(forward=body), built(pb.Forward, batches=st.lists(BATCH, max_size=3))),
     st.builds(lambda body: pb.Frame(read_request=body), built(pb.ReadRequest, id=ANY)),
     st.builds(lambda body: pb.Frame(read_reply=body), built(pb.ReadReply, id=ANY, index=ANY)),
     st.just(pb.Frame()),

@@ -10,7 +10,7 @@ from proto.raft import command_pb2
 from store.raft import members, sessions
 from store.raft.contract import NoLeaderError, OutcomeUnknownError, Peer
 from store.raft.members import MembershipError
-from store.raft.proposals import Groups, Waiting
+from store.raft.proposals import BATCH_BYTES_MAX, Groups, Waiting
 from store.raft.reads import Read, Reads
 from store.raft.sessions import Session, Sessions, first_sequence
 from tests.simulation.cluster import Cluster
@@ -77,16 +77,22 @@ def waiting_with(*payloads: bytes) -> tuple[Waiting, list[tuple[object, object]]
     return waiting, told
 
 
+def taken(waiting: Waiting, leader: tuple[int, int], now: float, bytes_max: int) -> tuple[int, list[bytes]] | None:
+    batch = waiting.take_unsent(leader, now, bytes_max)
+    return None if batch is None else (batch.first_sequence, list(batch.payloads))
+
+
 def test_requests_are_handed_over_once_to_each_leader() -> None:
     waiting, told = waiting_with(b"a", b"b", b"c")
-    assert [request.payload for request in waiting.take_unsent((2, 1), 0.0, 2)] == [b"a", b"b"]
-    assert [request.payload for request in waiting.take_unsent((2, 1), 0.0, 2)] == [b"c"]
+    assert taken(waiting, (2, 1), 0.0, 2) == (100, [b"a", b"b"])
+    assert taken(waiting, (2, 1), 0.0, 2) == (102, [b"c"])
     assert not waiting.has_unsent
     waiting.send_again((2, 1))
-    assert waiting.take_unsent((2, 1), 1.0, 99) == []
+    assert taken(waiting, (2, 1), 1.0, 99) is None
     waiting.resolve(101, "result")
     waiting.send_again((3, 2))
-    assert [request.sequence for request in waiting.take_unsent((3, 2), 2.0, 99)] == [100, 102]
+    assert taken(waiting, (3, 2), 2.0, 99) == (100, [b"a"]), "the numbers of a batch follow each other"
+    assert taken(waiting, (3, 2), 2.0, 99) == (102, [b"c"])
     assert told == [("result", None)]
 
 
@@ -99,30 +105,37 @@ def test_a_late_request_says_whether_it_may_take_effect() -> None:
     assert [type(error) for _, error in told] == [OutcomeUnknownError, NoLeaderError]
 
 
-def request(number: int, size: int = 10) -> command_pb2.Request:
-    return command_pb2.Request(member_id=1, sequence=number, payload=bytes(size))
+def batch(number: int, size: int = 10, count: int = 1) -> command_pb2.Batch:
+    return command_pb2.Batch(member_id=1, first_sequence=number, payloads=[bytes(size)] * count)
 
 
 def test_a_group_takes_all_that_waits_within_its_size() -> None:
     groups = Groups(bytes_max=1000, requests_max=50)
-    groups.add(request(number) for number in range(10))
+    for number in range(10):
+        groups.add(batch(number))
     assert len(groups.take()) == 10
-    groups.add(request(number, 400) for number in range(5))
+    for number in range(5):
+        groups.add(batch(number, 400))
     assert [len(groups.take()) for _ in range(3)] == [2, 2, 1]
-    groups.add([request(1, 5000)])
-    assert len(groups.take()) == 1, "a request above the size goes alone"
-    groups.add(request(number) for number in range(100))
+    groups.add(batch(1, 5000))
+    assert len(groups.take()) == 1, "a batch above the size goes alone"
+    for number in range(0, 100, 5):
+        groups.add(batch(number, count=5))
     assert len(groups) == 50
+    groups.take()
+    assert len(groups) == 0
+    groups.add(batch(1, BATCH_BYTES_MAX))
+    assert not groups.ready, "what no member hands over is not for the log"
 
 
 def test_two_groups_are_under_way_at_once() -> None:
     groups = Groups(1000, 50)
     for index in (5, 6):
-        groups.add([request(index)])
+        groups.add(batch(index))
         assert groups.ready
         groups.take()
         groups.started(index)
-    groups.add([request(7)])
+    groups.add(batch(7))
     assert not groups.ready
     groups.applied(5)
     assert groups.ready

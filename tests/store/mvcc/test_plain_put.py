@@ -1,0 +1,93 @@
+"""A plain put, cut out of its bytes, does what the decoded request does, on every member."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proto.etcd.rpc_pb2 import PutRequest, PutResponse
+from proto.raft.command_pb2 import InternalRequest
+from store.machine import Machine
+from store.mvcc.encoding import plain_put, plain_put_of, plain_put_request, varint
+from store.mvcc.interval import Interval
+from tests.store.mvcc.requests import delete_range
+
+SIZES = (1, 2, 127, 128, 300, 16_383, 16_384, 70_000)
+KEYS = st.one_of(st.binary(min_size=1, max_size=3), st.sampled_from([b"k" * 127, b"k" * 128, b"k" * 300]))
+VALUES = st.one_of(st.binary(max_size=4), st.sampled_from([b"v" * size for size in SIZES]))
+PUTS = st.builds(
+    PutRequest,
+    key=KEYS,
+    value=VALUES,
+    lease=st.sampled_from([0, 0, 0, 7]),
+    prev_kv=st.sampled_from([False, False, True]),
+    ignore_value=st.sampled_from([False, False, True]),
+)
+
+
+@given(PUTS)
+def test_what_is_cut_is_what_would_be_decoded(request: PutRequest) -> None:
+    body = request.SerializeToString()
+    cut = plain_put(body, 0)
+    is_plain = request == PutRequest(key=request.key, value=request.value) and 0 < len(request.key) < 128
+    assert (cut is not None) == bool(is_plain and request.value)
+    payload = InternalRequest(put=request).SerializeToString()
+    assert plain_put_of(payload) == cut
+    if cut is not None:
+        assert cut[0] == request.key
+        assert PutRequest.FromString(cut[1] + b"\x12" + cut[2]) == request
+        assert plain_put_request(body) == payload
+
+
+@given(st.binary(max_size=40), st.integers(0, 3), st.integers(0, 255))
+def test_no_bytes_are_cut_that_mean_something_else(noise: bytes, place: int, byte: int) -> None:
+    request = PutRequest(key=b"key", value=b"value")
+    altered = bytearray(plain_put_request(request.SerializeToString()))
+    altered[place * 4] = byte
+    for data in (noise, b"\x0a" + noise, bytes(altered), bytes(altered) + noise):
+        cut = plain_put_of(data)
+        if cut is not None:
+            decoded = InternalRequest.FromString(data)
+            assert decoded == InternalRequest(put=PutRequest(key=cut[0], value=decoded.put.value))
+            assert decoded.SerializeToString() == data
+
+
+def test_a_length_in_more_bytes_than_it_needs_is_decoded() -> None:
+    assert plain_put(b"\x0a\x01k\x12\x01v", 0) == (b"k", b"\x0a\x01k", b"\x01v")
+    assert plain_put(b"\x0a\x01k\x12\x81\x00v", 0) is None
+    assert plain_put(b"\x0a\x01k\x12\x81\x80\x00v", 0) is None
+
+
+@given(st.lists(st.one_of(PUTS, st.sampled_from([b"a", b"k" * 127])), max_size=30), st.booleans())
+def test_a_run_leaves_the_state_that_single_requests_leave(steps: list[PutRequest | bytes], is_watched: bool) -> None:
+    payloads = [
+        (delete_range(step) if isinstance(step, bytes) else InternalRequest(put=step)).SerializeToString()
+        for step in steps
+    ]
+    machines = [Machine(), Machine()]
+    streams = [machine.watchers.open() for machine in machines]
+    if is_watched:
+        for stream in streams:
+            stream.create(0, Interval(b"", b"\x80"), 0)
+    results = [machines[0].apply(1, 0, payload) for payload in payloads]
+    for place, result in enumerate(machines[1].apply_run(1, 0, payloads)):
+        if isinstance(result, int):
+            expected = PutResponse()
+            expected.header.revision = result
+            assert results[place] == expected
+        else:
+            assert str(result) == str(results[place])
+    assert b"".join(machines[0].snapshot()) == b"".join(machines[1].snapshot())
+    revision = machines[0].store.current_revision
+    assert machines[0].store.hash(revision) == machines[1].store.hash(revision)
+    taken = [stream.take() for stream in streams]
+    told = [[change.event(with_previous=True) for change in one.changes] if one else None for one in taken]
+    assert told[0] == told[1]
+
+
+@given(st.integers(-(1 << 63), (1 << 64) - 1))
+def test_integers_are_encoded_as_protobuf_does(value: int) -> None:
+    encoded, rest = varint(value), value & (1 << 64) - 1
+    decoded = sum((byte & 0x7F) << 7 * place for place, byte in enumerate(encoded))
+    assert decoded == rest
+    assert [byte >> 7 for byte in encoded] == [1] * (len(encoded) - 1) + [0]
