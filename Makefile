@@ -1,6 +1,6 @@
-.PHONY: up down status test fast lint proto venv
+.PHONY: up down status test fast lint simulate proto venv
 
-up down status test fast lint:
+up down status test fast lint simulate:
 	@./raftsman $@
 
 proto:

@@ -93,6 +93,11 @@ def main() -> None:
     except (LabError, MissingCapabilityError) as error:
         click.echo(f"raftsman: {error}", err=True)
         sys.exit(1)
+    except PermissionError as error:
+        if os.geteuid() == 0:
+            raise
+        click.echo(f"raftsman: {error.filename} belongs to another user; run this again with sudo", err=True)
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -51,7 +51,7 @@ def missing_controllers(root: Path = Path("/sys/fs/cgroup")) -> list[str]:
     if cgroup_version(root) == 2:
         present = (root / "cgroup.controllers").read_text().split()
         return [name for name in CONTROLLERS if name not in present]
-    return [name for name in CONTROLLERS if not (root / name).is_dir()]
+    return [name for name in CONTROLLERS if not (root / name / "cgroup.procs").exists()]
 
 
 def effective_capabilities(status: str) -> int:
@@ -75,13 +75,41 @@ def _check_programs() -> str | None:
     return None
 
 
+def read_only_controllers(root: Path = Path("/sys/fs/cgroup")) -> list[str]:
+    """Return the controllers whose hierarchy does not let root make groups."""
+    if cgroup_version(root) == 2:
+        return [] if os.access(root, os.W_OK) else list(CONTROLLERS)
+    return [name for name in CONTROLLERS if not os.access(root / name, os.W_OK)]
+
+
+def stuck_controllers(root: Path = Path("/sys/fs/cgroup")) -> list[str]:
+    """Return the controllers of the unified hierarchy that cannot be handed down to groups of our own.
+
+    A group that holds processes hands nothing down. The hierarchy's real root may, and has no ``cgroup.type``; what a
+    container sees as root is a group like any other.
+    """
+    if cgroup_version(root) != 2 or not (root / "cgroup.type").exists():
+        return []
+    handed_down = (root / "cgroup.subtree_control").read_text().split()
+    waiting = [name for name in CONTROLLERS if name not in handed_down]
+    return waiting if waiting and (root / "cgroup.procs").read_text().strip() else []
+
+
 def _check_cgroups() -> str | None:
-    missing = missing_controllers()
-    if missing:
-        names = ", ".join(missing)
+    if missing := missing_controllers():
         return (
-            f"the cgroup controllers {names} are missing; boot with cgroup_enable={missing[0]}, "
+            f"the cgroup controllers {', '.join(missing)} are missing; boot with cgroup_enable={missing[0]}, "
             "or on a machine without systemd mount the hierarchy at /sys/fs/cgroup"
+        )
+    if closed := read_only_controllers():
+        return (
+            f"the cgroup controllers {', '.join(closed)} are read-only; in a container run it with --privileged, "
+            "elsewhere see: mount -o remount,rw /sys/fs/cgroup"
+        )
+    if stuck := stuck_controllers():
+        return (
+            f"the cgroup controllers {', '.join(stuck)} cannot be handed down, because processes stand in the root of "
+            "this container's groups; run the container with --cgroupns=host, or with systemd inside"
         )
     return None
 
@@ -96,6 +124,22 @@ def _check_namespaces() -> str | None:
             "this machine refuses new namespaces; in a container run it with --privileged, "
             "elsewhere see sysctl user.max_net_namespaces"
         )
+    return None
+
+
+def _check_settings() -> str | None:
+    if not os.access("/proc/sys/net/ipv4/ip_forward", os.W_OK):
+        return (
+            "/proc/sys is read-only, so nodes cannot forward packets; in a container run it with --privileged, "
+            "elsewhere see: mount -o remount,rw /proc/sys"
+        )
+    return None
+
+
+def _check_links() -> str | None:
+    for kind, more in (("bridge", ""), ("veth", "peer name there")):
+        if not _runs(["unshare", "--net", "sh", "-c", f"ip link add here type {kind} {more}"]):
+            return f"this kernel makes no {kind} links, which join the nodes; load the module with: modprobe {kind}"
     return None
 
 
@@ -116,11 +160,20 @@ def _overlay_works(directory: Path) -> bool:
         return _runs(["unshare", "--mount", "mount", "-t", "overlay", "-o", options, "overlay", f"{name}/merged"])
 
 
+def check_folder(folder: Path) -> str | None:
+    """Return what keeps the state folder, or the one to make it in, from being written; None where nothing does."""
+    if os.access(folder, os.W_OK):
+        return None
+    return f"{folder} cannot be written, where clusters are kept; choose another folder with RAFTSMAN_STATE_DIR"
+
+
 CHECKS: tuple[Callable[[], str | None], ...] = (
     _check_root,
     _check_programs,
     _check_cgroups,
     _check_namespaces,
+    _check_settings,
+    _check_links,
     _check_rules,
 )
 
@@ -128,11 +181,12 @@ CHECKS: tuple[Callable[[], str | None], ...] = (
 def probe(state_root: Path) -> Machine:
     """Return what the machine is; raises MissingCapabilityError for the first thing that it lacks."""
     for check in CHECKS:
-        problem = check()
-        if problem:
+        if problem := check():
             raise MissingCapabilityError(problem)
-    capabilities = effective_capabilities(Path("/proc/self/status").read_text())
     existing = next(path for path in (state_root, *state_root.parents) if path.is_dir())
+    if problem := check_folder(existing):
+        raise MissingCapabilityError(problem)
+    capabilities = effective_capabilities(Path("/proc/self/status").read_text())
     return Machine(
         cgroup_version=cgroup_version(),
         can_lower_oom_score=bool(capabilities >> CAP_SYS_RESOURCE & 1),

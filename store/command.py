@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import resource
 import signal
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from store.backup import restore, status
 from store.config import QUOTA_BYTES, ConfigError, StoreConfig
 from store.flags import FILE, URLS, Duration, GoGroup, switch
 from store.member import run
+from store.raft.contract import MemberRemovedError
 from store.raft.members import MembershipError
 from store.raft.wal import WalError
 
@@ -53,6 +56,12 @@ Each flag is also read from the environment, as etcd does: --data-dir is ETCD_DA
 @click.option("--initial-cluster", default="", help="NAME=URL,… of all members; empty for this one alone.")
 @click.option("--initial-cluster-token", default="etcd-cluster", help="Keeps clusters of the same addresses apart.")
 @click.option("--initial-cluster-state", type=click.Choice(["new", "existing"]), default="new")
+@click.option(
+    "--strict-reconfig-check",
+    type=bool,
+    default=True,
+    help="Refuse to change members while others are not started or not connected.",
+)
 @click.option("--listen-metrics-urls", type=URLS, default=(), help="Where to serve /metrics, /health and /version.")
 @click.option("--cert-file", type=FILE, help="Certificate shown to clients.")
 @click.option("--key-file", type=FILE, help="Its key.")
@@ -85,7 +94,12 @@ Each flag is also read from the environment, as etcd does: --data-dir is ETCD_DA
 @click.option("--snapshot-count", type=click.IntRange(1), default=10_000, help="Log entries between two snapshots.")
 @click.option("--max-txn-ops", type=click.IntRange(1), default=128, help="Operations in one transaction.")
 @click.option("--max-request-bytes", type=click.IntRange(1), default=1_572_864, help="Size of one request.")
-@click.option("--quota-backend-bytes", type=int, default=0, help="Size at which writes are refused; 0 for 2 GiB.")
+@click.option(
+    "--quota-backend-bytes",
+    type=int,
+    default=0,
+    help="Size at which writes are refused; 0 for 2 GiB, below 0 for never.",
+)
 @click.option("--auto-compaction-mode", type=click.Choice(["periodic", "revision"]), default="periodic")
 @click.option(
     "--auto-compaction-retention", default="0", help="Hours or a duration, or revisions; 0 keeps all history."
@@ -97,6 +111,12 @@ Each flag is also read from the environment, as etcd does: --data-dir is ETCD_DA
     default="10m",
     envvar="ETCD_EXPERIMENTAL_WATCH_PROGRESS_NOTIFY_INTERVAL",
     help="How often quiet watchers are told the revision.",
+)
+@click.option(
+    "--front-door",
+    type=click.Choice(["native", "reference"]),
+    default="native",
+    help="Server of the client side: our own, or grpcio's.",
 )
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info")
 @click.pass_context
@@ -112,20 +132,38 @@ def command(context: click.Context, /, log_level: str, **flags: Any) -> None:
         config.peer_tls()
     except ConfigError as error:
         raise click.UsageError(str(error)) from error
+    _raise_file_limit()
     try:
         uvloop.run(_run_until_signalled(config))
     except _FAILURES as error:
         raise click.ClickException(str(error)) from error
     except BaseExceptionGroup as group:
         # What ends a member that serves comes out of its tasks.
-        failures, others = group.split(_FAILURES)
-        if failures is None or others is not None:
+        removed, others = group.split(MemberRemovedError)
+        failures, others = others.split(_FAILURES) if others is not None else (None, None)
+        if others is not None:
             raise
-        raise click.ClickException(str(_first(failures))) from group
+        if failures is not None:
+            raise click.ClickException(str(_first(failures))) from group
+        logging.getLogger(__name__).warning("stopped name=%s reason=%s", config.name, _first(removed))
 
 
 command.add_command(restore)
 command.add_command(status)
+
+
+def _first(failures: BaseExceptionGroup | None) -> BaseException | None:
+    """The first failure in a group, however deep it stands."""
+    first: BaseException | None = failures
+    while isinstance(first, BaseExceptionGroup):
+        first = first.exceptions[0]
+    return first
+
+
+def _raise_file_limit() -> None:
+    """Have as many open files as this user may: each client's connection is one."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def config_of(flags: dict[str, Any]) -> StoreConfig:
@@ -141,15 +179,8 @@ def config_of(flags: dict[str, Any]) -> StoreConfig:
     values["auto_compaction"] = Retention(mode, amount)
     values["data_dir"] = values["data_dir"] or Path(f"{values['name']}.etcd")
     if values["quota_backend_bytes"] <= 0:
-        values["quota_backend_bytes"] = QUOTA_BYTES
+        values["quota_backend_bytes"] = sys.maxsize if values["quota_backend_bytes"] else QUOTA_BYTES
     return StoreConfig(**values)
-
-
-def _first(group: BaseExceptionGroup[Exception]) -> BaseException:
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
 
 
 async def _run_until_signalled(config: StoreConfig) -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from store.api.compactor import Retention
-from store.frontdoor.reference import ServerTLS
+from store.frontdoor.door import DoorKind
+from store.frontdoor.tls import ServerTLS
 from store.raft.contract import TLSFiles
 from store.raft.members import cluster_id, member_id
 
@@ -54,6 +55,8 @@ class StoreConfig:
     """NAME=URL,…; empty for this member alone."""
     initial_cluster_token: str = "etcd-cluster"
     initial_cluster_state: str = "new"
+    strict_reconfig_check: bool = True
+    """Refuse changes of membership while members are not started or not connected."""
     listen_metrics_urls: tuple[str, ...] = ()
     cert_file: Path | None = None
     key_file: Path | None = None
@@ -72,6 +75,8 @@ class StoreConfig:
     quota_backend_bytes: int = QUOTA_BYTES
     watch_progress_notify_interval_s: float = 600.0
     auto_compaction: Retention = KEEP_ALL
+    front_door: DoorKind = "native"
+    """Which server carries the calls; not a flag of etcd's."""
 
     def __post_init__(self) -> None:
         for url in (*self.listen_client_urls, *self.listen_peer_urls, *self.initial_advertise_peer_urls):

@@ -2,7 +2,10 @@
 
 What is granted and which keys hang on it is replicated state. *When* a lease ends is not: only the leader keeps
 deadlines, in its own clock's seconds, and a new leader gives every lease its full time again, so that a change of
-leader makes no lease end early. The end itself is a revocation that goes through the log like any other.
+leader makes no lease end early. The end itself is a revocation that goes through the log like any other; it names the
+leader's term, and ``term`` is that of the newest leader that began to keep time, so that the revocation of an earlier
+one, on its way for too long, ends nothing. There are no checkpoints of what is left of a lease: they would only shorten
+the full time that a change of leader gives.
 """
 
 from __future__ import annotations
@@ -37,6 +40,8 @@ class Lessor:
     def __init__(self) -> None:
         self._leases: dict[int, Lease] = {}
         self._lease_of: dict[bytes, int] = {}
+        self.term = 0
+        """Term of the newest leader that began to keep the leases' time."""
         self._is_primary = False
         self._fresh: list[int] = []
         self._deadlines: list[tuple[float, int]] = []
@@ -105,6 +110,7 @@ class Lessor:
         """Take over the leases of a snapshot."""
         self._leases = other._leases
         self._lease_of = other._lease_of
+        self.term = other.term
         self._deadlines.clear()
         self._fresh = list(self._leases) if self._is_primary else []
 

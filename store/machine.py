@@ -25,7 +25,7 @@ from proto.etcd.rpc_pb2 import (
     TxnRequest,
     TxnResponse,
 )
-from proto.raft.command_pb2 import InternalRequest, MemberAttributes
+from proto.raft.command_pb2 import InternalRequest, LeaseClock, MemberAttributes
 from proto.raft.state_pb2 import AlarmState, LeaseState, StateHeader
 from store import snapshot
 from store.auth import Auth
@@ -41,6 +41,7 @@ from store.refusal import Reason, Refused
 log = logging.getLogger(__name__)
 
 _CREATES = {"put", "lease_grant"}
+_OF_KEYS = {"put", "delete_range", "txn", "compaction", "lease_grant", "lease_revoke"}
 
 
 class Machine:
@@ -64,8 +65,9 @@ class Machine:
             "txn": lambda request: self._write(lambda writing: txn.txn(writing, request.txn, self.lessor)),
             "compaction": lambda request: self._compact(request.compaction),
             "lease_grant": lambda request: self._grant(request.lease_grant),
-            "lease_revoke": lambda request: self._revoke(request.lease_revoke),
+            "lease_revoke": lambda request: self._revoke(request.lease_revoke, request.lease_term),
             "alarm": lambda request: self._alarm(request.alarm),
+            "lease_clock": lambda request: self._begin_lease_clock(request.lease_clock),
             "member_attributes": lambda request: self._publish(request.member_attributes),
         }
 
@@ -85,6 +87,8 @@ class Machine:
             return Refused(Reason.CORRUPT)
         if self.alarms and self.has_no_space and (kind in _CREATES or (kind == "txn" and txn.grows(request.txn))):
             return Refused(Reason.NO_SPACE)
+        if self.alarms and self.is_corrupt and kind in _OF_KEYS:
+            return Refused(Reason.CORRUPT)
         try:
             if self.auth.enabled and request.username:
                 self._check_rights(request)
@@ -125,6 +129,7 @@ class Machine:
             alarms=[AlarmState(member_id=member_id, type=kind) for member_id, kind in sorted(self.alarms)],
             members=[self.members[member_id] for member_id in sorted(self.members)],
             auth=self.auth.state(),
+            lease_term=self.lessor.term,
         )
         return snapshot.encode(header, self.store.export())
 
@@ -137,6 +142,7 @@ class Machine:
         assert isinstance(header, StateHeader), "decode yields the header first"
         for lease in header.leases:
             lessor.grant(lease.id, lease.ttl_s)
+        lessor.term = header.lease_term
         try:
             for item in items:
                 assert isinstance(item, tuple), "decode yields one header"
@@ -158,6 +164,11 @@ class Machine:
     def has_no_space(self) -> bool:
         """Whether requests that add to the store are refused until space is made."""
         return any(kind == AlarmType.NOSPACE for _, kind in self.alarms)
+
+    @property
+    def is_corrupt(self) -> bool:
+        """Whether somebody has said that members differ, so that nothing may be changed until that is put right."""
+        return any(kind == AlarmType.CORRUPT for _, kind in self.alarms)
 
     def read_txn(self, request: TxnRequest) -> TxnResponse:
         """Answer a transaction that changes nothing, as of now."""
@@ -212,7 +223,14 @@ class Machine:
         response.header.revision = self.store.current_revision
         return response
 
-    def _revoke(self, request: LeaseRevokeRequest) -> LeaseRevokeResponse:
+    def _begin_lease_clock(self, clock: LeaseClock) -> LeaseClock:
+        self.lessor.term = max(self.lessor.term, clock.term)
+        return LeaseClock(term=self.lessor.term)
+
+    def _revoke(self, request: LeaseRevokeRequest, term: int) -> LeaseRevokeResponse:
+        if term and term < self.lessor.term:
+            # A deposed leader saw it end, but its successor gives every lease its full time again.
+            raise Refused(Reason.NOT_LEADER)
         keys = sorted(self.lessor.require(request.ID).keys)
 
         def delete_keys(writing: WriteTransaction) -> LeaseRevokeResponse:
@@ -232,16 +250,18 @@ class Machine:
         return attributes
 
     def _alarm(self, request: AlarmRequest) -> AlarmResponse:
-        wanted = [
-            alarm
-            for alarm in sorted(self.alarms)
-            if request.memberID in (0, alarm[0]) and request.alarm in (AlarmType.NONE, alarm[1])
-        ]
-        if request.action == AlarmRequest.ACTIVATE and request.alarm != AlarmType.NONE:
-            self.alarms.add((request.memberID, request.alarm))
-            wanted = [(request.memberID, request.alarm)]
-        elif request.action == AlarmRequest.DEACTIVATE:
-            self.alarms.difference_update(wanted)
+        alarm = (request.memberID, int(request.alarm))
+        wanted: list[tuple[int, int]] = []
+        if request.action == AlarmRequest.GET:
+            wanted = [one for one in sorted(self.alarms) if request.alarm in (AlarmType.NONE, one[1])]
+        elif request.alarm == AlarmType.NONE:
+            pass
+        elif request.action == AlarmRequest.ACTIVATE:
+            self.alarms.add(alarm)
+            wanted = [alarm]
+        elif alarm in self.alarms:
+            self.alarms.remove(alarm)
+            wanted = [alarm]
         response = AlarmResponse(
             alarms=[AlarmMember(memberID=member_id, alarm=AlarmType.ValueType(kind)) for member_id, kind in wanted]
         )

@@ -8,15 +8,16 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from store.api.backend import Backend, Limits, MemberFacts
+from store.api.backend import Backend, Limits
 from store.api.compactor import keep_compacting
 from store.api.services import Services
 from store.config import StoreConfig, address_of
+from store.frontdoor.door import make_door
 from store.frontdoor.plain import PlainDoor
-from store.frontdoor.reference import ReferenceDoor
 from store.machine import Machine
 from store.raft.contract import Consensus, ConsensusConfig, Peer, StateMachine
 from store.raft.driver import RaftConsensus
+from store.raft.joining import Standing, check_not_bootstrapped, join, recorded_standing
 
 log = logging.getLogger(__name__)
 
@@ -41,12 +42,13 @@ async def run(config: StoreConfig) -> None:
 @asynccontextmanager
 async def serve(config: StoreConfig, make_consensus: ConsensusFactory) -> AsyncIterator[Serving]:
     """Serve as a member while the context lasts."""
+    standing = await find_standing(config)
     machine = Machine()
-    consensus = make_consensus(consensus_config(config), machine)
-    backend = Backend(machine, consensus, config.cluster_id(), member_facts(config), limits(config))
+    consensus = make_consensus(consensus_config(config, standing), machine)
+    backend = Backend(machine, consensus, standing.cluster_id, limits(config))
     services = Services(backend)
-    door = ReferenceDoor(services.table(), config.max_request_bytes)
     plain = PlainDoor(backend)
+    door = make_door(config.front_door, services.table(), config.max_request_bytes, plain)
     tls = config.server_tls()
     client_ports = []
     for url in config.listen_client_urls:
@@ -63,7 +65,7 @@ async def serve(config: StoreConfig, make_consensus: ConsensusFactory) -> AsyncI
                 "ready name=%s member=%x cluster=%x client_urls=%s",
                 config.name,
                 consensus.member_id,
-                config.cluster_id(),
+                standing.cluster_id,
                 ",".join(config.listen_client_urls),
             )
             try:
@@ -77,31 +79,42 @@ async def serve(config: StoreConfig, make_consensus: ConsensusFactory) -> AsyncI
         await consensus.stop()
 
 
-def consensus_config(config: StoreConfig) -> ConsensusConfig:
-    """What consensus needs to know of the configuration."""
+async def find_standing(config: StoreConfig) -> Standing:
+    """Find out who this member is: its log says so, or the cluster that it joins, or the flags of a new cluster."""
+    recorded = recorded_standing(config.data_dir)
+    if recorded is not None:
+        return recorded
+    flagged = [(member.name, member.peer_urls) for member in config.members()]
+    if config.initial_cluster_state == "existing":
+        return await join(config.name, flagged, config.peer_tls())
+    standing = Standing(config.cluster_id(), config.member().member_id)
+    others = [url for name, urls in flagged for url in urls if name != config.name]
+    await check_not_bootstrapped(standing, others, config.peer_tls())
+    return standing
+
+
+def consensus_config(config: StoreConfig, standing: Standing | None = None) -> ConsensusConfig:
+    """What consensus needs to know of the configuration, by default as a member of a new cluster."""
+    standing = standing or Standing(config.cluster_id(), config.member().member_id)
     listen = address_of(config.listen_peer_urls[0])
-    own = config.member()
     peers = []
     for member in config.members():
-        if member.member_id != own.member_id:
+        if member.name != config.name:
             address = address_of(member.peer_urls[0])
-            peers.append(Peer(member.member_id, member.name, address.host, address.port))
+            peers.append(Peer(member.member_id, member.name, address.host, address.port, member.peer_urls))
     return ConsensusConfig(
-        cluster_id=config.cluster_id(),
-        member=Peer(own.member_id, own.name, listen.host, listen.port),
+        cluster_id=standing.cluster_id,
+        member=Peer(standing.member_id, config.name, listen.host, listen.port, config.member().peer_urls),
         peers=tuple(peers),
         data_dir=config.data_dir,
+        membership=standing.membership,
         tls=config.peer_tls(),
         heartbeat_interval_s=config.heartbeat_interval_ms / 1000,
         election_timeout_s=config.election_timeout_ms / 1000,
         request_timeout_s=config.request_timeout_s(),
         snapshot_entries=config.snapshot_count,
+        strict_reconfiguration=config.strict_reconfig_check,
     )
-
-
-def member_facts(config: StoreConfig) -> tuple[MemberFacts, ...]:
-    """The members that the configuration names."""
-    return tuple(MemberFacts(member.member_id, member.peer_urls) for member in config.members())
 
 
 def limits(config: StoreConfig) -> Limits:

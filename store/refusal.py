@@ -34,6 +34,8 @@ class Reason(enum.Enum):
     PERMISSION_NOT_GRANTED = enum.auto()
     AUTH_OLD_REVISION = enum.auto()
     INVALID_AUTH_MANAGEMENT = enum.auto()
+    NOT_LEADER = enum.auto()
+    """Asked by a leader that has a successor."""
     CORRUPT = enum.auto()
     """The payload in the log is no request: every member answers so, none stops."""
 

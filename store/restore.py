@@ -20,9 +20,9 @@ from google.protobuf.message import DecodeError
 
 from store.config import StoreConfig
 from store.machine import Machine
-from store.raft.contract import Peer
+from store.raft.contract import MemberRecord
 from store.raft.disk import Directory
-from store.raft.members import encode
+from store.raft.membership import Membership, encode
 from store.raft.sessions import Sessions
 from store.raft.snapshots import Snapshot, Snapshots
 from store.raft.wal import Wal
@@ -85,7 +85,10 @@ def _write(path: Path, machine: Machine, config: StoreConfig) -> None:
     cluster_id, member = config.cluster_id(), config.member()
     directory = Directory(path)
     try:
+        records = [MemberRecord(one.member_id, one.name, one.peer_urls) for one in config.members()]
+        members = encode(Membership.of(records))
         writer = Snapshots(directory, cluster_id).begin(_BASE)
+        writer.write(members)
         sessions = Sessions()
         sessions.advance(time.time_ns())
         writer.write(sessions.dump())
@@ -93,8 +96,7 @@ def _write(path: Path, machine: Machine, config: StoreConfig) -> None:
             writer.write(chunk)
         writer.finish()
         wal = Wal(directory, cluster_id, member.member_id)
-        # Names and ids are what counts here; addresses are those of the flags at each start.
-        wal.open(encode([Peer(one.member_id, one.name, "", 0) for one in config.members()]))
+        wal.open(members)
         wal.set_hard_state(_BASE.term, 0)
         wal.set_base(_BASE.index, _BASE.term)
         wal.set_commit(_BASE.index)

@@ -124,6 +124,7 @@ class InternalRequest(_message.Message):
     LEASE_CHECKPOINT_FIELD_NUMBER: _builtins.int
     ALARM_FIELD_NUMBER: _builtins.int
     MEMBER_ATTRIBUTES_FIELD_NUMBER: _builtins.int
+    LEASE_CLOCK_FIELD_NUMBER: _builtins.int
     AUTH_ENABLE_FIELD_NUMBER: _builtins.int
     AUTH_DISABLE_FIELD_NUMBER: _builtins.int
     AUTH_USER_ADD_FIELD_NUMBER: _builtins.int
@@ -137,9 +138,12 @@ class InternalRequest(_message.Message):
     AUTH_ROLE_REVOKE_PERMISSION_FIELD_NUMBER: _builtins.int
     USERNAME_FIELD_NUMBER: _builtins.int
     AUTH_REVISION_FIELD_NUMBER: _builtins.int
+    LEASE_TERM_FIELD_NUMBER: _builtins.int
     username: _builtins.str
     """Who asks, and the revision of users and roles that this was found out at. Empty: the store itself."""
     auth_revision: _builtins.int
+    lease_term: _builtins.int
+    """In a revocation of an ended lease: the term of the leader that saw it end."""
     @_builtins.property
     def put(self) -> _rpc_pb2.PutRequest: ...
     @_builtins.property
@@ -158,6 +162,8 @@ class InternalRequest(_message.Message):
     def alarm(self) -> _rpc_pb2.AlarmRequest: ...
     @_builtins.property
     def member_attributes(self) -> Global___MemberAttributes: ...
+    @_builtins.property
+    def lease_clock(self) -> Global___LeaseClock: ...
     @_builtins.property
     def auth_enable(self) -> Global___AuthEnable: ...
     @_builtins.property
@@ -192,6 +198,7 @@ class InternalRequest(_message.Message):
         lease_checkpoint: _rpc_pb2.LeaseCheckpointRequest | None = ...,
         alarm: _rpc_pb2.AlarmRequest | None = ...,
         member_attributes: Global___MemberAttributes | None = ...,
+        lease_clock: Global___LeaseClock | None = ...,
         auth_enable: Global___AuthEnable | None = ...,
         auth_disable: _rpc_pb2.AuthDisableRequest | None = ...,
         auth_user_add: _rpc_pb2.AuthUserAddRequest | None = ...,
@@ -205,16 +212,38 @@ class InternalRequest(_message.Message):
         auth_role_revoke_permission: _rpc_pb2.AuthRoleRevokePermissionRequest | None = ...,
         username: _builtins.str = ...,
         auth_revision: _builtins.int = ...,
+        lease_term: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["alarm", b"alarm", "auth_disable", b"auth_disable", "auth_enable", b"auth_enable", "auth_role_add", b"auth_role_add", "auth_role_delete", b"auth_role_delete", "auth_role_grant_permission", b"auth_role_grant_permission", "auth_role_revoke_permission", b"auth_role_revoke_permission", "auth_user_add", b"auth_user_add", "auth_user_change_password", b"auth_user_change_password", "auth_user_delete", b"auth_user_delete", "auth_user_grant_role", b"auth_user_grant_role", "auth_user_revoke_role", b"auth_user_revoke_role", "compaction", b"compaction", "delete_range", b"delete_range", "lease_checkpoint", b"lease_checkpoint", "lease_grant", b"lease_grant", "lease_revoke", b"lease_revoke", "member_attributes", b"member_attributes", "put", b"put", "request", b"request", "txn", b"txn"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["alarm", b"alarm", "auth_disable", b"auth_disable", "auth_enable", b"auth_enable", "auth_role_add", b"auth_role_add", "auth_role_delete", b"auth_role_delete", "auth_role_grant_permission", b"auth_role_grant_permission", "auth_role_revoke_permission", b"auth_role_revoke_permission", "auth_user_add", b"auth_user_add", "auth_user_change_password", b"auth_user_change_password", "auth_user_delete", b"auth_user_delete", "auth_user_grant_role", b"auth_user_grant_role", "auth_user_revoke_role", b"auth_user_revoke_role", "compaction", b"compaction", "delete_range", b"delete_range", "lease_checkpoint", b"lease_checkpoint", "lease_clock", b"lease_clock", "lease_grant", b"lease_grant", "lease_revoke", b"lease_revoke", "member_attributes", b"member_attributes", "put", b"put", "request", b"request", "txn", b"txn"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alarm", b"alarm", "auth_disable", b"auth_disable", "auth_enable", b"auth_enable", "auth_revision", b"auth_revision", "auth_role_add", b"auth_role_add", "auth_role_delete", b"auth_role_delete", "auth_role_grant_permission", b"auth_role_grant_permission", "auth_role_revoke_permission", b"auth_role_revoke_permission", "auth_user_add", b"auth_user_add", "auth_user_change_password", b"auth_user_change_password", "auth_user_delete", b"auth_user_delete", "auth_user_grant_role", b"auth_user_grant_role", "auth_user_revoke_role", b"auth_user_revoke_role", "compaction", b"compaction", "delete_range", b"delete_range", "lease_checkpoint", b"lease_checkpoint", "lease_grant", b"lease_grant", "lease_revoke", b"lease_revoke", "member_attributes", b"member_attributes", "put", b"put", "request", b"request", "txn", b"txn", "username", b"username"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alarm", b"alarm", "auth_disable", b"auth_disable", "auth_enable", b"auth_enable", "auth_revision", b"auth_revision", "auth_role_add", b"auth_role_add", "auth_role_delete", b"auth_role_delete", "auth_role_grant_permission", b"auth_role_grant_permission", "auth_role_revoke_permission", b"auth_role_revoke_permission", "auth_user_add", b"auth_user_add", "auth_user_change_password", b"auth_user_change_password", "auth_user_delete", b"auth_user_delete", "auth_user_grant_role", b"auth_user_grant_role", "auth_user_revoke_role", b"auth_user_revoke_role", "compaction", b"compaction", "delete_range", b"delete_range", "lease_checkpoint", b"lease_checkpoint", "lease_clock", b"lease_clock", "lease_grant", b"lease_grant", "lease_revoke", b"lease_revoke", "lease_term", b"lease_term", "member_attributes", b"member_attributes", "put", b"put", "request", b"request", "txn", b"txn", "username", b"username"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_request: _TypeAlias = _typing.Literal["put", "delete_range", "txn", "compaction", "lease_grant", "lease_revoke", "lease_checkpoint", "alarm", "member_attributes", "auth_enable", "auth_disable", "auth_user_add", "auth_user_delete", "auth_user_change_password", "auth_user_grant_role", "auth_user_revoke_role", "auth_role_add", "auth_role_delete", "auth_role_grant_permission", "auth_role_revoke_permission"]  # noqa: Y015
+    _WhichOneofReturnType_request: _TypeAlias = _typing.Literal["put", "delete_range", "txn", "compaction", "lease_grant", "lease_revoke", "lease_checkpoint", "alarm", "member_attributes", "lease_clock", "auth_enable", "auth_disable", "auth_user_add", "auth_user_delete", "auth_user_change_password", "auth_user_grant_role", "auth_user_revoke_role", "auth_role_add", "auth_role_delete", "auth_role_grant_permission", "auth_role_revoke_permission"]  # noqa: Y015
     _WhichOneofArgType_request: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_request) -> _WhichOneofReturnType_request | None: ...
 
 Global___InternalRequest: _TypeAlias = InternalRequest  # noqa: Y015
+
+@_typing.final
+class LeaseClock(_message.Message):
+    """A new leader keeps the leases' time from now on; what an earlier one saw end counts no more."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TERM_FIELD_NUMBER: _builtins.int
+    term: _builtins.int
+    def __init__(
+        self,
+        *,
+        term: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["term", b"term"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LeaseClock: _TypeAlias = LeaseClock  # noqa: Y015
 
 @_typing.final
 class AuthEnable(_message.Message):
@@ -240,7 +269,7 @@ Global___AuthEnable: _TypeAlias = AuthEnable  # noqa: Y015
 
 @_typing.final
 class MemberAttributes(_message.Message):
-    """What a member makes known of itself when it starts."""
+    """What members made known of themselves before membership had entries of its own in the log."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

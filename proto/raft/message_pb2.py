@@ -23,47 +23,58 @@ _sym_db = _symbol_database.Default()
 
 
 from proto.raft import command_pb2 as proto_dot_raft_dot_command__pb2
+from proto.raft import membership_pb2 as proto_dot_raft_dot_membership__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18proto/raft/message.proto\x12\x10raftsman.raft.v1\x1a\x18proto/raft/command.proto\"?\n\x05Hello\x12\x0f\n\x07version\x18\x01 \x01(\r\x12\x12\n\ncluster_id\x18\x02 \x01(\x06\x12\x11\n\tmember_id\x18\x03 \x01(\x06\"\xa3\x06\n\x05\x46rame\x12(\n\x05hello\x18\x01 \x01(\x0b\x32\x17.raftsman.raft.v1.HelloH\x00\x12\x39\n\x0e\x61ppend_entries\x18\x02 \x01(\x0b\x32\x1f.raftsman.raft.v1.AppendEntriesH\x00\x12<\n\x0f\x61\x63knowledgement\x18\x03 \x01(\x0b\x32!.raftsman.raft.v1.AcknowledgementH\x00\x12\x35\n\x0cvote_request\x18\x04 \x01(\x0b\x32\x1d.raftsman.raft.v1.VoteRequestH\x00\x12&\n\x04vote\x18\x05 \x01(\x0b\x32\x16.raftsman.raft.v1.VoteH\x00\x12<\n\x10pre_vote_request\x18\x06 \x01(\x0b\x32 .raftsman.raft.v1.PreVoteRequestH\x00\x12-\n\x08pre_vote\x18\x07 \x01(\x0b\x32\x19.raftsman.raft.v1.PreVoteH\x00\x12\x33\n\x0btimeout_now\x18\x08 \x01(\x0b\x32\x1c.raftsman.raft.v1.TimeoutNowH\x00\x12\x39\n\x0esnapshot_piece\x18\t \x01(\x0b\x32\x1f.raftsman.raft.v1.SnapshotPieceH\x00\x12?\n\x11snapshot_progress\x18\n \x01(\x0b\x32\".raftsman.raft.v1.SnapshotProgressH\x00\x12,\n\x07\x66orward\x18\x0b \x01(\x0b\x32\x19.raftsman.raft.v1.ForwardH\x00\x12\x35\n\x0cread_request\x18\x0c \x01(\x0b\x32\x1d.raftsman.raft.v1.ReadRequestH\x00\x12\x31\n\nread_reply\x18\r \x01(\x0b\x32\x1b.raftsman.raft.v1.ReadReplyH\x00\x12.\n\x08question\x18\x0e \x01(\x0b\x32\x1a.raftsman.raft.v1.QuestionH\x00\x12*\n\x06\x61nswer\x18\x0f \x01(\x0b\x32\x18.raftsman.raft.v1.AnswerH\x00\x42\x06\n\x04\x62ody\"5\n\x05\x45ntry\x12\r\n\x05index\x18\x01 \x01(\x04\x12\x0c\n\x04term\x18\x02 \x01(\x04\x12\x0f\n\x07\x63ommand\x18\x03 \x01(\x0c\"\xa0\x01\n\rAppendEntries\x12\x0c\n\x04term\x18\x01 \x01(\x04\x12\x16\n\x0eprevious_index\x18\x02 \x01(\x04\x12\x15\n\rprevious_term\x18\x03 \x01(\x04\x12\x14\n\x0c\x63ommit_index\x18\x04 \x01(\x04\x12(\n\x07\x65ntries\x18\x05 \x03(\x0b\x32\x17.raftsman.raft.v1.Entry\x12\x12\n\nread_round\x18\x06 \x01(\x04\"g\n\x0f\x41\x63knowledgement\x12\x0c\n\x04term\x18\x01 \x01(\x04\x12\x12\n\nnext_index\x18\x02 \x01(\x04\x12\r\n\x05reset\x18\x03 \x01(\x08\x12\x0f\n\x07success\x18\x04 \x01(\x08\x12\x12\n\nread_round\x18\x05 \x01(\x04\"T\n\x0bVoteRequest\x12\x0c\n\x04term\x18\x01 \x01(\x04\x12\x12\n\nlast_index\x18\x02 \x01(\x04\x12\x11\n\tlast_term\x18\x03 \x01(\x04\x12\x10\n\x08transfer\x18\x04 \x01(\x08\"\x14\n\x04Vote\x12\x0c\n\x04term\x18\x01 \x01(\x04\"E\n\x0ePreVoteRequest\x12\x0c\n\x04term\x18\x01 \x01(\x04\x12\x12\n\nlast_index\x18\x02 \x01(\x04\x12\x11\n\tlast_term\x18\x03 \x01(\x04\"(\n\x07PreVote\x12\x0c\n\x04term\x18\x01 \x01(\x04\x12\x0f\n\x07granted\x18\x02 \x01(\x08\"\x1a\n\nTimeoutNow\x12\x0c\n\x04term\x18\x01 \x01(\x04\"l\n\rSnapshotPiece\x12\x0c\n\x04term\x18\x01 \x01(\x04\x12\r\n\x05index\x18\x02 \x01(\x04\x12\x12\n\nindex_term\x18\x03 \x01(\x04\x12\x0e\n\x06offset\x18\x04 \x01(\x04\x12\x0c\n\x04size\x18\x05 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x06 \x01(\x0c\"?\n\x10SnapshotProgress\x12\x0c\n\x04term\x18\x01 \x01(\x04\x12\r\n\x05index\x18\x02 \x01(\x04\x12\x0e\n\x06offset\x18\x03 \x01(\x04\"3\n\x07\x46orward\x12(\n\x07\x62\x61tches\x18\x02 \x03(\x0b\x32\x17.raftsman.raft.v1.Batch\"\x19\n\x0bReadRequest\x12\n\n\x02id\x18\x01 \x01(\x04\"&\n\tReadReply\x12\n\n\x02id\x18\x01 \x01(\x04\x12\r\n\x05index\x18\x02 \x01(\x04\"$\n\x08Question\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x0c\n\x04\x62ody\x18\x02 \x01(\x0c\"6\n\x06\x41nswer\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x0c\n\x04\x62ody\x18\x02 \x01(\x0c\x12\x12\n\nnot_leader\x18\x03 \x01(\x08\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18proto/raft/message.proto\x12\x10raftsman.raft.v1\x1a\x18proto/raft/command.proto\x1a\x1bproto/raft/membership.proto\"`\n\x05Hello\x12\x0f\n\x07version\x18\x01 \x01(\r\x12\x12\n\ncluster_id\x18\x02 \x01(\x06\x12\x11\n\tmember_id\x18\x03 \x01(\x06\x12\x0c\n\x04name\x18\x04 \x01(\t\x12\x11\n\tpeer_urls\x18\x05 \x03(\t\"\x1d\n\x08\x46\x61rewell\x12\x11\n\tmember_id\x18\x01 \x01(\x06\"!\n\x0eMembersRequest\x12\x0f\n\x07version\x18\x01 \x01(\r\"T\n\x0cMembersReply\x12\x12\n\ncluster_id\x18\x01 \x01(\x06\x12\x30\n\nmembership\x18\x02 \x01(\x0b\x32\x1c.raftsman.raft.v1.Membership\"Q\n\rChangeRequest\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12.\n\x06\x63hange\x18\x02 \x01(\x0b\x32\x1e.raftsman.raft.v1.MemberChange\"0\n\x0b\x43hangeReply\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x0f\n\x07refusal\x18\x02 \x01(\t\"\xbb\x08\n\x05\x46rame\x12(\n\x05hello\x18\x01 \x01(\x0b\x32\x17.raftsman.raft.v1.HelloH\x00\x12\x39\n\x0e\x61ppend_entries\x18\x02 \x01(\x0b\x32\x1f.raftsman.raft.v1.AppendEntriesH\x00\x12<\n\x0f\x61\x63knowledgement\x18\x03 \x01(\x0b\x32!.raftsman.raft.v1.AcknowledgementH\x00\x12\x35\n\x0cvote_request\x18\x04 \x01(\x0b\x32\x1d.raftsman.raft.v1.VoteRequestH\x00\x12&\n\x04vote\x18\x05 \x01(\x0b\x32\x16.raftsman.raft.v1.VoteH\x00\x12<\n\x10pre_vote_request\x18\x06 \x01(\x0b\x32 .raftsman.raft.v1.PreVoteRequestH\x00\x12-\n\x08pre_vote\x18\x07 \x01(\x0b\x32\x19.raftsman.raft.v1.PreVoteH\x00\x12\x33\n\x0btimeout_now\x18\x08 \x01(\x0b\x32\x1c.raftsman.raft.v1.TimeoutNowH\x00\x12\x39\n\x0esnapshot_piece\x18\t \x01(\x0b\x32\x1f.raftsman.raft.v1.SnapshotPieceH\x00\x12?\n\x11snapshot_progress\x18\n \x01(\x0b\x32\".raftsman.raft.v1.SnapshotProgressH\x00\x12,\n\x07\x66orward\x18\x0b \x01(\x0b\x32\x19.raftsman.raft.v1.ForwardH\x00\x12\x35\n\x0cread_request\x18\x0c \x01(\x0b\x32\x1d.raftsman.raft.v1.ReadRequestH\x00\x12\x31\n\nread_reply\x18\r \x01(\x0b\x32\x1b.raftsman.raft.v1.ReadReplyH\x00\x12.\n\x08question\x18\x0e \x01(\x0b\x32\x1a.raftsman.raft.v1.QuestionH\x00\x12*\n\x06\x61nswer\x18\x0f \x01(\x0b\x32\x18.raftsman.raft.v1.AnswerH\x00\x12.\n\x08\x66\x61rewell\x18\x10 \x01(\x0b\x32\x1a.raftsman.raft.v1.FarewellH\x00\x12;\n\x0fmembers_request\x18\x11 \x01(\x0b\x32 .raftsman.raft.v1.MembersRequestH\x00\x12\x37\n\rmembers_reply\x18\x12 \x01(\x0b\x32\x1e.raftsman.raft.v1.MembersReplyH\x00\x12\x39\n\x0e\x63hange_request\x18\x13 \x01(\x0b\x32\x1f.raftsman.raft.v1.ChangeRequestH\x00\x12\x35\n\x0c\x63hange_reply\x18\x14 \x01(\x0b\x32\x1d.raftsman.raft.v1.ChangeReplyH\x00\x42\x06\n\x04\x62ody\"5\n\x05\x45ntry\x12\r\n\x05index\x18\x01 \x01(\x04\x12\x0c\n\x04term\x18\x02 \x01(\x04\x12\x0f\n\x07\x63ommand\x18\x03 \x01(\x0c\"\xa0\x01\n\rAppendEntries\x12\x0c\n\x04term\x18\x01 \x01(\x04\x12\x16\n\x0eprevious_index\x18\x02 \x01(\x04\x12\x15\n\rprevious_term\x18\x03 \x01(\x04\x12\x14\n\x0c\x63ommit_index\x18\x04 \x01(\x04\x12(\n\x07\x65ntries\x18\x05 \x03(\x0b\x32\x17.raftsman.raft.v1.Entry\x12\x12\n\nread_round\x18\x06 \x01(\x04\"z\n\x0f\x41\x63knowledgement\x12\x0c\n\x04term\x18\x01 \x01(\x04\x12\x12\n\nnext_index\x18\x02 \x01(\x04\x12\r\n\x05reset\x18\x03 \x01(\x08\x12\x0f\n\x07success\x18\x04 \x01(\x08\x12\x12\n\nread_round\x18\x05 \x01(\x04\x12\x11\n\thint_term\x18\x06 \x01(\x04\"T\n\x0bVoteRequest\x12\x0c\n\x04term\x18\x01 \x01(\x04\x12\x12\n\nlast_index\x18\x02 \x01(\x04\x12\x11\n\tlast_term\x18\x03 \x01(\x04\x12\x10\n\x08transfer\x18\x04 \x01(\x08\"\x14\n\x04Vote\x12\x0c\n\x04term\x18\x01 \x01(\x04\"E\n\x0ePreVoteRequest\x12\x0c\n\x04term\x18\x01 \x01(\x04\x12\x12\n\nlast_index\x18\x02 \x01(\x04\x12\x11\n\tlast_term\x18\x03 \x01(\x04\"(\n\x07PreVote\x12\x0c\n\x04term\x18\x01 \x01(\x04\x12\x0f\n\x07granted\x18\x02 \x01(\x08\"\x1a\n\nTimeoutNow\x12\x0c\n\x04term\x18\x01 \x01(\x04\"l\n\rSnapshotPiece\x12\x0c\n\x04term\x18\x01 \x01(\x04\x12\r\n\x05index\x18\x02 \x01(\x04\x12\x12\n\nindex_term\x18\x03 \x01(\x04\x12\x0e\n\x06offset\x18\x04 \x01(\x04\x12\x0c\n\x04size\x18\x05 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x06 \x01(\x0c\"?\n\x10SnapshotProgress\x12\x0c\n\x04term\x18\x01 \x01(\x04\x12\r\n\x05index\x18\x02 \x01(\x04\x12\x0e\n\x06offset\x18\x03 \x01(\x04\"3\n\x07\x46orward\x12(\n\x07\x62\x61tches\x18\x02 \x03(\x0b\x32\x17.raftsman.raft.v1.Batch\"\x19\n\x0bReadRequest\x12\n\n\x02id\x18\x01 \x01(\x04\"&\n\tReadReply\x12\n\n\x02id\x18\x01 \x01(\x04\x12\r\n\x05index\x18\x02 \x01(\x04\"$\n\x08Question\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x0c\n\x04\x62ody\x18\x02 \x01(\x0c\"6\n\x06\x41nswer\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x0c\n\x04\x62ody\x18\x02 \x01(\x0c\x12\x12\n\nnot_leader\x18\x03 \x01(\x08\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'proto.raft.message_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_HELLO']._serialized_start=72
-  _globals['_HELLO']._serialized_end=135
-  _globals['_FRAME']._serialized_start=138
-  _globals['_FRAME']._serialized_end=941
-  _globals['_ENTRY']._serialized_start=943
-  _globals['_ENTRY']._serialized_end=996
-  _globals['_APPENDENTRIES']._serialized_start=999
-  _globals['_APPENDENTRIES']._serialized_end=1159
-  _globals['_ACKNOWLEDGEMENT']._serialized_start=1161
-  _globals['_ACKNOWLEDGEMENT']._serialized_end=1264
-  _globals['_VOTEREQUEST']._serialized_start=1266
-  _globals['_VOTEREQUEST']._serialized_end=1350
-  _globals['_VOTE']._serialized_start=1352
-  _globals['_VOTE']._serialized_end=1372
-  _globals['_PREVOTEREQUEST']._serialized_start=1374
-  _globals['_PREVOTEREQUEST']._serialized_end=1443
-  _globals['_PREVOTE']._serialized_start=1445
-  _globals['_PREVOTE']._serialized_end=1485
-  _globals['_TIMEOUTNOW']._serialized_start=1487
-  _globals['_TIMEOUTNOW']._serialized_end=1513
-  _globals['_SNAPSHOTPIECE']._serialized_start=1515
-  _globals['_SNAPSHOTPIECE']._serialized_end=1623
-  _globals['_SNAPSHOTPROGRESS']._serialized_start=1625
-  _globals['_SNAPSHOTPROGRESS']._serialized_end=1688
-  _globals['_FORWARD']._serialized_start=1690
-  _globals['_FORWARD']._serialized_end=1741
-  _globals['_READREQUEST']._serialized_start=1743
-  _globals['_READREQUEST']._serialized_end=1768
-  _globals['_READREPLY']._serialized_start=1770
-  _globals['_READREPLY']._serialized_end=1808
-  _globals['_QUESTION']._serialized_start=1810
-  _globals['_QUESTION']._serialized_end=1846
-  _globals['_ANSWER']._serialized_start=1848
-  _globals['_ANSWER']._serialized_end=1902
+  _globals['_HELLO']._serialized_start=101
+  _globals['_HELLO']._serialized_end=197
+  _globals['_FAREWELL']._serialized_start=199
+  _globals['_FAREWELL']._serialized_end=228
+  _globals['_MEMBERSREQUEST']._serialized_start=230
+  _globals['_MEMBERSREQUEST']._serialized_end=263
+  _globals['_MEMBERSREPLY']._serialized_start=265
+  _globals['_MEMBERSREPLY']._serialized_end=349
+  _globals['_CHANGEREQUEST']._serialized_start=351
+  _globals['_CHANGEREQUEST']._serialized_end=432
+  _globals['_CHANGEREPLY']._serialized_start=434
+  _globals['_CHANGEREPLY']._serialized_end=482
+  _globals['_FRAME']._serialized_start=485
+  _globals['_FRAME']._serialized_end=1568
+  _globals['_ENTRY']._serialized_start=1570
+  _globals['_ENTRY']._serialized_end=1623
+  _globals['_APPENDENTRIES']._serialized_start=1626
+  _globals['_APPENDENTRIES']._serialized_end=1786
+  _globals['_ACKNOWLEDGEMENT']._serialized_start=1788
+  _globals['_ACKNOWLEDGEMENT']._serialized_end=1910
+  _globals['_VOTEREQUEST']._serialized_start=1912
+  _globals['_VOTEREQUEST']._serialized_end=1996
+  _globals['_VOTE']._serialized_start=1998
+  _globals['_VOTE']._serialized_end=2018
+  _globals['_PREVOTEREQUEST']._serialized_start=2020
+  _globals['_PREVOTEREQUEST']._serialized_end=2089
+  _globals['_PREVOTE']._serialized_start=2091
+  _globals['_PREVOTE']._serialized_end=2131
+  _globals['_TIMEOUTNOW']._serialized_start=2133
+  _globals['_TIMEOUTNOW']._serialized_end=2159
+  _globals['_SNAPSHOTPIECE']._serialized_start=2161
+  _globals['_SNAPSHOTPIECE']._serialized_end=2269
+  _globals['_SNAPSHOTPROGRESS']._serialized_start=2271
+  _globals['_SNAPSHOTPROGRESS']._serialized_end=2334
+  _globals['_FORWARD']._serialized_start=2336
+  _globals['_FORWARD']._serialized_end=2387
+  _globals['_READREQUEST']._serialized_start=2389
+  _globals['_READREQUEST']._serialized_end=2414
+  _globals['_READREPLY']._serialized_start=2416
+  _globals['_READREPLY']._serialized_end=2454
+  _globals['_QUESTION']._serialized_start=2456
+  _globals['_QUESTION']._serialized_end=2492
+  _globals['_ANSWER']._serialized_start=2494
+  _globals['_ANSWER']._serialized_end=2548
 # @@protoc_insertion_point(module_scope)

@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from proto.raft import command_pb2 as _command_pb2
+from proto.raft import membership_pb2 as _membership_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -28,23 +29,146 @@ class Hello(_message.Message):
     VERSION_FIELD_NUMBER: _builtins.int
     CLUSTER_ID_FIELD_NUMBER: _builtins.int
     MEMBER_ID_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    PEER_URLS_FIELD_NUMBER: _builtins.int
     version: _builtins.int
     cluster_id: _builtins.int
     member_id: _builtins.int
+    name: _builtins.str
+    """The member's own name, and where it can be dialled by one who does not know it yet."""
+    @_builtins.property
+    def peer_urls(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     def __init__(
         self,
         *,
         version: _builtins.int = ...,
         cluster_id: _builtins.int = ...,
         member_id: _builtins.int = ...,
+        name: _builtins.str = ...,
+        peer_urls: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_id", b"cluster_id", "member_id", b"member_id", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_id", b"cluster_id", "member_id", b"member_id", "name", b"name", "peer_urls", b"peer_urls", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Hello: _TypeAlias = Hello  # noqa: Y015
+
+@_typing.final
+class Farewell(_message.Message):
+    """Instead of a Hello in answer to one of a removed member: it will never be let in again."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MEMBER_ID_FIELD_NUMBER: _builtins.int
+    member_id: _builtins.int
+    def __init__(
+        self,
+        *,
+        member_id: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["member_id", b"member_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Farewell: _TypeAlias = Farewell  # noqa: Y015
+
+@_typing.final
+class MembersRequest(_message.Message):
+    """First frame of one that has no identity yet: "who belongs to the cluster?" """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: _builtins.int
+    version: _builtins.int
+    def __init__(
+        self,
+        *,
+        version: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MembersRequest: _TypeAlias = MembersRequest  # noqa: Y015
+
+@_typing.final
+class MembersReply(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CLUSTER_ID_FIELD_NUMBER: _builtins.int
+    MEMBERSHIP_FIELD_NUMBER: _builtins.int
+    cluster_id: _builtins.int
+    @_builtins.property
+    def membership(self) -> _membership_pb2.Membership: ...
+    def __init__(
+        self,
+        *,
+        cluster_id: _builtins.int = ...,
+        membership: _membership_pb2.Membership | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["membership", b"membership"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_id", b"cluster_id", "membership", b"membership"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MembersReply: _TypeAlias = MembersReply  # noqa: Y015
+
+@_typing.final
+class ChangeRequest(_message.Message):
+    """A change of membership on its way to the leader."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SEQUENCE_FIELD_NUMBER: _builtins.int
+    CHANGE_FIELD_NUMBER: _builtins.int
+    sequence: _builtins.int
+    @_builtins.property
+    def change(self) -> _membership_pb2.MemberChange: ...
+    def __init__(
+        self,
+        *,
+        sequence: _builtins.int = ...,
+        change: _membership_pb2.MemberChange | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["change", b"change"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["change", b"change", "sequence", b"sequence"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ChangeRequest: _TypeAlias = ChangeRequest  # noqa: Y015
+
+@_typing.final
+class ChangeReply(_message.Message):
+    """The leader has not carried it out. What it has carried out comes with the log."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SEQUENCE_FIELD_NUMBER: _builtins.int
+    REFUSAL_FIELD_NUMBER: _builtins.int
+    sequence: _builtins.int
+    refusal: _builtins.str
+    """Name of a ChangeRefusal; empty where the asked member does not lead, so that nothing has happened."""
+    def __init__(
+        self,
+        *,
+        sequence: _builtins.int = ...,
+        refusal: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["refusal", b"refusal", "sequence", b"sequence"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ChangeReply: _TypeAlias = ChangeReply  # noqa: Y015
 
 @_typing.final
 class Frame(_message.Message):
@@ -65,6 +189,11 @@ class Frame(_message.Message):
     READ_REPLY_FIELD_NUMBER: _builtins.int
     QUESTION_FIELD_NUMBER: _builtins.int
     ANSWER_FIELD_NUMBER: _builtins.int
+    FAREWELL_FIELD_NUMBER: _builtins.int
+    MEMBERS_REQUEST_FIELD_NUMBER: _builtins.int
+    MEMBERS_REPLY_FIELD_NUMBER: _builtins.int
+    CHANGE_REQUEST_FIELD_NUMBER: _builtins.int
+    CHANGE_REPLY_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def hello(self) -> Global___Hello: ...
     @_builtins.property
@@ -95,6 +224,16 @@ class Frame(_message.Message):
     def question(self) -> Global___Question: ...
     @_builtins.property
     def answer(self) -> Global___Answer: ...
+    @_builtins.property
+    def farewell(self) -> Global___Farewell: ...
+    @_builtins.property
+    def members_request(self) -> Global___MembersRequest: ...
+    @_builtins.property
+    def members_reply(self) -> Global___MembersReply: ...
+    @_builtins.property
+    def change_request(self) -> Global___ChangeRequest: ...
+    @_builtins.property
+    def change_reply(self) -> Global___ChangeReply: ...
     def __init__(
         self,
         *,
@@ -113,12 +252,17 @@ class Frame(_message.Message):
         read_reply: Global___ReadReply | None = ...,
         question: Global___Question | None = ...,
         answer: Global___Answer | None = ...,
+        farewell: Global___Farewell | None = ...,
+        members_request: Global___MembersRequest | None = ...,
+        members_reply: Global___MembersReply | None = ...,
+        change_request: Global___ChangeRequest | None = ...,
+        change_reply: Global___ChangeReply | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["acknowledgement", b"acknowledgement", "answer", b"answer", "append_entries", b"append_entries", "body", b"body", "forward", b"forward", "hello", b"hello", "pre_vote", b"pre_vote", "pre_vote_request", b"pre_vote_request", "question", b"question", "read_reply", b"read_reply", "read_request", b"read_request", "snapshot_piece", b"snapshot_piece", "snapshot_progress", b"snapshot_progress", "timeout_now", b"timeout_now", "vote", b"vote", "vote_request", b"vote_request"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["acknowledgement", b"acknowledgement", "answer", b"answer", "append_entries", b"append_entries", "body", b"body", "change_reply", b"change_reply", "change_request", b"change_request", "farewell", b"farewell", "forward", b"forward", "hello", b"hello", "members_reply", b"members_reply", "members_request", b"members_request", "pre_vote", b"pre_vote", "pre_vote_request", b"pre_vote_request", "question", b"question", "read_reply", b"read_reply", "read_request", b"read_request", "snapshot_piece", b"snapshot_piece", "snapshot_progress", b"snapshot_progress", "timeout_now", b"timeout_now", "vote", b"vote", "vote_request", b"vote_request"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledgement", b"acknowledgement", "answer", b"answer", "append_entries", b"append_entries", "body", b"body", "forward", b"forward", "hello", b"hello", "pre_vote", b"pre_vote", "pre_vote_request", b"pre_vote_request", "question", b"question", "read_reply", b"read_reply", "read_request", b"read_request", "snapshot_piece", b"snapshot_piece", "snapshot_progress", b"snapshot_progress", "timeout_now", b"timeout_now", "vote", b"vote", "vote_request", b"vote_request"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledgement", b"acknowledgement", "answer", b"answer", "append_entries", b"append_entries", "body", b"body", "change_reply", b"change_reply", "change_request", b"change_request", "farewell", b"farewell", "forward", b"forward", "hello", b"hello", "members_reply", b"members_reply", "members_request", b"members_request", "pre_vote", b"pre_vote", "pre_vote_request", b"pre_vote_request", "question", b"question", "read_reply", b"read_reply", "read_request", b"read_request", "snapshot_piece", b"snapshot_piece", "snapshot_progress", b"snapshot_progress", "timeout_now", b"timeout_now", "vote", b"vote", "vote_request", b"vote_request"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["hello", "append_entries", "acknowledgement", "vote_request", "vote", "pre_vote_request", "pre_vote", "timeout_now", "snapshot_piece", "snapshot_progress", "forward", "read_request", "read_reply", "question", "answer"]  # noqa: Y015
+    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["hello", "append_entries", "acknowledgement", "vote_request", "vote", "pre_vote_request", "pre_vote", "timeout_now", "snapshot_piece", "snapshot_progress", "forward", "read_request", "read_reply", "question", "answer", "farewell", "members_request", "members_reply", "change_request", "change_reply"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 
@@ -198,6 +342,7 @@ class Acknowledgement(_message.Message):
     RESET_FIELD_NUMBER: _builtins.int
     SUCCESS_FIELD_NUMBER: _builtins.int
     READ_ROUND_FIELD_NUMBER: _builtins.int
+    HINT_TERM_FIELD_NUMBER: _builtins.int
     term: _builtins.int
     next_index: _builtins.int
     reset: _builtins.bool
@@ -205,6 +350,8 @@ class Acknowledgement(_message.Message):
     success: _builtins.bool
     """The follower's log equals the leader's below next_index."""
     read_round: _builtins.int
+    hint_term: _builtins.int
+    """With reset: an entry that may be common has at most this term."""
     def __init__(
         self,
         *,
@@ -213,10 +360,11 @@ class Acknowledgement(_message.Message):
         reset: _builtins.bool = ...,
         success: _builtins.bool = ...,
         read_round: _builtins.int = ...,
+        hint_term: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_index", b"next_index", "read_round", b"read_round", "reset", b"reset", "success", b"success", "term", b"term"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hint_term", b"hint_term", "next_index", b"next_index", "read_round", b"read_round", "reset", b"reset", "success", b"success", "term", b"term"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -26,7 +26,7 @@ from proto.etcd import auth_pb2 as proto_dot_etcd_dot_auth__pb2
 from proto.raft import command_pb2 as proto_dot_raft_dot_command__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16proto/raft/state.proto\x12\x10raftsman.raft.v1\x1a\x15proto/etcd/auth.proto\x1a\x18proto/raft/command.proto\"\xfd\x01\n\x0bStateHeader\x12\x18\n\x10\x63urrent_revision\x18\x01 \x01(\x03\x12\x18\n\x10\x63ompact_revision\x18\x02 \x01(\x12\x12,\n\x06leases\x18\x03 \x03(\x0b\x32\x1c.raftsman.raft.v1.LeaseState\x12,\n\x06\x61larms\x18\x04 \x03(\x0b\x32\x1c.raftsman.raft.v1.AlarmState\x12\x33\n\x07members\x18\x05 \x03(\x0b\x32\".raftsman.raft.v1.MemberAttributes\x12)\n\x04\x61uth\x18\x06 \x01(\x0b\x32\x1b.raftsman.raft.v1.AuthState\"\x87\x01\n\tAuthState\x12\x0f\n\x07\x65nabled\x18\x01 \x01(\x08\x12\x10\n\x08revision\x18\x02 \x01(\x04\x12\x0e\n\x06secret\x18\x03 \x01(\x0c\x12*\n\x05users\x18\x04 \x03(\x0b\x32\x1b.raftsman.raft.v1.UserState\x12\x1b\n\x05roles\x18\x05 \x03(\x0b\x32\x0c.authpb.Role\"6\n\tUserState\x12\x1a\n\x04user\x18\x01 \x01(\x0b\x32\x0c.authpb.User\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\"\'\n\nLeaseState\x12\n\n\x02id\x18\x01 \x01(\x03\x12\r\n\x05ttl_s\x18\x02 \x01(\x03\"-\n\nAlarmState\x12\x11\n\tmember_id\x18\x01 \x01(\x06\x12\x0c\n\x04type\x18\x02 \x01(\rb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16proto/raft/state.proto\x12\x10raftsman.raft.v1\x1a\x15proto/etcd/auth.proto\x1a\x18proto/raft/command.proto\"\x91\x02\n\x0bStateHeader\x12\x18\n\x10\x63urrent_revision\x18\x01 \x01(\x03\x12\x18\n\x10\x63ompact_revision\x18\x02 \x01(\x12\x12,\n\x06leases\x18\x03 \x03(\x0b\x32\x1c.raftsman.raft.v1.LeaseState\x12,\n\x06\x61larms\x18\x04 \x03(\x0b\x32\x1c.raftsman.raft.v1.AlarmState\x12\x33\n\x07members\x18\x05 \x03(\x0b\x32\".raftsman.raft.v1.MemberAttributes\x12)\n\x04\x61uth\x18\x06 \x01(\x0b\x32\x1b.raftsman.raft.v1.AuthState\x12\x12\n\nlease_term\x18\x07 \x01(\x04\"\x87\x01\n\tAuthState\x12\x0f\n\x07\x65nabled\x18\x01 \x01(\x08\x12\x10\n\x08revision\x18\x02 \x01(\x04\x12\x0e\n\x06secret\x18\x03 \x01(\x0c\x12*\n\x05users\x18\x04 \x03(\x0b\x32\x1b.raftsman.raft.v1.UserState\x12\x1b\n\x05roles\x18\x05 \x03(\x0b\x32\x0c.authpb.Role\"6\n\tUserState\x12\x1a\n\x04user\x18\x01 \x01(\x0b\x32\x0c.authpb.User\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\"\'\n\nLeaseState\x12\n\n\x02id\x18\x01 \x01(\x03\x12\r\n\x05ttl_s\x18\x02 \x01(\x03\"-\n\nAlarmState\x12\x11\n\tmember_id\x18\x01 \x01(\x06\x12\x0c\n\x04type\x18\x02 \x01(\rb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,13 +34,13 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'proto.raft.state_pb2', _glo
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_STATEHEADER']._serialized_start=94
-  _globals['_STATEHEADER']._serialized_end=347
-  _globals['_AUTHSTATE']._serialized_start=350
-  _globals['_AUTHSTATE']._serialized_end=485
-  _globals['_USERSTATE']._serialized_start=487
-  _globals['_USERSTATE']._serialized_end=541
-  _globals['_LEASESTATE']._serialized_start=543
-  _globals['_LEASESTATE']._serialized_end=582
-  _globals['_ALARMSTATE']._serialized_start=584
-  _globals['_ALARMSTATE']._serialized_end=629
+  _globals['_STATEHEADER']._serialized_end=367
+  _globals['_AUTHSTATE']._serialized_start=370
+  _globals['_AUTHSTATE']._serialized_end=505
+  _globals['_USERSTATE']._serialized_start=507
+  _globals['_USERSTATE']._serialized_end=561
+  _globals['_LEASESTATE']._serialized_start=563
+  _globals['_LEASESTATE']._serialized_end=602
+  _globals['_ALARMSTATE']._serialized_start=604
+  _globals['_ALARMSTATE']._serialized_end=649
 # @@protoc_insertion_point(module_scope)

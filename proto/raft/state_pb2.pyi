@@ -30,9 +30,12 @@ class StateHeader(_message.Message):
     ALARMS_FIELD_NUMBER: _builtins.int
     MEMBERS_FIELD_NUMBER: _builtins.int
     AUTH_FIELD_NUMBER: _builtins.int
+    LEASE_TERM_FIELD_NUMBER: _builtins.int
     current_revision: _builtins.int
     compact_revision: _builtins.int
     """-1 before the first compaction."""
+    lease_term: _builtins.int
+    """Term of the newest LeaseClock."""
     @_builtins.property
     def leases(self) -> _containers.RepeatedCompositeFieldContainer[Global___LeaseState]: ...
     @_builtins.property
@@ -50,10 +53,11 @@ class StateHeader(_message.Message):
         alarms: _abc.Iterable[Global___AlarmState] | None = ...,
         members: _abc.Iterable[_command_pb2.MemberAttributes] | None = ...,
         auth: Global___AuthState | None = ...,
+        lease_term: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["auth", b"auth"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alarms", b"alarms", "auth", b"auth", "compact_revision", b"compact_revision", "current_revision", b"current_revision", "leases", b"leases", "members", b"members"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alarms", b"alarms", "auth", b"auth", "compact_revision", b"compact_revision", "current_revision", b"current_revision", "lease_term", b"lease_term", "leases", b"leases", "members", b"members"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -19,8 +19,11 @@ from store.machine import Machine
 from store.mvcc import txn
 from store.mvcc.encoding import block, scalar, tag, varint
 from store.raft.contract import (
+    ChangeRefusedError,
     Consensus,
     DiskIsFullError,
+    MemberChange,
+    MemberRecord,
     NoLeaderError,
     OutcomeUnknownError,
     ProposalDroppedError,
@@ -34,8 +37,8 @@ log = logging.getLogger(__name__)
 
 MessageT = TypeVar("MessageT", bound=Message)
 
-VERSION = "3.4.30"
-"""The etcd version that Status names: below the one from which kube-apiserver relies on progress requests."""
+VERSION = "3.5.30"
+"""The etcd version that Status names: one of those whose progress requests kube-apiserver relies on."""
 
 _HEADER = tag(1, 2)
 _CLUSTER_ID = tag(1, 0)
@@ -47,15 +50,6 @@ _RETRY_FIRST_S = 0.02
 _RETRY_LAST_S = 0.2
 _SCRUB_KEYS = 1000
 _SCRUB_INTERVAL_S = 1.0
-
-
-@dataclass(frozen=True)
-class MemberFacts:
-    """What is known of a member before it has started; its name and client URLs it makes known itself."""
-
-    member_id: int
-    peer_urls: tuple[str, ...]
-    is_learner: bool = False
 
 
 @dataclass(frozen=True)
@@ -93,14 +87,12 @@ class Backend:
         machine: Machine,
         consensus: Consensus,
         cluster_id: int,
-        members: tuple[MemberFacts, ...],
         limits: Limits = Limits(),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.machine = machine
         self.consensus = consensus
         self.cluster_id = cluster_id
-        self.members = members
         self.limits = limits
         self.clock = clock
         self.leader_is_lost = asyncio.Event()
@@ -165,6 +157,33 @@ class Backend:
 
         self.consensus.propose_direct(payload, decided)
 
+    async def change_members(self, change: MemberChange) -> tuple[MemberRecord, ...]:
+        """Have the cluster carry out a change of membership and return the members after it."""
+        try:
+            members = await self._until_decided(lambda: self.consensus.change_members(change))
+        except ChangeRefusedError as refused:
+            raise Failure[refused.reason.name].error() from refused
+        assert isinstance(members, tuple), "consensus answers a change with the members"
+        return members
+
+    def own_record(self) -> MemberRecord | None:
+        """What the cluster knows of this member, None where it was removed or is not known yet."""
+        own_id = self.consensus.member_id
+        return next((one for one in self.consensus.members() if one.member_id == own_id), None)
+
+    async def move_leader(self, member_id: int) -> None:
+        """Have another voter lead; this member must lead now."""
+        if not self.consensus.is_leader:
+            raise Failure.NOT_LEADER.error()
+        heir = next((one for one in self.consensus.members() if one.member_id == member_id), None)
+        if heir is None or heir.is_learner:
+            raise Failure.BAD_LEADER_TRANSFEREE.error()
+        try:
+            async with asyncio.timeout(self.limits.request_timeout_s):
+                await self.consensus.move_leader(member_id)
+        except (TimeoutError, ProposalError) as error:
+            raise Failure.TIMEOUT_LEADER_TRANSFER.error() from error
+
     async def read_barrier(self) -> None:
         """Wait until what this member has applied is as new as anything acknowledged before the call."""
         await self._until_decided(self.consensus.read_index)
@@ -175,11 +194,16 @@ class Backend:
         assert isinstance(answer, bytes), "leaders answer in bytes"
         return answer
 
+    def has_room(self, added_bytes: int) -> bool:
+        """Whether the store may grow by so much."""
+        machine = self.machine
+        return not machine.alarms and machine.store.size_bytes + added_bytes <= self.limits.quota_backend_bytes
+
     async def check_quota(self, added_bytes: int) -> None:
         """Refuse to grow past the quota, and have the whole cluster refuse from now on."""
         if self.machine.has_no_space:
             raise Failure.NO_SPACE.error()
-        if self.machine.store.size_bytes + added_bytes <= self.limits.quota_backend_bytes:
+        if self.has_room(added_bytes):
             return
         alarm = AlarmRequest(action=AlarmRequest.ACTIVATE, memberID=self.consensus.member_id, alarm=AlarmType.NOSPACE)
         await self.propose(InternalRequest(alarm=alarm), STORE_ITSELF)

@@ -72,6 +72,8 @@ class Failure(enum.Enum):
         "etcdserver: re-configuration failed due to not enough started members",
     )
     MEMBER_BAD_URLS = (Code.INVALID_ARGUMENT, "etcdserver: given member URLs are invalid")
+    NAME_TAKEN = (Code.FAILED_PRECONDITION, "raftsman: the member's name is taken, or it has another one already")
+    """Never seen by clients: members alone publish names."""
     MEMBER_NOT_FOUND = (Code.NOT_FOUND, "etcdserver: member not found")
     MEMBER_NOT_LEARNER = (Code.FAILED_PRECONDITION, "etcdserver: can only promote a learner member")
     LEARNER_NOT_READY = (
@@ -110,6 +112,8 @@ class Failure(enum.Enum):
         Code.UNAVAILABLE,
         "etcdserver: request timed out, possibly due to previous leader failure",
     )
+    TIMEOUT_LEADER_TRANSFER = (Code.UNAVAILABLE, "etcdserver: request timed out, leader transfer took too long")
+    NOT_SUPPORTED_FOR_LEARNER = (Code.UNAVAILABLE, "etcdserver: rpc not supported for learner")
     UNHEALTHY = (Code.UNAVAILABLE, "etcdserver: unhealthy cluster")
     CORRUPT = (Code.DATA_LOSS, "etcdserver: corrupt cluster")
     BAD_LEADER_TRANSFEREE = (Code.FAILED_PRECONDITION, "etcdserver: bad leader transferee")

@@ -18,17 +18,13 @@ from proto.etcd.rpc_pb2 import (
 from proto.raft.command_pb2 import InternalRequest
 from store.api.access import Access
 from store.api.backend import Backend, decode
+from store.api.direct import DirectKV, encode_range
 from store.api.errors import EtcdError, of_refusal
 from store.api.table import Call, Reply, ServiceTable, Unary
 from store.mvcc import txn
-from store.mvcc.encoding import block, plain_put, plain_put_request, scalar, tag
+from store.mvcc.encoding import plain_put, plain_put_request
 from store.raft.contract import ProposalError
 from store.refusal import Refused
-
-_HEADER = tag(1, 2)
-_RANGE_KV = tag(2, 2)
-_RANGE_MORE = tag(3, 0)
-_RANGE_COUNT = tag(4, 0)
 
 
 class KVService:
@@ -37,14 +33,15 @@ class KVService:
     def __init__(self, backend: Backend, access: Access) -> None:
         self._backend = backend
         self._access = access
+        self._direct = DirectKV(backend)
 
     def table(self) -> ServiceTable:
         """The methods of the service."""
         return {
-            "/etcdserverpb.KV/Range": Unary(self.range),
+            "/etcdserverpb.KV/Range": Unary(self.range, self._direct.range),
             "/etcdserverpb.KV/Put": Unary(self.put, self.put_direct),
             "/etcdserverpb.KV/DeleteRange": Unary(self.delete_range),
-            "/etcdserverpb.KV/Txn": Unary(self.txn),
+            "/etcdserverpb.KV/Txn": Unary(self.txn, self._direct.txn),
             "/etcdserverpb.KV/Compact": Unary(self.compact),
         }
 
@@ -59,11 +56,7 @@ class KVService:
             result = self._backend.machine.store.range(request)
         except Refused as refused:
             raise of_refusal(refused) from refused
-        parts = [block(_HEADER, self._backend.header(result.revision).SerializeToString())]
-        parts += [block(_RANGE_KV, record) for record in result.records]
-        parts.append(scalar(_RANGE_MORE, result.more))
-        parts.append(scalar(_RANGE_COUNT, result.count))
-        return b"".join(parts)
+        return encode_range(self._backend, result)
 
     async def put(self, body: bytes, call: Call) -> bytes:
         """Set one key."""

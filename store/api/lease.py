@@ -23,10 +23,10 @@ from proto.etcd.rpc_pb2 import (
     LeaseStatus,
     LeaseTimeToLiveRequest,
 )
-from proto.raft.command_pb2 import InternalRequest, LeaderRequest, LeaderResponse
+from proto.raft.command_pb2 import InternalRequest, LeaderRequest, LeaderResponse, LeaseClock
 from store.api.access import Access
 from store.api.backend import STORE_ITSELF, Backend, decode
-from store.api.errors import Code, EtcdError
+from store.api.errors import Code, EtcdError, Failure
 from store.api.table import Call, ServiceTable, Stream, Streaming, Unary
 from store.auth import Auth
 from store.refusal import Refused
@@ -34,6 +34,7 @@ from store.refusal import Refused
 log = logging.getLogger(__name__)
 
 _EXPIRY_INTERVAL_S = 0.5
+_CLOCK_RETRY_S = 0.01
 _REVOKES_AT_ONCE_MAX = 500
 """With two looks a second this is etcd's thousand revocations a second."""
 
@@ -44,6 +45,8 @@ class LeaseService:
     def __init__(self, backend: Backend, access: Access) -> None:
         self._backend = backend
         self._access = access
+        self._term = 0
+        self._new_term = asyncio.Event()
 
     def table(self) -> ServiceTable:
         """The methods of the service."""
@@ -84,8 +87,7 @@ class LeaseService:
             header = self._backend.header()
             if self._backend.consensus.is_leader:
                 await self._backend.read_barrier()  # one that was cut off must not promise time
-            asked = LeaderRequest(lease_keep_alive=request)
-            answer = LeaderResponse.FromString(await self._backend.ask_leader(asked.SerializeToString()))
+            answer = await self._ask(LeaderRequest(lease_keep_alive=request))
             response = LeaseKeepAliveResponse(header=header, ID=request.ID, TTL=answer.lease_keep_alive.TTL)
             await stream.write(response.SerializeToString())
 
@@ -94,8 +96,7 @@ class LeaseService:
         request = decode(LeaseTimeToLiveRequest, body)
         if request.keys:
             self._access.allowed(call, lambda auth, name: self._check_keys(auth, name, request.ID, writes=False))
-        asked = LeaderRequest(lease_time_to_live=request)
-        answer = LeaderResponse.FromString(await self._backend.ask_leader(asked.SerializeToString()))
+        answer = await self._ask(LeaderRequest(lease_time_to_live=request))
         response = answer.lease_time_to_live
         response.header.CopyFrom(self._backend.header())
         return response.SerializeToString()
@@ -117,10 +118,27 @@ class LeaseService:
             else:
                 auth.check_read(name, key, b"")
 
+    async def _ask(self, question: LeaderRequest) -> LeaderResponse:
+        """Have the leader answer, as soon as it keeps the time."""
+        deadline = asyncio.get_running_loop().time() + self._backend.limits.request_timeout_s
+        while True:
+            answer = LeaderResponse.FromString(await self._backend.ask_leader(question.SerializeToString()))
+            if answer.WhichOneof("response") is not None:
+                return answer
+            if asyncio.get_running_loop().time() >= deadline:
+                raise Failure.TIMEOUT.error()
+            await asyncio.sleep(_CLOCK_RETRY_S)
+
     # The leader's side
 
     def answer(self, body: bytes) -> bytes:
-        """Answer another member's question, or one of our own; runs at the leader."""
+        """Answer another member's question, or one of our own; runs at the leader.
+
+        The answer is empty until all members know that this one keeps the time: before that, an earlier leader's
+        revocation could still end a lease that this one had lengthened.
+        """
+        if not self._keeps_clock():
+            return b""
         request = LeaderRequest.FromString(body)
         lessor, now_s = self._backend.machine.lessor, self._backend.clock()
         response = LeaderResponse()
@@ -145,35 +163,52 @@ class LeaseService:
                 found.keys.extend(sorted(lease.keys))
         return response.SerializeToString()
 
+    def _keeps_clock(self) -> bool:
+        return self._backend.machine.lessor.term >= self._term
+
     def on_leadership(self, is_leader: bool, term: int) -> None:
         """Begin or stop to keep the leases' time."""
+        self._term = term
         if is_leader:
             log.info("lease clock started term=%d leases=%d", term, len(self._backend.machine.lessor))
             self._backend.machine.lessor.promote(self._backend.clock())
+            self._new_term.set()
         else:
             self._backend.machine.lessor.demote()
+
+    async def keep_clock(self) -> None:
+        """Say in the log that this member keeps the time whenever it begins to; runs as long as the member serves."""
+        while True:
+            await self._new_term.wait()
+            self._new_term.clear()
+            try:
+                await self._begin_term(self._term)
+            except EtcdError as error:
+                log.info("lease clock not announced yet term=%d reason=%s", self._term, error.text)
+                if self._backend.consensus.is_leader:
+                    self._new_term.set()
+                    await asyncio.sleep(_EXPIRY_INTERVAL_S)
+
+    async def _begin_term(self, term: int) -> None:
+        if not self._keeps_clock():
+            await self._backend.propose(InternalRequest(lease_clock=LeaseClock(term=term)), STORE_ITSELF)
 
     async def expire(self) -> None:
         """Revoke what has ended, while this member leads; runs as long as the member serves."""
         while True:
             await asyncio.sleep(_EXPIRY_INTERVAL_S)
-            ended = self._backend.machine.lessor.expired(self._backend.clock(), _REVOKES_AT_ONCE_MAX)
-            if not ended:
+            term = self._term
+            if not self._backend.consensus.is_leader or not self._keeps_clock():
                 continue
-            try:
-                # A leader that was cut off must not end leases that its successor has lengthened.
-                await self._backend.read_barrier()
-                if not self._backend.consensus.is_leader:
-                    continue
-                async with asyncio.TaskGroup() as revocations:
-                    for lease_id in ended:
-                        revocations.create_task(self._revoke_expired(lease_id))
-            except EtcdError as error:
-                log.warning("expired leases stay for now leases=%d reason=%s", len(ended), error.text)
+            ended = self._backend.machine.lessor.expired(self._backend.clock(), _REVOKES_AT_ONCE_MAX)
+            async with asyncio.TaskGroup() as revocations:
+                for lease_id in ended:
+                    revocations.create_task(self._revoke_expired(lease_id, term))
 
-    async def _revoke_expired(self, lease_id: int) -> None:
+    async def _revoke_expired(self, lease_id: int, term: int) -> None:
+        revocation = InternalRequest(lease_revoke=LeaseRevokeRequest(ID=lease_id), lease_term=term)
         try:
-            await self._backend.propose(InternalRequest(lease_revoke=LeaseRevokeRequest(ID=lease_id)), STORE_ITSELF)
+            await self._backend.propose(revocation, STORE_ITSELF)
         except EtcdError as error:
             if error.code != Code.NOT_FOUND:
                 log.warning("lease not revoked lease=%016x reason=%s", lease_id, error.text)

@@ -17,6 +17,8 @@ from proto.etcd.rpc_pb2 import (
     HashKVResponse,
     HashRequest,
     HashResponse,
+    MoveLeaderRequest,
+    MoveLeaderResponse,
     SnapshotRequest,
     SnapshotResponse,
     StatusRequest,
@@ -48,6 +50,7 @@ class MaintenanceService:
             "/etcdserverpb.Maintenance/HashKV": Unary(self.hash_kv),
             "/etcdserverpb.Maintenance/Snapshot": Streaming(self.snapshot, client_streaming=False),
             "/etcdserverpb.Maintenance/Downgrade": Unary(self.downgrade),
+            "/etcdserverpb.Maintenance/MoveLeader": Unary(self.move_leader),
         }
 
     async def status(self, body: bytes, call: Call) -> bytes:
@@ -68,6 +71,7 @@ class MaintenanceService:
             raftTerm=consensus.term,
             raftAppliedIndex=consensus.applied_index,
             errors=errors,
+            isLearner=consensus.is_learner,
         ).SerializeToString()
 
     async def alarm(self, body: bytes, call: Call) -> bytes:
@@ -78,7 +82,7 @@ class MaintenanceService:
             await self._backend.read_barrier()
             response = AlarmResponse()
             for member_id, kind in sorted(self._backend.machine.alarms):
-                if request.memberID in (0, member_id) and request.alarm in (AlarmType.NONE, kind):
+                if request.alarm in (AlarmType.NONE, kind):
                     response.alarms.append(AlarmMember(memberID=member_id, alarm=AlarmType.ValueType(kind)))
         else:
             response = cast(AlarmResponse, await self._backend.propose(InternalRequest(alarm=request), caller))
@@ -140,3 +144,10 @@ class MaintenanceService:
         if request.action == DowngradeRequest.CANCEL:
             raise Failure.NO_INFLIGHT_DOWNGRADE.error()
         raise Failure.INVALID_DOWNGRADE_TARGET_VERSION.error()
+
+    async def move_leader(self, body: bytes, call: Call) -> bytes:
+        """Have another member lead; only the leader does that."""
+        request = decode(MoveLeaderRequest, body)
+        self._access.admin(call)
+        await self._backend.move_leader(request.targetID)
+        return MoveLeaderResponse(header=self._backend.header()).SerializeToString()

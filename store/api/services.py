@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 
+from proto.etcd.rpc_pb2 import RangeRequest
 from store.api.access import Access
 from store.api.auth import AuthService
-from store.api.backend import Backend
+from store.api.backend import Backend, decode
 from store.api.cluster import ClusterService
 from store.api.election import ElectionService
 from store.api.errors import Failure
@@ -15,6 +16,7 @@ from store.api.lease import LeaseService
 from store.api.lock import LockService
 from store.api.maintenance import MaintenanceService
 from store.api.queues import Queues
+from store.api.quota import keep_clearing
 from store.api.table import (
     Call,
     DirectHandler,
@@ -28,6 +30,10 @@ from store.api.table import (
 )
 from store.api.watch import WatchService
 
+_RANGE = "/etcdserverpb.KV/Range"
+_OF_LEARNERS = {"/etcdserverpb.Maintenance/Status", "/etcdserverpb.Maintenance/Snapshot"}
+"""What a learner answers besides serializable ranges."""
+
 
 class Services:
     """The services, wired to what happens in the member."""
@@ -37,7 +43,7 @@ class Services:
         access = Access(backend)
         self._lease = LeaseService(backend, access)
         self._watch = WatchService(backend, access)
-        self._cluster = ClusterService(backend)
+        self._cluster = ClusterService(backend, access)
         kv = KVService(backend, access)
         self._queues = Queues(kv, self._lease, self._watch)
         self._others = (
@@ -59,10 +65,10 @@ class Services:
             for path, method in service.table().items():
                 if isinstance(method, Unary):
                     table[path] = Unary(
-                        self._with_leader(method.handler), method.direct and self._unasked(method.direct)
+                        self._with_leader(path, method.handler), method.direct and self._unasked(method.direct)
                     )
                 else:
-                    table[path] = Streaming(self._while_leader(method.handler), method.client_streaming)
+                    table[path] = Streaming(self._while_leader(path, method.handler), method.client_streaming)
         return table
 
     async def run(self, name: str, client_urls: tuple[str, ...]) -> None:
@@ -71,11 +77,22 @@ class Services:
             tasks.create_task(self._cluster.publish(name, client_urls))
             tasks.create_task(self._backend.watch_leader())
             tasks.create_task(self._backend.keep_scrubbing())
+            tasks.create_task(keep_clearing(self._backend))
+            tasks.create_task(self._lease.keep_clock())
             tasks.create_task(self._lease.expire())
             tasks.create_task(self._queues.run())
 
-    def _with_leader(self, handler: UnaryHandler) -> UnaryHandler:
+    def _check_learner(self, path: str, body: bytes = b"") -> None:
+        """Refuse what a member without a vote does not do: almost everything, so that clients go elsewhere."""
+        if not self._backend.consensus.is_learner or path in _OF_LEARNERS:
+            return
+        if path == _RANGE and decode(RangeRequest, body).serializable:
+            return
+        raise Failure.NOT_SUPPORTED_FOR_LEARNER.error()
+
+    def _with_leader(self, path: str, handler: UnaryHandler) -> UnaryHandler:
         async def guarded(body: bytes, call: Call) -> bytes:
+            self._check_learner(path, body)
             self._backend.require_leader(call)
             return await handler(body, call)
 
@@ -83,15 +100,16 @@ class Services:
 
     def _unasked(self, direct: DirectHandler) -> DirectHandler:
         def unless_asked(body: bytes, call: Call, reply: Reply) -> None:
-            if "hasleader" in call.metadata:
+            if "hasleader" in call.metadata or self._backend.consensus.is_learner:
                 reply.wait()
             else:
                 direct(body, call, reply)
 
         return unless_asked
 
-    def _while_leader(self, handler: StreamHandler) -> StreamHandler:
+    def _while_leader(self, path: str, handler: StreamHandler) -> StreamHandler:
         async def guarded(stream: Stream, call: Call) -> None:
+            self._check_learner(path)
             if not self._backend.require_leader(call):
                 await handler(stream, call)
                 return

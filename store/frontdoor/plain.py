@@ -29,7 +29,7 @@ class PlainDoor:
 
     async def listen(self, address: Address) -> int:
         """Begin to serve on an address and return its port."""
-        server = await asyncio.start_server(self._serve, address.host, address.port)
+        server = await asyncio.start_server(self.serve, address.host, address.port)
         self._servers.append(server)
         port: int = server.sockets[0].getsockname()[1]
         return port
@@ -89,7 +89,8 @@ class PlainDoor:
             lines += [f"# HELP {name} {help_text}", f"# TYPE {name} {kind}", f"{name} {int(value)}"]
         return ("\n".join(lines) + "\n").encode()
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Serve one connection."""
         self._connections += 1
         try:
             if self._connections <= _CONNECTIONS_MAX:

@@ -6,31 +6,19 @@ import asyncio
 import logging
 import ssl
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import grpc
 
 from store.api.errors import EtcdError
 from store.api.table import Call, ServiceTable, Streaming, Unary
+from store.frontdoor.tls import ServerTLS
 
 log = logging.getLogger(__name__)
 
 _OVERHEAD_BYTES = 512 * 1024
 _STOP_GRACE_S = 0.5
 _STATUS_OF = {status.value[0]: status for status in grpc.StatusCode}
-
-
-@dataclass(frozen=True)
-class ServerTLS:
-    """PEM files of a server."""
-
-    cert_file: Path
-    key_file: Path
-    trusted_ca_file: Path | None = None
-    client_cert_auth: bool = False
-    """Whether clients must show a certificate of the trusted CA."""
 
 
 class _Stream:

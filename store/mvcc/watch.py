@@ -162,7 +162,10 @@ class WatchStream:
             self.cancel(watch_id)
 
     def request_progress(self) -> None:
-        """Ask for one progress notice for the whole stream, due when every watcher has caught up."""
+        """Ask for one progress notice for the whole stream, due when every watcher has caught up.
+
+        While one waits for a revision of the future there is none, as with etcd: the client asks again.
+        """
         self._progress_requested = True
 
     def tick(self) -> None:
@@ -208,16 +211,23 @@ class WatchStream:
             changes = self._take_pending(watcher)
             return self._deliver(watcher, changes, changes[-1].main)
         if self._behind:
-            return self._catch_up()
+            delivery = self._catch_up()
+            if delivery is not None or self._behind:
+                return delivery
+        return self._progress()
+
+    def _progress(self) -> Delivery | None:
+        """A notice that is due, now that all changes are taken; watchers of the future have none to make."""
         revision = self._store.current_revision
         if self._progress_requested:
             self._progress_requested = False
-            if self._by_id:
+            if self._by_id and all(watcher.next_revision <= revision + 1 for watcher in self._by_id.values()):
                 return Delivery(INVALID_WATCH_ID, revision)
         for watcher in self._by_id.values():
             if watcher.progress_due:
                 watcher.progress_due = False
-                return Delivery(watcher.watch_id, revision)
+                if watcher.next_revision <= revision + 1:
+                    return Delivery(watcher.watch_id, revision)
         return None
 
     def _catch_up(self) -> Delivery | None:

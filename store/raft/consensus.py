@@ -26,9 +26,14 @@ from pysyncobj.node import Node
 from pysyncobj.transport import Transport
 
 from proto.raft import message_pb2 as pb
+from store.raft.commit_news import CommitNews
+from store.raft.contract import MemberRecord
 from store.raft.elections import FOLLOWER, ElectionRules, Random, Timing
 from store.raft.journal import Journal
-from store.raft.messages import contiguous, frame_of
+from store.raft.membership import Membership, Memberships, read_entry
+from store.raft.messages import frame_of
+from store.raft.replication import ReplicationRules
+from store.raft.roster import NOBODY, Roster
 
 logger = logging.getLogger(__name__)
 
@@ -39,9 +44,6 @@ GROUP = b"\x10"
 """First byte of a log entry that holds requests; PySyncObj's own no-operation begins with 1."""
 LEADER = 2
 """PySyncObj's number for it."""
-APPEND_BYTES_MAX = 1 << 20
-WINDOW_ENTRIES_MAX = 128
-"""Entries under way to one follower."""
 APPLY_SECONDS_MAX = 0.05
 COMMAND_BYTES_MAX = 8 << 20
 
@@ -67,7 +69,8 @@ class _Outlet(Transport):  # type: ignore[misc]
         self._core = core
 
     def send(self, node: Node, message: dict[str, Any]) -> bool:
-        self._core.hold(node.id, self._core.frame_of(message))
+        if node.id != NOBODY:
+            self._core.hold(node.id, self._core.frame_of(message))
         return True
 
 
@@ -102,7 +105,7 @@ library.createPoller = lambda _kind: _NoPoller()
 library.pickle = _NoPickle()
 
 
-class RaftCore(ElectionRules, SyncObj):  # type: ignore[misc]
+class RaftCore(Roster, CommitNews, ElectionRules, ReplicationRules, SyncObj):  # type: ignore[misc]
     """One member's Raft state."""
 
     def __init__(
@@ -123,15 +126,13 @@ class RaftCore(ElectionRules, SyncObj):  # type: ignore[misc]
         self._send_frame = send
         self._apply_entry = apply
         self._held: list[tuple[int, pb.Frame]] = []
-        self._nodes = {one: _MemberNode(one) for one in sorted(peer_ids)}
-        self._floor = dict.fromkeys(self._nodes, 0)
+        if not journal.memberships.current.members:
+            first = Membership.of(MemberRecord(one) for one in (member_id, *peer_ids))
+            journal.memberships = Memberships(first)
         ElectionRules.__init__(self)
-        self._conflict = False
-        self._echoed_round = 0
-        self._commit_told = 0
-        self.read_round = 0
-        self.on_contact: Callable[[int, int], None] = lambda _peer, _round: None
-        self.on_behind: Callable[[int], None] = lambda _peer: None
+        CommitNews.__init__(self)
+        ReplicationRules.__init__(self)
+        Roster.__init__(self)
         self._enter()
         configuration = SyncObjConf(
             autoTick=False,
@@ -145,12 +146,13 @@ class RaftCore(ElectionRules, SyncObj):  # type: ignore[misc]
             dynamicMembershipChange=False,
             useFork=False,
         )
-        nodes = list(self._nodes.values())
-        SyncObj.__init__(self, _MemberNode(member_id), nodes, configuration, transport=_Outlet(self))
+        SyncObj.__init__(self, _MemberNode(member_id), (), configuration, transport=_Outlet(self))
         self._SyncObj__raftLastApplied = journal.base_index
         self._SyncObj__raftCommitIndex = journal.getRaftCommitIndex()
+        self._follow_membership()
+        journal.on_membership = self._follow_membership
         # A member that has just started asks early: a leader would be heard by then, and asking disturbs nobody.
-        patience_s = timing.heartbeat_s * (2.0 + 4.0 * random.random()) if self._nodes else -1.0
+        patience_s = -1.0 if self.stands_alone else timing.heartbeat_s * (2.0 + 4.0 * random.random())
         self._SyncObj__raftElectionDeadline = clock() + patience_s
 
     # What the owner sees and calls.
@@ -187,6 +189,11 @@ class RaftCore(ElectionRules, SyncObj):  # type: ignore[misc]
         return int(self._SyncObj__raftLastApplied)
 
     @property
+    def last_index(self) -> int:
+        """Index of the log's last entry."""
+        return self._journal.last_index
+
+    @property
     def term_started(self) -> bool:
         """Whether an entry of the current term has been applied: before that a leader knows too little to serve."""
         return self._journal.term_at(self.applied_index) == self.term
@@ -194,12 +201,15 @@ class RaftCore(ElectionRules, SyncObj):  # type: ignore[misc]
     def connected(self, peer_id: int) -> None:
         """Take note that frames can be sent to a peer."""
         self._enter()
-        self._SyncObj__onNodeConnected(self._nodes[peer_id])
+        node = self._welcome(peer_id)
+        if node is not None:
+            self._SyncObj__onNodeConnected(node)
 
     def disconnected(self, peer_id: int) -> None:
         """Take note that frames cannot be sent to a peer."""
         self._enter()
-        self._SyncObj__onNodeDisconnected(self._nodes[peer_id])
+        self._guests.pop(peer_id, None)
+        self._SyncObj__onNodeDisconnected(_MemberNode(peer_id))
 
     def append(self, command: bytes) -> int:
         """Add an entry to the leader's log and send it; return its index."""
@@ -234,8 +244,7 @@ class RaftCore(ElectionRules, SyncObj):  # type: ignore[misc]
         self._stand_when_due()
         self._onTick(0)
         self._election_granted = self._transfer = False
-        if self.is_leader and self.commit_index > self._commit_told:
-            self._SyncObj__sendAppendEntries()
+        self.tell_commit_when_due(self._clock())
         self.sync()
 
     def next_deadline(self) -> float:
@@ -243,19 +252,20 @@ class RaftCore(ElectionRules, SyncObj):  # type: ignore[misc]
         if self.applied_index < self.commit_index:
             return self._clock()
         if self.is_leader:
-            return float(self._SyncObj__newAppendEntriesTime) + 0.001
-        if self._nodes and not self._SyncObj__connectedNodes:
+            return min(float(self._SyncObj__newAppendEntriesTime) + 0.001, self.commit_due)
+        if not self.stands_alone and not self._SyncObj__connectedNodes:
             return float("inf")
         return float(self._SyncObj__raftElectionDeadline) + 0.001
 
-    def install(self, index: int, term: int) -> None:
+    def install(self, index: int, term: int, membership: Membership | None = None) -> None:
         """Go on after a snapshot that is on disk and in the state machine (D5: a log that matches it stays)."""
         self._enter()
         if self._journal.term_at(index) != term:
-            self._journal.move_base(index, term)
+            self._journal.move_base(index, term, membership)
         self._SyncObj__raftLastApplied = index
         self._SyncObj__raftCommitIndex = max(self.commit_index, index)
         self._journal.setRaftCommitIndex(self.commit_index)
+        self._follow_membership()
 
     def acknowledge_through(self, peer_id: int, index: int) -> None:
         """Tell the leader that this log equals its own up to an index that is committed."""
@@ -263,11 +273,11 @@ class RaftCore(ElectionRules, SyncObj):  # type: ignore[misc]
         self.hold(peer_id, pb.Frame(acknowledgement=frame))
 
     def transfer_leadership(self, peer_id: int) -> bool:
-        """Ask a follower that has the whole log to stand for election at once."""
+        """Ask a voter that has the whole log to stand for election at once."""
         self._enter()
-        node = self._nodes[peer_id]
-        ready = node in self._SyncObj__connectedNodes and self.is_leader
-        if not ready or self._SyncObj__raftMatchIndex.get(node, 0) != self._journal.last_index:
+        node = self._nodes.get(peer_id)
+        ready = node in self._SyncObj__connectedNodes and self.is_leader and peer_id in self.voters
+        if not ready or self.match_index(peer_id) != self._journal.last_index:
             return False
         self.hold(peer_id, pb.Frame(timeout_now=pb.TimeoutNow(term=self.term)))
         return True
@@ -289,10 +299,11 @@ class RaftCore(ElectionRules, SyncObj):  # type: ignore[misc]
 
     def receive(self, peer_id: int, frame: pb.Frame) -> bool:
         """Take a frame of Raft's own; return whether it was one."""
-        handler = _HANDLERS.get(frame.WhichOneof("body") or "")
+        kind = frame.WhichOneof("body") or ""
+        handler = _HANDLERS.get(kind)
         if handler is None:
             return False
-        node = self._nodes.get(peer_id)
+        node = self._node_of(peer_id, kind)
         if node is not None:
             self._enter()
             handler(self, node, frame)
@@ -300,109 +311,31 @@ class RaftCore(ElectionRules, SyncObj):  # type: ignore[misc]
 
     def frame_of(self, message: dict[str, Any]) -> pb.Frame:
         """Return what PySyncObj wants sent, with what it does not know."""
-        return frame_of(message, self.term, self._echoed_round, self._transfer)
+        frame = frame_of(message, self.term, self._echoed_round, self._transfer)
+        reply = frame.acknowledgement
+        if frame.HasField("acknowledgement") and reply.reset:
+            reply.next_index, reply.hint_term = self._hint(reply.next_index)
+        return frame
+
+    def step_aside(self) -> None:
+        """End this leadership, whose member has no vote any more; whoever has the whole log is asked to follow."""
+        self._enter()
+        for peer_id in sorted(self.voters):
+            if self.transfer_leadership(peer_id):
+                break
+        self._SyncObj__setState(FOLLOWER)
+        self._SyncObj__raftLeader = None
 
     def hold(self, peer_id: int, frame: pb.Frame) -> None:
         """Send a frame as soon as everything before it is on disk."""
         self._held.append((peer_id, frame))
 
+    def _new_node(self, member_id: int) -> _MemberNode:
+        return _MemberNode(member_id)
+
     def _enter(self) -> None:
         _Injected.clock = self._clock
         _Injected.journal = self._journal
-
-    # Frames from peers.
-
-    def _receive_append(self, node: _MemberNode, frame: pb.Frame) -> None:
-        request = frame.append_entries
-        if request.term < self.term:
-            # The library keeps silent; a leader that is not told of a later term would never stop.
-            refusal = pb.Acknowledgement(term=self.term, next_index=self._journal.last_index + 1)
-            self.hold(node.id, pb.Frame(acknowledgement=refusal))
-            return
-        if request.term == self.term and self.is_leader:
-            logger.critical("two leaders in one term: term=%d other=%x", self.term, node.id)
-            return
-        entries = [(entry.command, entry.index, entry.term) for entry in request.entries]
-        if not contiguous(request.previous_index, entries):
-            logger.warning("dropping a malformed append from peer=%x", node.id)
-            return
-        self._leader_contact = self._clock()
-        self._pre_votes = None
-        self._echoed_round = request.read_round
-        message = {
-            "type": "append_entries",
-            "term": request.term,
-            "commit_index": request.commit_index,
-            "entries": entries,
-            "prevLogIdx": request.previous_index,
-            "prevLogTerm": request.previous_term,
-        }
-        message, self._conflict = self._without_known_prefix(message)
-        self._SyncObj__onMessageReceived(node, self._commit_no_further_than_verified(message))
-        self._conflict = False
-
-    def _without_known_prefix(self, message: dict[str, Any]) -> tuple[dict[str, Any], bool]:
-        """Drop what the log already holds; tell whether what remains conflicts with it (D1).
-
-        The library cuts its log at the message's beginning and writes the message again, so that an old duplicate
-        voids entries that were acknowledged.
-        """
-        previous, entries = message["prevLogIdx"], message["entries"]
-        term = message["prevLogTerm"]
-        base = self._journal.base_index
-        if previous < base:
-            # Everything up to the base is committed, so the leader's entries there are ours.
-            entries = entries[base - previous :]
-            previous, term = base, self._journal.term_at(base)
-        elif self._journal.term_at(previous) != term:
-            return message, False
-        known = 0
-        for _, index, entry_term in entries:
-            if self._journal.term_at(index) != entry_term:
-                break
-            known += 1
-        if known:
-            previous, term = entries[known - 1][1], entries[known - 1][2]
-        rest = entries[known:]
-        return dict(message, prevLogIdx=previous, prevLogTerm=term, entries=rest), bool(rest)
-
-    def _commit_no_further_than_verified(self, message: dict[str, Any]) -> dict[str, Any]:
-        """Let a message commit only what it proves to be equal to the leader's log (D2)."""
-        verified = message["prevLogIdx"] + len(message["entries"])
-        return dict(message, commit_index=min(message["commit_index"], verified))
-
-    def _receive_acknowledgement(self, node: _MemberNode, frame: pb.Frame) -> None:
-        reply = frame.acknowledgement
-        if reply.term > self.term:
-            self._step_down(reply.term)
-        if not self._belongs_to_this_leadership(reply):
-            return
-        self.on_contact(node.id, reply.read_round)
-        next_before = self._SyncObj__raftNextIndex[node]
-        message = {
-            "type": "next_node_idx",
-            "next_node_idx": min(reply.next_index, self._journal.last_index + 1),
-            "reset": reply.reset,
-            "success": reply.success,
-        }
-        self._SyncObj__onMessageReceived(node, message)
-        match = self._SyncObj__raftMatchIndex[node]
-        if reply.success:
-            # The library goes back to the acknowledged entry and sends everything after it once more (D1).
-            self._SyncObj__raftNextIndex[node] = max(next_before, self._SyncObj__raftNextIndex[node])
-            self._floor[node.id] = max(self._floor[node.id], match)
-        elif reply.reset:
-            # A follower that has less than it once acknowledged lost its disk: believe it, or it never catches up.
-            next_index = min(reply.next_index, self._journal.last_index + 1)
-            self._SyncObj__raftNextIndex[node] = next_index
-            self._SyncObj__raftMatchIndex[node] = min(match, next_index - 1)
-            self._floor[node.id] = next_index - 1
-        if self._SyncObj__raftNextIndex[node] <= self._journal.last_index:
-            self._send_append(node, news_only=True)
-
-    def _belongs_to_this_leadership(self, reply: pb.Acknowledgement) -> bool:
-        """Count no acknowledgement that was meant for another term (D6: the library's carry none)."""
-        return self.is_leader and reply.term == self.term
 
     # What the library calls by its private names.
 
@@ -417,7 +350,7 @@ class RaftCore(ElectionRules, SyncObj):  # type: ignore[misc]
 
     def _SyncObj__onBecomeLeader(self) -> None:  # noqa: N802
         """Open a leadership: nothing is known yet of what the followers have."""
-        self._commit_told = 0
+        self.commit_told = 0
         self.read_round += 1
         for peer_id in self._floor:
             self._floor[peer_id] = self._journal.last_index
@@ -444,44 +377,10 @@ class RaftCore(ElectionRules, SyncObj):  # type: ignore[misc]
     def _SyncObj__sendAppendEntries(self) -> None:  # noqa: N802
         """Send each follower what it lacks, in a fixed order and within a window (D7, D14: no pieces, no pickle)."""
         self._SyncObj__newAppendEntriesTime = self._clock() + self._timing.heartbeat_s
-        self._commit_told = self.commit_index
+        self.commit_news_sent()
         for node in self._nodes.values():
             if node in self._SyncObj__connectedNodes:
                 self._send_append(node)
-
-    def _send_append(self, node: _MemberNode, news_only: bool = False) -> None:
-        next_index: int = self._SyncObj__raftNextIndex[node]
-        base, last = self._journal.base_index, self._journal.last_index
-        if next_index <= base:
-            # What it lacks is only in a snapshot; the heartbeat keeps it from standing for election meanwhile.
-            self.on_behind(node.id)
-            next_index = base + 1
-            entries = []
-        else:
-            window_end = self._floor[node.id] + WINDOW_ENTRIES_MAX
-            entries = self._batch(next_index, min(last, window_end))
-            self._SyncObj__raftNextIndex[node] = next_index + len(entries)
-        if news_only and not entries:
-            return
-        request = pb.AppendEntries(
-            term=self.term,
-            previous_index=next_index - 1,
-            previous_term=self._journal.term_at(next_index - 1) or 0,
-            commit_index=self.commit_index,
-            entries=[pb.Entry(index=index, term=term, command=command) for command, index, term in entries],
-            read_round=self.read_round,
-        )
-        self._send_frame(node.id, pb.Frame(append_entries=request))
-
-    def _batch(self, first: int, last: int) -> list[tuple[bytes, int, int]]:
-        base = self._journal.base_index
-        entries = self._journal[first - base : last - base + 1]
-        total = 0
-        for place, entry in enumerate(entries):
-            total += len(entry[0])
-            if total > APPEND_BYTES_MAX and place:
-                return entries[:place]
-        return entries
 
     def _SyncObj__applyLogEntries(self) -> bool:  # noqa: N802
         """Apply what is committed, for a bounded time (D10: an entry is applied once, whatever it holds)."""
@@ -491,6 +390,9 @@ class RaftCore(ElectionRules, SyncObj):  # type: ignore[misc]
             command = self._journal[index - self._journal.base_index][0]
             self._SyncObj__raftLastApplied = index
             self._apply_entry(index, command[1:] if command[:1] == GROUP else b"")
+            entry = read_entry(command)
+            if entry is not None:
+                self._membership_applied(entry)
         return False
 
     def _checkCommandsToApply(self) -> None:  # noqa: N802

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    from store.raft.membership import Membership
 
 
 class StateMachine(Protocol):
@@ -69,15 +73,95 @@ class RequestTooLargeError(ProposalError):
     """The payload is above the limit of one command; nothing was proposed."""
 
 
+class ChangeRefusal(enum.Enum):
+    """Why a change of membership is not carried out; the services have a text for each."""
+
+    MEMBER_EXISTS = enum.auto()
+    MEMBER_NOT_FOUND = enum.auto()
+    """No such member, or one that was removed: its id is never used again."""
+    PEER_URL_EXISTS = enum.auto()
+    MEMBER_NOT_LEARNER = enum.auto()
+    LEARNER_NOT_READY = enum.auto()
+    TOO_MANY_LEARNERS = enum.auto()
+    MEMBER_NOT_ENOUGH_STARTED = enum.auto()
+    UNHEALTHY = enum.auto()
+    NAME_TAKEN = enum.auto()
+    """Another member has the name, or this one has another name already."""
+
+
+class ChangeRefusedError(ProposalError):
+    """The change of membership was not carried out and will not be."""
+
+    def __init__(self, reason: ChangeRefusal) -> None:
+        super().__init__(reason.name)
+        self.reason = reason
+
+
+class MemberRemovedError(Exception):
+    """This member does not belong to the cluster any more, and never will again."""
+
+    def __init__(self) -> None:
+        super().__init__("the member has been permanently removed from the cluster")
+
+
+@dataclass(frozen=True)
+class MemberRecord:
+    """What the cluster knows of one member."""
+
+    member_id: int
+    """64-bit identity, made as etcd makes it."""
+    name: str = ""
+    """Empty until the member has started for the first time."""
+    peer_urls: tuple[str, ...] = ()
+    client_urls: tuple[str, ...] = ()
+    is_learner: bool = False
+    """It gets the log and does not vote until it is promoted."""
+    is_joining: bool = False
+    """It is a voter for those who ask, but counts in no quorum before it has the log."""
+
+    @property
+    def votes(self) -> bool:
+        """Whether it counts in quorums."""
+        return not self.is_learner and not self.is_joining
+
+
+class ChangeKind(enum.Enum):
+    """What a change does to a member."""
+
+    ADD = enum.auto()
+    REMOVE = enum.auto()
+    UPDATE = enum.auto()
+    """Gives it other peer addresses."""
+    PROMOTE = enum.auto()
+    PUBLISH = enum.auto()
+    """Makes its name and client addresses known; asked for by the member itself."""
+    ADMIT = enum.auto()
+    """Gives a joining member its vote; done by the leader itself."""
+
+
+@dataclass(frozen=True)
+class MemberChange:
+    """One step from one membership to the next; what its kind does not need is left empty."""
+
+    kind: ChangeKind
+    member_id: int
+    name: str = ""
+    peer_urls: tuple[str, ...] = ()
+    client_urls: tuple[str, ...] = ()
+    is_learner: bool = False
+
+
 @dataclass(frozen=True)
 class Peer:
-    """One member of the cluster."""
+    """One member of the first hour."""
 
     member_id: int
     """64-bit identity, made as etcd makes it."""
     name: str
     host: str
     port: int
+    peer_urls: tuple[str, ...] = ()
+    """Where the others dial it; without any, host and port."""
 
 
 @dataclass(frozen=True)
@@ -97,8 +181,10 @@ class ConsensusConfig:
     member: Peer
     """This member; host and port are where it listens."""
     peers: tuple[Peer, ...]
-    """The other voters."""
+    """The other voters of the first hour."""
     data_dir: Path
+    membership: Membership | None = None
+    """What a member that joins an existing cluster was told of it, in place of the first hour's."""
     tls: TLSFiles | None = None
     heartbeat_interval_s: float = 0.1
     election_timeout_s: float = 1.0
@@ -109,6 +195,8 @@ class ConsensusConfig:
     queue_requests_max: int = 20_000
     group_bytes_max: int = 1 << 20
     payload_bytes_max: int = 1_600_000
+    strict_reconfiguration: bool = True
+    """Refuse changes of membership while members are not started or not connected, as etcd does."""
 
 
 class Consensus(Protocol):
@@ -167,12 +255,39 @@ class Consensus(Protocol):
         """Wait until this member has applied all that was committed when the call was made, and return that index."""
         ...
 
+    def when_read_index(self, done: Callable[[int | None], None]) -> None:
+        """Call back as soon as ``read_index`` would return, with None where it would raise."""
+        ...
+
     async def ask_leader(self, body: bytes) -> bytes:
-        """Have the leader's handler answer ``body``; raises NoLeaderError or OutcomeUnknownError."""
+        """Have the leader's handler answer ``body``, as soon as a quorum has confirmed that it leads.
+
+        Raises NoLeaderError or OutcomeUnknownError.
+        """
+        ...
+
+    @property
+    def is_learner(self) -> bool:
+        """Whether this member is a learner, as far as it has applied the log."""
+        ...
+
+    def members(self) -> tuple[MemberRecord, ...]:
+        """Return the members as of the applied index, by id."""
+        ...
+
+    async def change_members(self, change: MemberChange) -> tuple[MemberRecord, ...]:
+        """Have the cluster carry out one change and return the members after it.
+
+        Changes that overlap are carried out one after another. Raises ChangeRefusedError where the change cannot be,
+        OutcomeUnknownError where it may have taken effect, another ProposalError where it did not.
+        """
         ...
 
     async def move_leader(self, member_id: int) -> None:
-        """Have another member lead; raises NoLeaderError where this one does not, or the other is not up to date."""
+        """Have another voter lead, once it has the whole log.
+
+        Raises NoLeaderError where this member does not lead, OutcomeUnknownError where it takes too long.
+        """
         ...
 
     def handle_questions(self, handler: Callable[[bytes], bytes]) -> None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
+
+logger = logging.getLogger(__name__)
 
 LOCK = "lock"
 """The file that the process holds which works in the directory."""
@@ -23,6 +26,13 @@ class File(Protocol):
 
     def write(self, data: bytes) -> None:
         """Append all or, with DiskFullError, nothing; nothing is promised until ``sync``."""
+        ...
+
+    def reserve(self, length: int) -> None:
+        """Have zeros stand behind the end, where that helps: then a write changes no metadata, and a sync is short.
+
+        They are no part of the file and go when it is closed, but after a crash they may stand there.
+        """
         ...
 
     def sync(self) -> None:
@@ -65,6 +75,10 @@ class Disk(Protocol):
         """Put a synced file into its place, durably."""
         ...
 
+    def sync_names(self) -> None:
+        """Have the names of all files on disk."""
+        ...
+
     def remove(self, name: str) -> None:
         """Remove a file."""
         ...
@@ -75,19 +89,32 @@ class DirectoryFile:
 
     def __init__(self, path: Path, flags: int) -> None:
         with _full_told_apart(path):
-            self._descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | flags, 0o600)
+            self._descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC | flags, 0o600)
         self._path = path
+        self._end = os.fstat(self._descriptor).st_size
+        self._is_reserved = False
 
     def write(self, data: bytes) -> None:
         """Append all of the data; where it does not fit, take back what was written of it."""
-        length = os.fstat(self._descriptor).st_size
-        view = memoryview(data)
+        self._write_at(self._end, data)
+        self._end += len(data)
+
+    def reserve(self, length: int) -> None:
+        """Write zeros behind the end; a disk that has no room for them has perhaps room for data."""
+        self._is_reserved = True
+        try:
+            self._write_at(self._end, bytes(length))
+        except DiskFullError:
+            logger.debug("no room for a reserve: file=%s", self._path)
+
+    def _write_at(self, offset: int, data: bytes) -> None:
         try:
             with _full_told_apart(self._path):
-                while view:
-                    view = view[os.write(self._descriptor, view) :]
+                written = os.pwrite(self._descriptor, data, offset)
+                while written < len(data):
+                    written += os.pwrite(self._descriptor, memoryview(data)[written:], offset + written)
         except DiskFullError:
-            os.ftruncate(self._descriptor, length)
+            os.ftruncate(self._descriptor, self._end)
             raise
 
     def sync(self) -> None:
@@ -98,8 +125,12 @@ class DirectoryFile:
             raise OSError(error.errno, error.strerror, str(self._path)) from error
 
     def close(self) -> None:
-        """Close the descriptor."""
-        os.close(self._descriptor)
+        """Close the descriptor; what was reserved goes."""
+        try:
+            if self._is_reserved:
+                os.ftruncate(self._descriptor, self._end)
+        finally:
+            os.close(self._descriptor)
 
 
 class DirectoryInUseError(Exception):
@@ -164,6 +195,10 @@ class Directory:
         """Rename and sync the directory."""
         with _full_told_apart(self.path / target):
             (self.path / source).replace(self.path / target)
+        self.sync_names()
+
+    def sync_names(self) -> None:
+        """Sync the directory."""
         _sync_directory(self.path)
 
     def remove(self, name: str) -> None:

@@ -15,11 +15,15 @@ import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 
+from proto.raft import membership_pb2
 from proto.raft import message_pb2 as pb
 from store.raft.contract import (
     ConsensusConfig,
     DiskIsFullError,
     Done,
+    MemberChange,
+    MemberRecord,
+    MemberRemovedError,
     NoLeaderError,
     OutcomeUnknownError,
     ProposalError,
@@ -28,7 +32,8 @@ from store.raft.contract import (
 )
 from store.raft.disk import Directory
 from store.raft.elections import Timing
-from store.raft.members import check_unchanged, encode
+from store.raft.members import check_name, first_membership
+from store.raft.membership import to_message
 from store.raft.replica import Identity, Limits, Replica
 from store.raft.transport import PeerNetwork
 
@@ -57,13 +62,17 @@ class RaftConsensus:
         self.member_id = config.member.member_id
         self._config = config
         self._listener = listener
-        self._network = PeerNetwork(config, self._receive, self._connected, self._disconnected)
+        self._network = PeerNetwork(
+            config, self._receive, self._connected, self._disconnected, self._tell_members, self._leave_for_good
+        )
         self._directory = Directory(config.data_dir / "member" / "raft")
         try:
             self._replica = self._open(machine)
         except BaseException:
             self._directory.close()
             raise
+        self._replica.on_members.append(self._follow_members)
+        self._follow_members()
         self._tasks = AsyncExitStack()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._failure: asyncio.Future[None] | None = None
@@ -77,13 +86,13 @@ class RaftConsensus:
 
     def _open(self, machine: StateMachine) -> Replica:
         config = self._config
-        members = (config.member, *config.peers)
+        membership = first_membership(config)
         replica = Replica(
             Identity(config.cluster_id, self.member_id, tuple(peer.member_id for peer in config.peers)),
             machine,
             self._directory,
             SystemClock(),
-            random.SystemRandom(),
+            random.Random(random.SystemRandom().getrandbits(64)),
             self._network.send,
             Timing(config.heartbeat_interval_s, config.election_timeout_s),
             Limits(
@@ -92,10 +101,11 @@ class RaftConsensus:
                 payload_bytes_max=config.payload_bytes_max,
                 request_timeout_s=config.request_timeout_s,
                 snapshot_entries=config.snapshot_entries,
+                strict_reconfiguration=config.strict_reconfiguration,
             ),
-            encode(members),
+            membership,
         )
-        check_unchanged(replica.members, members)
+        check_name(config.member.name, self.member_id, replica.membership)
         return replica
 
     @property
@@ -178,19 +188,28 @@ class RaftConsensus:
 
     async def propose(self, payload: bytes) -> object:
         """Replicate one request and return what the state machine answered on this member."""
-        loop = self._running()
-        future: asyncio.Future[object] = loop.create_future()
-
-        def done(result: object, error: ProposalError | None) -> None:
-            if not future.done():
-                if error is None:
-                    future.set_result(result)
-                else:
-                    future.set_exception(error)
-
-        self._replica.propose(payload, done)
+        future: asyncio.Future[object] = self._running().create_future()
+        self._replica.propose(payload, _into(future))
         self._soon()
         return await future
+
+    @property
+    def is_learner(self) -> bool:
+        """Whether this member is a learner, as far as it has applied the log."""
+        return self._is_learner
+
+    def members(self) -> tuple[MemberRecord, ...]:
+        """Return the members as of the applied index, by id."""
+        return self._replica.membership.members
+
+    async def change_members(self, change: MemberChange) -> tuple[MemberRecord, ...]:
+        """Have the cluster carry out one change and return the members after it."""
+        future: asyncio.Future[object] = self._running().create_future()
+        self._replica.change_members(change, _into(future))
+        self._soon()
+        members = await future
+        assert isinstance(members, tuple), "a change that is carried out is answered with the members"
+        return members
 
     def propose_direct(self, payload: bytes, done: Done) -> None:
         """Do what ``propose`` does, without a task: ``done`` takes the result, or the reason why there is none.
@@ -199,6 +218,14 @@ class RaftConsensus:
         """
         self._running()
         self._replica.propose(payload, done)
+        self._soon()
+
+    def when_read_index(self, done: Callable[[int | None], None]) -> None:
+        """Call back as soon as ``read_index`` would return, with None where it would raise."""
+        if self._loop is None or self._stopped:
+            done(None)
+            return
+        self._replica.read_index(done)
         self._soon()
 
     async def read_index(self) -> int:
@@ -230,17 +257,19 @@ class RaftConsensus:
             await asyncio.sleep(self._config.heartbeat_interval_s)
 
     async def move_leader(self, member_id: int) -> None:
-        """Have another member lead; raises NoLeaderError where this one does not, or the other is not up to date."""
+        """Have another voter lead, once it has the whole log."""
         loop = self._running()
-        if member_id == self.member_id and self.is_leader:
-            return
-        if not self._replica.hand_leadership_on(member_id):
-            raise NoLeaderError("this member does not lead, or the other lacks a part of the log")
-        deadline = loop.time() + self._config.election_timeout_s
-        self._soon()
+        if not self.is_leader:
+            raise NoLeaderError("this member does not lead")
+        deadline = loop.time() + self._config.request_timeout_s
+        asked_at = float("-inf")
         while self.leader_id != member_id:
             if loop.time() > deadline:
                 raise OutcomeUnknownError("the other member did not take the leadership over in time")
+            if loop.time() - asked_at > 2 * self._config.election_timeout_s:
+                asked_at = loop.time()
+                self._replica.move_leadership(member_id)
+                self._soon()
             await asyncio.sleep(self._config.heartbeat_interval_s / 10)
 
     def handle_questions(self, handler: Callable[[bytes], bytes]) -> None:
@@ -259,8 +288,10 @@ class RaftConsensus:
         """Ask whoever leads now; None where it does not, or nobody."""
         loop = self._running()
         self._require_room()
-        if self._replica.serving and self._handler is not None:
-            return self._handler(body)
+        if self._replica.serving:
+            own: asyncio.Future[bytes | None] = loop.create_future()
+            self._answer_as_leader(body, lambda answer: None if own.done() else own.set_result(answer))
+            return await own
         leader_id = self.leader_id
         if leader_id in (0, self.member_id):
             return None
@@ -280,10 +311,32 @@ class RaftConsensus:
             del self._questions[question_id]
         return None if answer.not_leader else answer.body
 
+    # Members.
+
+    def _follow_members(self) -> None:
+        """Connect with the members that there are now; leave where this one is no member any more."""
+        self._network.follow(self._replica.contacts, self._replica.membership.removed)
+        own = self._replica.membership.get(self.member_id)
+        self._is_learner = own is not None and own.is_learner
+        if self._replica.removed and self._loop is not None:
+            # Who removed this member through itself is to get an answer.
+            self._loop.call_later(self._config.election_timeout_s, self._leave_for_good)
+
+    def _leave_for_good(self) -> None:
+        logger.warning("%s", MemberRemovedError())
+        self._fail(MemberRemovedError())
+
+    def _tell_members(self) -> pb.MembersReply:
+        membership = to_message(self._replica.membership)
+        return pb.MembersReply(cluster_id=self._config.cluster_id, membership=membership)
+
     # Input from peers.
 
     def _receive(self, peer_id: int, frame: pb.Frame) -> None:
         kind = frame.WhichOneof("body")
+        if kind == "change_request" and not self._may_ask(peer_id, frame.change_request.change):
+            logger.warning("dropping a name that is not the peer's own: peer=%x", peer_id)
+            return
         if kind == "question":
             self._answer(peer_id, frame.question)
         elif kind == "answer":
@@ -297,17 +350,40 @@ class RaftConsensus:
                 self._fail(error)
             self._soon()
 
+    def _may_ask(self, peer_id: int, change: membership_pb2.MemberChange) -> bool:
+        published = change.kind == membership_pb2.MemberChange.PUBLISH
+        return not published or self._network.book.may_publish(peer_id, change.name)
+
     def _answer(self, peer_id: int, question: pb.Question) -> None:
-        answer = pb.Answer(id=question.id)
-        if self._replica.serving and self._handler is not None:
-            try:
-                answer.body = self._handler(question.body)
-            except Exception:
-                logger.exception("a question of another member cannot be answered")
+        def answered(body: bytes | None) -> None:
+            answer = pb.Answer(id=question.id, body=body or b"", not_leader=body is None)
+            self._network.send(peer_id, pb.Frame(answer=answer))
+
+        self._answer_as_leader(question.body, answered)
+
+    def _answer_as_leader(self, body: bytes, answered: Callable[[bytes | None], None]) -> None:
+        """Answer a question once a quorum has confirmed that this member leads; None where it does not.
+
+        A leader that was cut off does not know that another one has taken over, and must promise nothing.
+        """
+
+        def confirmed(index: int | None) -> None:
+            if index is None or not self._replica.serving or self._handler is None:
+                answered(None)
                 return
-        else:
-            answer.not_leader = True
-        self._network.send(peer_id, pb.Frame(answer=answer))
+            try:
+                answer = self._handler(body)
+            except Exception:
+                logger.exception("a question cannot be answered")
+                answered(None)
+            else:
+                answered(answer)
+
+        if not self._replica.serving or self._handler is None:
+            answered(None)
+            return
+        self._replica.read_index(confirmed)
+        self._soon()
 
     def _connected(self, peer_id: int) -> None:
         self._replica.connected(peer_id)
@@ -380,3 +456,17 @@ class RaftConsensus:
         except asyncio.CancelledError:
             if not self._stopped:
                 raise
+
+
+def _into(future: asyncio.Future[object]) -> Done:
+    """Return what puts a result, or the reason why there is none, into a future."""
+
+    def done(result: object, error: ProposalError | None) -> None:
+        if future.done():
+            return
+        if error is None:
+            future.set_result(result)
+        else:
+            future.set_exception(error)
+
+    return done

@@ -5,7 +5,7 @@ These rules stand beside PySyncObj's own, which decide who is voted for; ``RaftC
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -39,6 +39,8 @@ class ElectionRules:
     _timing: Timing
     _journal: Journal
     _nodes: dict[int, Any]
+    _voting: frozenset[int]
+    is_quorum: Callable[[Iterable[int]], bool]
     _SyncObj__raftElectionDeadline: float
     _SyncObj__raftLeader: Any
     _SyncObj__connectedNodes: set[Any]
@@ -65,9 +67,14 @@ class ElectionRules:
         raise AssertionError("the core knows")
 
     @property
-    def quorum(self) -> int:
-        """How many members decide."""
-        return (len(self._nodes) + 1) // 2 + 1
+    def may_stand(self) -> bool:
+        """Whether this member may become leader."""
+        raise AssertionError("the roster knows")
+
+    @property
+    def stands_alone(self) -> bool:
+        """Whether nobody else has a vote."""
+        raise AssertionError("the roster knows")
 
     def hold(self, peer_id: int, frame: pb.Frame) -> None:
         """Send a frame as soon as everything before it is on disk."""
@@ -96,8 +103,11 @@ class ElectionRules:
             self._SyncObj__onMessageReceived(node, {"type": "response_vote", "term": frame.vote.term})
 
     def _first_vote_of(self, node: Any) -> bool:
-        """Count each voter once: the library counts answers, so that a repeated one could make two leaders."""
-        if node.id in self._voters:
+        """Count each voter once: the library counts answers, so that a repeated one could make two leaders.
+
+        A learner answers too, as it may be a voter without knowing so yet; here is decided whether that counts.
+        """
+        if node.id in self._voters or node.id not in self._voting:
             return False
         self._voters.add(node.id)
         return True
@@ -118,13 +128,14 @@ class ElectionRules:
         if not reply.granted:
             if reply.term > self.term:
                 self._step_down(reply.term)
-        elif self._pre_votes is not None and reply.term == self.term + 1:
+        elif self._pre_votes is not None and reply.term == self.term + 1 and self.may_stand:
             self._pre_votes.add(node.id)
-            if len(self._pre_votes) + 1 >= self.quorum:
+            if self.is_quorum(self._pre_votes):
                 self._stand_now()
 
     def _receive_timeout_now(self, node: Any, frame: pb.Frame) -> None:
-        if frame.timeout_now.term == self.term and self._SyncObj__raftLeader == node:
+        asked = frame.timeout_now.term == self.term and self._SyncObj__raftLeader == node
+        if asked and self.may_stand:
             self._SyncObj__onMessageReceived(node, {"type": "timeout_now", "term": frame.timeout_now.term})
             self._transfer = self._election_granted = True
 
@@ -132,17 +143,22 @@ class ElectionRules:
 
     def _stand_when_due(self) -> None:
         """Ask whether an election would be won before disturbing anybody with a new term (pre-vote)."""
-        if self.is_leader or self._election_granted or not self._nodes:
+        if self.is_leader or (self._election_granted and self.may_stand):
             return
-        if self._SyncObj__raftElectionDeadline >= self._clock() or not self._SyncObj__connectedNodes:
+        if self.may_stand and (self.stands_alone or not self._SyncObj__connectedNodes):
             return
+        if self._SyncObj__raftElectionDeadline >= self._clock():
+            return
+        # Moved on for one that has no vote too: the library stands as soon as this time is over.
         self._SyncObj__raftElectionDeadline = self._clock() + self._SyncObj__generateRaftTimeout()
         self._SyncObj__raftLeader = None
+        if not self.may_stand:
+            return
         self._pre_votes = set()
         request = pb.PreVoteRequest(
             term=self.term + 1, last_index=self._journal.last_index, last_term=self._journal[-1][2]
         )
-        for peer_id in self._nodes:
+        for peer_id in sorted(self._voting.intersection(self._nodes)):
             self.hold(peer_id, pb.Frame(pre_vote_request=request))
 
     def _stand_now(self) -> None:

@@ -5,9 +5,11 @@ Place 0 always holds the *base*: a stand-in for everything that a snapshot cover
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import overload
 
 from store.raft.disk import DiskFullError
+from store.raft.membership import MEMBERS, Membership, Memberships, decode, encode
 from store.raft.wal import Entry, Recovered, Wal, suffix_after
 
 NO_OPERATION = b"\x01"
@@ -33,6 +35,12 @@ class Journal:
         self.durable_index = self.last_index
         self.full = False
         """Whether the last ``sync`` found no room: nothing that has waited since then may be promised."""
+        self.memberships = Memberships(decode(recovered.members))
+        for command, index, _ in recovered.entries:
+            if command[:1] == MEMBERS:
+                self.memberships.add(index, command)
+        self.on_membership: Callable[[], None] = lambda: None
+        """Called whenever another membership has taken effect."""
 
     # What PySyncObj calls.
 
@@ -42,6 +50,8 @@ class Journal:
         self._entries.append(entry)
         self.bytes_added += len(command)
         self._wal.append_entry(entry)
+        if command[:1] == MEMBERS and self.memberships.add(index, command):
+            self.on_membership()
 
     def clear(self) -> None:
         """Refuse: entries leave the log by a snapshot alone."""
@@ -55,6 +65,8 @@ class Journal:
         del self._entries[place:]
         self.durable_index = min(self.durable_index, index - 1)
         self._wal.truncate(index)
+        if self.memberships.cut(index):
+            self.on_membership()
 
     def deleteEntriesTo(self, place: int) -> None:  # noqa: N802
         """Refuse: the log is cut by ``move_base``."""
@@ -136,10 +148,21 @@ class Journal:
         self.durable_index = self.last_index
         return True
 
-    def move_base(self, index: int, term: int) -> None:
+    def last_common_candidate(self, index: int, term: int) -> int:
+        """Return the last index, not above the one given, whose entry has at most a term: others cannot be common.
+
+        Of what is before the base nothing is known; there the index itself is returned, or that before the base.
+        """
+        place = min(index - self.base_index, len(self._entries) - 1)
+        while place >= 0 and self._entries[place][2] > term:
+            place -= 1
+        return self.base_index + place
+
+    def move_base(self, index: int, term: int, membership: Membership | None = None) -> None:
         """Let a snapshot stand for everything up to an index; a matching suffix stays.
 
-        The snapshot must be on disk already: the log before it is given up here.
+        The snapshot must be on disk already: the log before it is given up here. It says who the members were, unless
+        the log itself holds that index.
         """
         base: Entry = (NO_OPERATION, index, term)
         suffix = suffix_after(self._entries, index, term)
@@ -149,7 +172,13 @@ class Journal:
         self._entries = [base, *suffix]
         self._commit = max(self._commit, index)
         self.durable_index = max(min(self.durable_index, self.last_index), index)
-        self._wal.set_base(index, term)
+        before = self.memberships.current
+        self.memberships.rebase(index, membership or self.memberships.at(index))
+        if not suffix:
+            self.memberships.cut(index + 1)
+        self._wal.set_base(index, term, encode(self.memberships.base))
+        if self.memberships.current != before:
+            self.on_membership()
 
     def drop_segments(self, index: int) -> int:
         """Remove the segments that hold only entries up to an index."""

@@ -44,7 +44,9 @@ class Kind(IntEnum):
     BASE = 5
     """The log starts after this index and term: a snapshot stands for what is before."""
     METADATA = 6
-    """Number of this start of the member, and the member list."""
+    """Number of this start of the member; in version 1 of the format, the members' names too."""
+    MEMBERS = 7
+    """The membership that the log starts from."""
 
 
 @dataclass(frozen=True)

@@ -19,12 +19,15 @@ from typing import Protocol
 
 from google.protobuf.message import DecodeError
 
-from proto.raft import command_pb2
+from proto.raft import command_pb2, membership_pb2
 from proto.raft import message_pb2 as pb
+from store.raft.changes import Changes, Health
 from store.raft.consensus import COMMAND_BYTES_MAX, GROUP, RaftCore
 from store.raft.contract import (
     DiskIsFullError,
     Done,
+    MemberChange,
+    MemberRecord,
     ProposalError,
     RequestTooLargeError,
     RunStateMachine,
@@ -35,6 +38,8 @@ from store.raft.disk import Disk
 from store.raft.elections import Random, Timing
 from store.raft.installs import Installer, Sender
 from store.raft.journal import Journal
+from store.raft.members import check_same_members
+from store.raft.membership import Membership, encode
 from store.raft.proposals import Groups, Waiting
 from store.raft.reads import Read, Reads
 from store.raft.sessions import Sessions, first_sequence
@@ -72,6 +77,8 @@ class Limits:
     snapshot_entries: int = 10_000
     snapshot_bytes: int = 64 << 20
     segment_bytes: int = SEGMENT_BYTES
+    strict_reconfiguration: bool = False
+    """Whether changes of membership are refused while members are not connected, as etcd does."""
 
 
 @dataclass(frozen=True)
@@ -96,8 +103,9 @@ class Replica:
         send: Callable[[int, pb.Frame], object],
         timing: Timing | None = None,
         limits: Limits | None = None,
-        members: bytes = b"",
+        membership: Membership | None = None,
     ) -> None:
+        """Recover from disk; ``membership`` is that of a new log, without it ``identity`` names the first voters."""
         if self._fits_no_command(limits or Limits()):
             raise ValueError(f"a group and a request together must stay below {COMMAND_BYTES_MAX} bytes")
         self._clock = clock
@@ -107,13 +115,14 @@ class Replica:
         self._timing = timing or Timing()
         self._limits = limits or Limits()
         self.member_id = identity.member_id
-        self._peer_ids = identity.peer_ids
+        first = membership or Membership.of(map(MemberRecord, (identity.member_id, *identity.peer_ids)))
         self._sessions = Sessions()
         self._wal = Wal(disk, identity.cluster_id, identity.member_id, self._limits.segment_bytes)
-        recovered = self._wal.open(members, clock.time_ns() // 1_000_000_000)
+        recovered = self._wal.open(
+            encode(first), clock.time_ns() // 1_000_000_000, lambda names: check_same_members(names, first)
+        )
         if recovered.cut_bytes:
             logger.warning("cut a torn tail of the log: bytes=%d", recovered.cut_bytes)
-        self.members = recovered.members
         self._journal = Journal(self._wal, recovered)
         snapshots = Snapshots(disk, identity.cluster_id)
         self._keeper = StateKeeper(machine, self._sessions, snapshots, self._journal, self._limits)
@@ -122,7 +131,11 @@ class Replica:
             raise CorruptWalError(disk, "", 0, f"no snapshot covers the entries up to {self._journal.base_index}")
         self.core = self._make_core(identity, random)
         if snapshot is not None:
-            self.core.install(snapshot.index, snapshot.term)
+            self.core.install(snapshot.index, snapshot.term, self._keeper.membership)
+        self._health = Health(self._timing.election_s, self._limits.strict_reconfiguration)
+        self._changes = Changes(self.core, self._health, first_sequence(recovered.start), self._send)
+        self._members_told: tuple[MemberRecord, ...] = ()
+        self._heir: tuple[int, float] | None = None
         self._sender = Sender(snapshots, self._timing.election_s, self.core.hold)
         self._installer = Installer(snapshots, self.core)
         self._waiting = Waiting(self.member_id, first_sequence(recovered.start))
@@ -138,6 +151,8 @@ class Replica:
         self._room_asked_at = 0.0
         self.on_leadership: list[Callable[[bool, int], None]] = []
         self.on_applied: list[Callable[[int], None]] = []
+        self.on_members: list[Callable[[], None]] = []
+        """Called whenever other members are to be dialled, or a membership was applied."""
 
     @staticmethod
     def _fits_no_command(limits: Limits) -> bool:
@@ -156,6 +171,7 @@ class Replica:
         )
         core.on_contact = self._confirm_read
         core.on_behind = self._help_behind
+        core.on_members_applied = self._members_applied
         return core
 
     @property
@@ -167,6 +183,43 @@ class Replica:
     def is_full(self) -> bool:
         """Whether this member has no room for its log; it takes no part then, and goes on by itself."""
         return self._is_full or self._journal.full
+
+    # Members.
+
+    @property
+    def membership(self) -> Membership:
+        """The membership as of the applied index."""
+        return self.core.membership
+
+    @property
+    def contacts(self) -> tuple[MemberRecord, ...]:
+        """All members that frames are exchanged with: those in effect, and those whose removal is not applied."""
+        current = self._journal.memberships.current
+        leaving = (one for one in self.membership.members if one.member_id not in current.ids)
+        return tuple(sorted((*current.members, *leaving), key=lambda one: one.member_id))
+
+    @property
+    def removed(self) -> bool:
+        """Whether this member has applied its own removal."""
+        return self.member_id in self.membership.removed
+
+    def change_members(self, change: MemberChange, done: Done) -> None:
+        """Have the cluster carry out a change of membership; ``done`` gets all members after it, or why not."""
+        self._changes.ask(change, self._deadline(), done)
+
+    def _members_applied(self, entry: membership_pb2.MembershipEntry) -> None:
+        self._changes.applied(entry)
+
+    def _follow_members(self) -> None:
+        """Tell of members that are new or gone; a leader that is itself removed hands on."""
+        if self.core.is_leader and self.removed:
+            logger.info("this member was removed and leads no longer: term=%d", self.core.term)
+            self.core.step_aside()
+        told = (*self.contacts, *self.membership.members)
+        if told != self._members_told:
+            self._members_told = told
+            for callback in self.on_members:
+                callback()
 
     # Requests of this member.
 
@@ -196,14 +249,26 @@ class Replica:
 
     def hand_leadership_on(self, peer_id: int | None = None) -> bool:
         """Ask a follower that has the whole log to lead, or a certain one; return whether it was asked."""
-        candidates = [peer for peer in self._peer_ids if peer_id in (None, peer)]
+        candidates = [peer for peer in sorted(self.core.voters) if peer_id in (None, peer)]
         return self.core.is_leader and any(self.core.transfer_leadership(peer) for peer in candidates)
+
+    def move_leadership(self, peer_id: int) -> None:
+        """Have a certain voter lead: it gets the rest of the log, while requests wait, and is then asked to stand."""
+        self._heir = (peer_id, self._clock.monotonic() + self._timing.election_s)
+
+    def _make_heir_lead(self) -> None:
+        if self._heir is None:
+            return
+        peer_id, until = self._heir
+        if not self.core.is_leader or self._clock.monotonic() >= until or self.core.transfer_leadership(peer_id):
+            self._heir = None
 
     # The owner's input.
 
     def connected(self, peer_id: int) -> None:
         """Take note that frames reach a peer; what it may have missed is sent again."""
         self.core.connected(peer_id)
+        self._health.since[peer_id] = self._clock.monotonic()
         if peer_id == self.core.leader_id:
             self._waiting.send_again()
             self._reads.abandon()
@@ -211,6 +276,7 @@ class Replica:
     def disconnected(self, peer_id: int) -> None:
         """Take note that frames do not reach a peer."""
         self.core.disconnected(peer_id)
+        self._health.since.pop(peer_id, None)
 
     def receive(self, peer_id: int, frame: pb.Frame) -> None:
         """Take a frame from a peer; one that can promise nothing takes none, as if it were away."""
@@ -234,6 +300,10 @@ class Replica:
         elif kind == "snapshot_progress":
             if self.core.is_leader and frame.snapshot_progress.term == self.core.term:
                 self._sender.progress(peer_id, frame.snapshot_progress, self.core.term, self._clock.monotonic())
+        elif kind == "change_request":
+            self._changes.receive_request(peer_id, frame.change_request)
+        elif kind == "change_reply":
+            self._changes.receive_reply(peer_id, frame.change_reply)
         else:
             logger.warning("dropping a frame of an unknown kind from peer=%x", peer_id)
 
@@ -258,6 +328,9 @@ class Replica:
         self._make_groups()
         self._begin_round()
         self._reads.applied(self.core.applied_index)
+        self._changes.advance(self._clock.monotonic(), self.core.leader_id, self._serving and self.core.is_leader)
+        self._make_heir_lead()
+        self._follow_members()
         self._keeper.advance(self.core.applied_index)
         now = self._clock.monotonic()
         self._waiting.expire(now)
@@ -273,6 +346,7 @@ class Replica:
         if self._keeper.writing:
             return now + 0.001
         deadline = min(self.core.next_deadline(), self._waiting.next_deadline(), self._reads.next_deadline())
+        deadline = min(deadline, self._changes.next_deadline())
         if self._reads.under_way or len(self._waiting):
             deadline = min(deadline, now + self._timing.election_s)
         return deadline
@@ -280,6 +354,7 @@ class Replica:
     def stop(self) -> None:
         """End what waits and close the log."""
         self._waiting.end()
+        self._changes.end()
         self._reads.expire(float("inf"))
         self._keeper.abandon()
         self._wal.close()
@@ -348,7 +423,7 @@ class Replica:
             self._waiting.send_again(self._leadership, now - 2 * self._timing.election_s)
 
     def _make_groups(self) -> None:
-        while self._serving and self.core.is_leader and self._groups.ready:
+        while self._serving and self.core.is_leader and self._groups.ready and self._heir is None:
             batches = self._groups.take()
             now_ns = max(self._clock.time_ns(), self._sessions.now_ns)
             group = command_pb2.Group(now_ns=now_ns, batches=batches)
@@ -378,7 +453,7 @@ class Replica:
             self._check_round()
 
     def _check_round(self) -> None:
-        if len(self._confirming) + 1 >= self.core.quorum:
+        if self.core.is_quorum(self._confirming):
             self._reads.confirm(self._reads.round, self._read_commit)
 
     def _remote_read(self, peer_id: int, read_id: int) -> Read:
@@ -415,7 +490,9 @@ class Replica:
             sequences = [sequences[place] for place in admitted]
             payloads = [payloads[place] for place in admitted]
         results = self._run(index, now_ns, payloads)
-        if member_id == self.member_id:
+        if member_id != self.member_id:
+            self.core.tell_commit_soon()
+        else:
             for sequence, result in zip(sequences, results, strict=True):
                 self._waiting.resolve(sequence, result)
 
@@ -435,7 +512,7 @@ class Replica:
         snapshot = self._keeper.load_newest()
         if snapshot is None:
             return
-        self.core.install(snapshot.index, snapshot.term)
+        self.core.install(snapshot.index, snapshot.term, self._keeper.membership)
         self._waiting.forget(lambda sequence: self._sessions.holds(self.member_id, sequence))
         for callback in self.on_applied:
             callback(snapshot.index)

@@ -18,7 +18,9 @@ from store.raft.disk import Disk, DiskFullError, File
 logger = logging.getLogger(__name__)
 
 MAGIC = b"RAFTSNPF"
-VERSION = 1
+VERSION = 2
+MEMBERS_SINCE = 2
+"""From this version on the first chunk is the membership; before, members were those of the first hour for good."""
 SUFFIX = ".snapshot"
 TEMPORARY = ".tmp"
 KEPT = 2
@@ -187,6 +189,11 @@ class Snapshots:
         for snapshot in snapshots[:-KEPT]:
             self._disk.remove(snapshot.name)
         return snapshots[-KEPT] if len(snapshots) >= KEPT else None
+
+    def version_of(self, snapshot: Snapshot) -> int:
+        """Return the format that a snapshot is written in."""
+        header = self._disk.read(snapshot.name, 0, _HEADER.size)
+        return int(_HEADER.unpack(header)[1])
 
     def size(self, snapshot: Snapshot) -> int:
         """Return the length of the snapshot's file."""

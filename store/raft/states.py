@@ -9,8 +9,9 @@ from typing import Protocol
 from store.raft.contract import StateMachine
 from store.raft.disk import DiskFullError
 from store.raft.journal import Journal
+from store.raft.membership import Membership, decode, encode
 from store.raft.sessions import Sessions
-from store.raft.snapshots import Snapshot, Snapshots, SnapshotWriter
+from store.raft.snapshots import MEMBERS_SINCE, Snapshot, Snapshots, SnapshotWriter
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +52,8 @@ class StateKeeper:
         self._chunks: Iterator[bytes] = iter(())
         self._last_index = 0
         self._last_bytes = 0
+        self.membership: Membership | None = None
+        """What the snapshot said that was loaded last; None where its format knew nothing of members."""
 
     @property
     def writing(self) -> bool:
@@ -64,6 +67,8 @@ class StateKeeper:
             return None
         self.abandon()
         chunks = self._snapshots.chunks(snapshot)
+        has_members = self._snapshots.version_of(snapshot) >= MEMBERS_SINCE
+        self.membership = decode(next(chunks, b"")) if has_members else None
         self._sessions.load(next(chunks, b""))
         self._machine.restore(chunks)
         self._last_index = snapshot.index
@@ -87,6 +92,7 @@ class StateKeeper:
         term = self._journal.term_at(applied_index)
         assert term is not None, "the log holds what has just been applied"
         self._writer = self._snapshots.begin(Snapshot(applied_index, term))
+        self._writer.write(encode(self._journal.memberships.at(applied_index)))
         self._writer.write(self._sessions.dump())
         self._chunks = iter(self._machine.snapshot())
         # A generator captures its state at the first step, so that step is taken now.

@@ -1,36 +1,33 @@
 """Connections between members: each member dials every other one and sends on that connection alone.
 
-Both sides begin with Hello. With TLS, who a peer is follows from its certificate: a URI name
-``raftsman://member/<name>`` that must belong to the member that Hello names. Frames are sent or dropped, never queued
-without bound: Raft repeats what is lost.
+Both sides begin with Hello; ``handshake`` decides whom to believe. Members come and go while this runs: a new one
+is dialled at once, so is a new address, and who is gone is cut off a little later, so that it hears why.
+Frames are sent or dropped, never queued without bound: Raft repeats what is lost.
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import socket
 import ssl
-from collections.abc import Callable
-from typing import Any, cast
+from collections.abc import Callable, Iterable
+from typing import cast
 
 from proto.raft import message_pb2 as pb
-from store.raft.contract import ConsensusConfig, Peer, TLSFiles
+from store.raft.contract import ConsensusConfig, MemberRecord, TLSFiles
 from store.raft.framing import FrameReader, FramingError, encode
-from store.raft.members import MEMBER_URI
+from store.raft.handshake import PROTOCOL_VERSION, AddressBook, HandshakeError, RemovedPeerError
+from store.raft.members import address_of
 
 logger = logging.getLogger(__name__)
 
-PROTOCOL_VERSION = 1
 SEND_BUFFER_BYTES_MAX = 64 << 20
 HELLO_SECONDS_MAX = 5.0
 STRANGERS_MAX = 64
 """Connections that have not said yet whose they are."""
 _RETRY_FIRST_S, _RETRY_MAX_S = 0.05, 1.0
-
-
-class HandshakeError(Exception):
-    """The other side is not the member that it should be."""
 
 
 def server_context(files: TLSFiles) -> ssl.SSLContext:
@@ -53,34 +50,15 @@ def _context(protocol: int, files: TLSFiles) -> ssl.SSLContext:
     return context
 
 
-def check_hello(hello: pb.Hello, config: ConsensusConfig, certificate: dict[str, Any] | None) -> Peer:
-    """Return the peer that greets; raise HandshakeError where its certificate or the member list says otherwise."""
-    if hello.version != PROTOCOL_VERSION:
-        raise HandshakeError(f"it speaks version {hello.version} of the peer protocol, this one {PROTOCOL_VERSION}")
-    if hello.cluster_id != config.cluster_id:
-        raise HandshakeError(f"it belongs to cluster {hello.cluster_id:x}, this one to {config.cluster_id:x}")
-    for peer in config.peers:
-        if peer.member_id == hello.member_id:
-            break
-    else:
-        raise HandshakeError(f"member {hello.member_id:x} is not in the cluster")
-    if config.tls is not None:
-        names = certificate.get("subjectAltName", ()) if certificate else ()
-        wanted = MEMBER_URI + peer.name
-        if ("URI", wanted) not in names:
-            raise HandshakeError(f"its certificate does not name {wanted} (URI subject alternative name): {names}")
-    return peer
-
-
 class _Connection(asyncio.Protocol):
     """One connection, in either direction."""
 
-    def __init__(self, network: PeerNetwork, expected: Peer | None) -> None:
+    def __init__(self, network: PeerNetwork, expected: MemberRecord | None) -> None:
         self._network = network
         self._expected = expected
         """Whom we dialled; None where we were."""
         self._reader = FrameReader()
-        self._peer: Peer | None = None
+        self._peer: MemberRecord | None = None
         self._transport: asyncio.Transport | None = None
         self._hello_timer: asyncio.TimerHandle | None = None
         self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -133,10 +111,26 @@ class _Connection(asyncio.Protocol):
 
     def _greet(self, frame: pb.Frame) -> None:
         assert self._transport is not None
-        if frame.WhichOneof("body") != "hello":
+        kind = frame.WhichOneof("body")
+        book, certificate = self._network.book, self._transport.get_extra_info("peercert")
+        if kind == "members_request" and self._expected is None:
+            self._transport.write(encode(self._network.members()))
+            self._transport.close()
+            return
+        if kind == "farewell" and self._expected is not None:
+            book.check_certificate(self._expected.name, certificate)
+            if frame.farewell.member_id == book.own_id:
+                self._network.on_farewell()
+            raise HandshakeError("it says that this member was removed")
+        if kind != "hello":
             raise HandshakeError("it does not begin with Hello")
-        peer = check_hello(frame.hello, self._network.config, self._transport.get_extra_info("peercert"))
-        if self._expected is not None and peer != self._expected:
+        try:
+            peer = book.identify(frame.hello, certificate)
+        except RemovedPeerError:
+            self._transport.write(encode(pb.Frame(farewell=pb.Farewell(member_id=frame.hello.member_id))))
+            self._transport.close()
+            return
+        if self._expected is not None and peer.member_id != self._expected.member_id:
             raise HandshakeError(f"member {peer.name} answers where {self._expected.name} should")
         if self._hello_timer is not None:
             self._hello_timer.cancel()
@@ -151,7 +145,7 @@ class _Connection(asyncio.Protocol):
     def _name(self) -> str:
         peer = self._peer or self._expected
         if peer is not None:
-            return peer.name
+            return peer.name or f"{peer.member_id:x}"
         return str(self._transport.get_extra_info("peername")) if self._transport is not None else "?"
 
 
@@ -164,17 +158,25 @@ class PeerNetwork:
         on_frame: Callable[[int, pb.Frame], None],
         on_connected: Callable[[int], None],
         on_disconnected: Callable[[int], None],
+        members: Callable[[], pb.MembersReply] = pb.MembersReply,
+        on_farewell: Callable[[], None] = lambda: None,
     ) -> None:
         self.config = config
+        self.book = AddressBook(config.cluster_id, config.member.member_id, config.tls is not None)
         self.on_frame = on_frame
+        self.on_farewell = on_farewell
         self.dead_after_s = max(2 * config.election_timeout_s, 2.0)
         self._on_connected = on_connected
         self._on_disconnected = on_disconnected
+        self._members = members
+        self._own_urls = config.member.peer_urls
         self._outgoing: dict[int, _Connection] = {}
         self._incoming: dict[int, _Connection] = {}
         self._connections: set[_Connection] = set()
         self._server: asyncio.Server | None = None
-        self._dialling: list[asyncio.Task[None]] = []
+        self._tasks: asyncio.TaskGroup | None = None
+        self._dialling: dict[int, tuple[tuple[str, ...], asyncio.Task[None]]] = {}
+        """Addresses and the task that dials them, by member."""
         self._stopping = False
 
     async def start(self, tasks: asyncio.TaskGroup, listener: socket.socket | None = None) -> None:
@@ -188,14 +190,54 @@ class PeerNetwork:
             self._server = await loop.create_server(
                 lambda: _Connection(self, None), member.host, member.port, ssl=tls, reuse_address=True
             )
-        self._dialling = [
-            tasks.create_task(self._keep_connected(peer), name=f"dial {peer.name}") for peer in self.config.peers
-        ]
+        self._tasks = tasks
+        self._dial()
+
+    def follow(self, contacts: Iterable[MemberRecord], removed: frozenset[int]) -> None:
+        """Have connections to these members, and to no others for long."""
+        records = {one.member_id: one for one in contacts}
+        own = records.pop(self.book.own_id, None)
+        self._own_urls = own.peer_urls if own is not None else self._own_urls
+        gone = self.book.records.keys() - records.keys()
+        self.book.replace(records, removed)
+        self._dial()
+        if gone and self._tasks is not None:
+            asyncio.get_running_loop().call_later(self.config.election_timeout_s, self._cut_off, gone)
+
+    def _dial(self) -> None:
+        """Dial every peer at the addresses that it has now."""
+        if self._tasks is None or self._stopping:
+            return
+        for record in (*self.book.records.values(), *self.book.guests.values()):
+            urls, task = self._dialling.get(record.member_id, ((), None))
+            if urls == record.peer_urls:
+                continue
+            if task is not None:
+                task.cancel()
+                self._abort(record.member_id)
+            name = f"dial {record.name or format(record.member_id, 'x')}"
+            task = self._tasks.create_task(self._keep_connected(record), name=name)
+            self._dialling[record.member_id] = (record.peer_urls, task)
+
+    def _cut_off(self, members: Iterable[int]) -> None:
+        for member_id in members:
+            if self.book.get(member_id) is None:
+                _, task = self._dialling.pop(member_id, ((), None))
+                if task is not None:
+                    task.cancel()
+                self._abort(member_id)
+
+    def _abort(self, member_id: int) -> None:
+        """Close what connects this member with another, so that both begin anew."""
+        for connections in (self._outgoing, self._incoming):
+            connection = connections.get(member_id)
+            if connection is not None:
+                connection.abort()
 
     def stop(self) -> None:
         """Close everything."""
         self._stopping = True
-        for task in self._dialling:
+        for _, task in self._dialling.values():
             task.cancel()
         if self._server is not None:
             self._server.close()
@@ -210,9 +252,17 @@ class PeerNetwork:
     def hello(self) -> pb.Frame:
         """Return this member's first frame."""
         greeting = pb.Hello(
-            version=PROTOCOL_VERSION, cluster_id=self.config.cluster_id, member_id=self.config.member.member_id
+            version=PROTOCOL_VERSION,
+            cluster_id=self.config.cluster_id,
+            member_id=self.config.member.member_id,
+            name=self.config.member.name,
+            peer_urls=self._own_urls,
         )
         return pb.Frame(hello=greeting)
+
+    def members(self) -> pb.Frame:
+        """Return what one is told that wants to join."""
+        return pb.Frame(members_reply=self._members())
 
     def admit(self, connection: _Connection) -> bool:
         """Take a new connection, unless there are too many of which nobody knows whose they are."""
@@ -221,48 +271,55 @@ class PeerNetwork:
         self._connections.add(connection)
         return True
 
-    def replaced(self, peer: Peer, connection: _Connection) -> None:
+    def replaced(self, peer: MemberRecord, connection: _Connection) -> None:
         """Take note that a peer has dialled; what it had before is dead, even where no one has told us."""
+        self._dial()  # a guest is dialled back
         before = self._incoming.get(peer.member_id)
         self._incoming[peer.member_id] = connection
         if before is not None:
             before.abort()
 
-    def reached(self, peer: Peer, connection: _Connection) -> None:
+    def reached(self, peer: MemberRecord, connection: _Connection) -> None:
         """Take note that a dialled peer has answered."""
         self._outgoing[peer.member_id] = connection
-        logger.info("connected to a peer: peer=%s", peer.name)
+        logger.info("connected to a peer: peer=%s member=%x", peer.name, peer.member_id)
         self._on_connected(peer.member_id)
 
-    def lost(self, connection: _Connection, dialled: Peer | None) -> None:
+    def lost(self, connection: _Connection, dialled: MemberRecord | None) -> None:
         """Take note that a connection is gone."""
         self._connections.discard(connection)
         self._incoming = {one: kept for one, kept in self._incoming.items() if kept is not connection}
         if dialled is not None and self._outgoing.get(dialled.member_id) is connection:
             del self._outgoing[dialled.member_id]
             if not self._stopping:
-                logger.info("lost the connection to a peer: peer=%s", dialled.name)
+                logger.info("lost the connection to a peer: peer=%s member=%x", dialled.name, dialled.member_id)
                 self._on_disconnected(dialled.member_id)
 
-    async def _keep_connected(self, peer: Peer) -> None:
+    async def _keep_connected(self, peer: MemberRecord) -> None:
         loop = asyncio.get_running_loop()
         tls = client_context(self.config.tls) if self.config.tls is not None else None
         delay_s = _RETRY_FIRST_S
         complaint = ""
-        while not self._stopping:
+        for url in itertools.cycle(peer.peer_urls):
+            # A name may have been published since the task began.
+            record = self.book.get(peer.member_id) or peer
             try:
+                host, port = address_of(url)
                 async with asyncio.timeout(HELLO_SECONDS_MAX):
                     _, connection = await loop.create_connection(
-                        lambda: _Connection(self, peer), peer.host, peer.port, ssl=tls
+                        lambda: _Connection(self, record),  # noqa: B023 - called before the next turn
+                        host,
+                        port,
+                        ssl=tls,
                     )
                 await connection.closed
                 delay_s = _RETRY_FIRST_S if connection.greeted else delay_s
                 complaint = ""
-            except (OSError, TimeoutError) as error:
+            except (OSError, TimeoutError, ValueError) as error:
                 # Said once, not with every attempt.
                 if str(error) != complaint:
                     complaint = str(error)
-                    logger.info("cannot reach a peer: peer=%s reason=%s", peer.name, complaint or "timeout")
+                    logger.info("cannot reach a peer: peer=%s url=%s reason=%s", record.name, url, complaint)
             await asyncio.sleep(delay_s)
             delay_s = min(2 * delay_s, _RETRY_MAX_S)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import struct
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NoReturn
 
@@ -22,10 +23,13 @@ Entry = tuple[bytes, int, int]
 """A log entry as PySyncObj keeps it: command, index, term."""
 
 MAGIC = b"RAFTSWAL"
-VERSION = 1
+VERSION = 2
+"""Version 1 had no membership: its members were those of the first hour for good."""
 SUFFIX = ".wal"
 TEMPORARY = ".tmp"
 SEGMENT_BYTES = 64 << 20
+RESERVE_BYTES = 1 << 20
+LARGE_WRITE_BYTES = 32 << 10
 
 _HEADER = struct.Struct("<8sIIQQQI4x")
 _TWO = struct.Struct("<QQ")
@@ -75,6 +79,11 @@ class Recovered:
     start: int = 0
     """Number of this start of the member; each is higher than the one before."""
     members: bytes = b""
+    """The membership that the log starts from."""
+    first_members: bytes = b""
+    """Ids and names as version 1 of the format kept them."""
+    version: int = VERSION
+    """Format of the newest segment."""
     cut_bytes: int = 0
     """Length of a torn tail that was cut."""
 
@@ -97,7 +106,9 @@ class Recovered:
             self._move_base(*_TWO.unpack(payload))
         elif kind == Kind.METADATA:
             (self.start,) = _ONE.unpack_from(payload)
-            self.members = payload[_ONE.size :]
+            self.first_members = payload[_ONE.size :]
+        elif kind == Kind.MEMBERS:
+            self.members = payload
         else:
             return f"record of unknown kind {kind}"
         return None
@@ -141,6 +152,7 @@ class Wal:
         self._file: File | None = None
         self._offset = 0
         self._durable = 0
+        self._reserved_to = 0
         self._crc = 0
         self._buffer: list[bytes] = []
         self._carried: dict[int, bytes] = {}
@@ -152,11 +164,17 @@ class Wal:
         """Whether something waits for ``sync``."""
         return bool(self._buffer)
 
-    def open(self, members: bytes = b"", now_s: int = 0) -> Recovered:
+    def open(
+        self, members: bytes = b"", now_s: int = 0, check_first: Callable[[bytes], None] = lambda _members: None
+    ) -> Recovered:
         """Read all segments, cut a torn tail, note this start and return what the log says.
 
+        A log without a membership begins with ``members``; ``check_first`` may refuse that to one of version 1.
+
+        The names that are read may be those of a process that was killed before it had them on disk: they are now.
         The start's number follows the clock where it can, so that a member that lost its disk uses none twice.
         """
+        self._disk.sync_names()
         names = [name for name in self._disk.list() if name.endswith(SUFFIX)]
         for name in self._disk.list():
             if name.endswith(SUFFIX + TEMPORARY):
@@ -167,14 +185,18 @@ class Wal:
         if recovered.entries and recovered.entries[0][1] != max(recovered.base_index, 1) + 1:
             raise CorruptWalError(self._disk, names[0], 0, f"entries before {recovered.entries[0][1]} are missing")
         recovered.start = max(recovered.start + 1, now_s)
-        recovered.members = recovered.members or members
+        if not recovered.members:
+            check_first(recovered.first_members)
+            recovered.members = members
         self._carry(recovered)
-        if self._segments:
+        if self._segments and recovered.version == VERSION:
             self._file = self._disk.append(self._segments[-1].name)
-            self.append(Kind.METADATA, _ONE.pack(recovered.start) + recovered.members)
+            self.append(Kind.METADATA, _ONE.pack(recovered.start))
+            self.append(Kind.MEMBERS, recovered.members)
             self.sync()
         else:
-            self._begin_segment(1)
+            # A segment of an older format gets nothing new: its readers would not understand it.
+            self._begin_segment(self._segments[-1].sequence + 1 if self._segments else 1)
         return recovered
 
     def append_entry(self, entry: Entry) -> None:
@@ -195,8 +217,10 @@ class Wal:
         """Buffer a commit index as a hint for the next start."""
         self.append(Kind.COMMIT, _ONE.pack(index))
 
-    def set_base(self, index: int, term: int) -> None:
-        """Buffer that a snapshot stands for everything up to an index."""
+    def set_base(self, index: int, term: int, members: bytes = b"") -> None:
+        """Buffer that a snapshot stands for everything up to an index, and who the members were then."""
+        if members:
+            self.append(Kind.MEMBERS, members)
         self.append(Kind.BASE, _TWO.pack(index, term))
 
     def append(self, kind: Kind, payload: bytes) -> None:
@@ -220,6 +244,7 @@ class Wal:
         try:
             self._file.write(data)
             self._buffer.clear()
+            self._reserve(self._offset + len(data), len(data))
             self._file.sync()
         except DiskFullError:
             raise
@@ -243,6 +268,16 @@ class Wal:
             "the other members are not concerned."
         )
         raise self._failed from error
+
+    def _reserve(self, end: int, written: int) -> None:
+        """Keep room behind the end, so that most syncs need not write the file system's journal.
+
+        There they would wait for those of everybody else on the disk.
+        """
+        if end > self._reserved_to and self._file is not None:
+            length = RESERVE_BYTES if written < LARGE_WRITE_BYTES else 4 * RESERVE_BYTES
+            self._file.reserve(length)
+            self._reserved_to = end + length
 
     def drop_through(self, index: int) -> int:
         """Remove the oldest segments that hold only entries up to an index; return how many."""
@@ -276,7 +311,7 @@ class Wal:
             self._file.close()
         self._segments.append(_Segment(name, sequence))
         self._crc = crc
-        self._file, self._offset, self._durable = file, len(data), len(data)
+        self._file, self._offset, self._durable, self._reserved_to = file, len(data), len(data), 0
 
     def _create(self, name: str, data: bytes) -> File:
         """Put a segment with its first bytes in its place; where there is no room, nothing has changed."""
@@ -302,12 +337,13 @@ class Wal:
             Kind.HARD_STATE: _TWO.pack(recovered.term, recovered.vote),
             Kind.COMMIT: _ONE.pack(recovered.commit),
             Kind.BASE: _TWO.pack(recovered.base_index, recovered.base_term),
-            Kind.METADATA: _ONE.pack(recovered.start) + recovered.members,
+            Kind.METADATA: _ONE.pack(recovered.start),
+            Kind.MEMBERS: recovered.members,
         }
 
     def _read_segment(self, name: str, recovered: Recovered, last: bool) -> None:
         data = self._disk.read(name)
-        sequence, seed = self._check_header(name, data)
+        recovered.version, sequence, seed = self._check_header(name, data)
         if self._segments and sequence != self._segments[-1].sequence + 1:
             missing = f"{self._segments[-1].sequence + 1:016x}{SUFFIX}"
             raise CorruptWalError(self._disk, name, 0, f"the segment before it, {missing}, is missing")
@@ -329,12 +365,12 @@ class Wal:
                 segment.last_index = max(segment.last_index, recovered.entries[-1][1])
             offset, self._crc = record.end, record.crc
         if offset < len(data):
-            if not last:
-                raise CorruptWalError(self._disk, name, offset, "the segment ends early")
+            # Zeros, or a torn record. Zeros may end an older segment, too; that no record is missing there, the next
+            # segment says, which continues the chain.
             self._disk.truncate(name, offset)
         self._offset = self._durable = offset
 
-    def _check_header(self, name: str, data: bytes) -> tuple[int, int]:
+    def _check_header(self, name: str, data: bytes) -> tuple[int, int, int]:
         if data[:8] != MAGIC or len(data) < _HEADER.size:
             raise CorruptWalError(self._disk, name, 0, "no log segment begins")
         _, version, seed, cluster_id, member_id, sequence, crc = _HEADER.unpack_from(data)
@@ -351,7 +387,18 @@ class Wal:
                 f"{self._identity[1]:x} of cluster {self._identity[0]:x}. Check --data-dir, --name, "
                 "--initial-cluster and --initial-cluster-token."
             )
-        return sequence, seed
+        return version, sequence, seed
+
+
+def identity_on(disk: Disk) -> tuple[int, int] | None:
+    """Return the cluster and the member that a log belongs to, None where there is no log."""
+    for name in disk.list():
+        if name.endswith(SUFFIX):
+            head = disk.read(name, 0, _HEADER.size)
+            if len(head) == _HEADER.size and head[:8] == MAGIC:
+                _, _, _, cluster_id, member_id, _, _ = _HEADER.unpack(head)
+                return int(cluster_id), int(member_id)
+    return None
 
 
 def _encode_header(cluster_id: int, member_id: int, sequence: int, seed: int) -> bytes:

@@ -49,6 +49,8 @@ class Load:
     port: int
     answers: dict[str, int] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
+    answered: set[str] = field(default_factory=set)
+    """The nodes through which an answer came."""
     _stop: threading.Event = field(default_factory=threading.Event)
     _thread: threading.Thread | None = None
 
@@ -70,11 +72,13 @@ class Load:
         number = 0
         while not self._stop.is_set():
             number += 1
+            address = addresses[number % len(addresses)]
             try:
-                body = fetch(addresses[number % len(addresses)], self.port)
+                body = fetch(address, self.port)
                 self.answers[body] = self.answers.get(body, 0) + 1
+                self.answered.add(address)
             except OSError as error:
-                self.failures.append(f"{time.monotonic():.3f} {error!r}")
+                self.failures.append(f"{time.monotonic():.3f} {address} {error!r}")
 
 
 def fetch(address: str, port: int) -> str:
@@ -106,7 +110,7 @@ def test_rolling_update_and_undo(lab: Lab, pre_stop: bool, port: int) -> None:
     try:
         lab.kubectl("rollout", "status", f"deployment/{name}", "--timeout=120s", timeout_s=150)
         with Load(lab, port) as load:
-            poll("first answers", lambda: load.answers.get("one", 0) > 20)
+            poll("answers through each node", lambda: len(load.answered) == len(lab.cluster.nodes))
             load.failures.clear()  # rules of the new Service may have been on their way
             if pre_stop:
                 roll(lab, name, load)

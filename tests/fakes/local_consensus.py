@@ -7,20 +7,31 @@ import time
 from collections.abc import Callable
 
 from store.raft.contract import (
+    ChangeKind,
     Done,
+    MemberChange,
+    MemberRecord,
     NoLeaderError,
     OutcomeUnknownError,
     ProposalDroppedError,
     RequestTooLargeError,
     StateMachine,
 )
+from store.raft.membership import Membership
 
 
 class LocalConsensus:
     """Interprets the contract of consensus without a log; ``has_leader`` and ``next_outcomes`` make it misbehave."""
 
-    def __init__(self, machine: StateMachine, member_id: int = 1, payload_bytes_max: int = 1_600_000) -> None:
+    def __init__(
+        self,
+        machine: StateMachine,
+        member_id: int = 1,
+        payload_bytes_max: int = 1_600_000,
+        membership: Membership | None = None,
+    ) -> None:
         self.member_id = member_id
+        self.membership = membership or Membership.of([MemberRecord(member_id)])
         self.term = 2
         self.commit_index = 0
         self.applied_index = 0
@@ -87,6 +98,30 @@ class LocalConsensus:
         if outcome == "unknown":
             raise OutcomeUnknownError
         return result
+
+    @property
+    def is_learner(self) -> bool:
+        own = self.membership.get(self.member_id)
+        return own is not None and own.is_learner
+
+    def members(self) -> tuple[MemberRecord, ...]:
+        return self.membership.members
+
+    async def change_members(self, change: MemberChange) -> tuple[MemberRecord, ...]:
+        await asyncio.sleep(0)
+        if not self.is_leader:
+            raise NoLeaderError
+        self.commit_index += 1
+        self.applied_index = self.commit_index
+        self.membership = self.membership.changed(change, self.commit_index)
+        if change.kind is ChangeKind.ADD and not change.is_learner:
+            self.membership = self.membership.changed(
+                MemberChange(ChangeKind.ADMIT, change.member_id), self.commit_index
+            )
+        return self.membership.members
+
+    def when_read_index(self, done: Callable[[int | None], None]) -> None:
+        done(self.applied_index if self.is_leader else None)
 
     async def read_index(self) -> int:
         await asyncio.sleep(0)

@@ -1,4 +1,4 @@
-"""The lab's pure pieces: images, configurations, certificates, probing, forwarding."""
+"""The lab's pure pieces: images, configurations, certificates, forwarding."""
 
 import asyncio
 import json
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
-from lab import cluster_pki, components, containerd, images, nodes, pki, probe, state
+from lab import cluster_pki, components, containerd, images, nodes, pki, state
 from lab.forwarder import Forwarder, parse_forward
 from lab.images import Layout
 
@@ -83,36 +83,6 @@ def test_certificates_name_who_they_are_for(tmp_path: Path) -> None:
 def test_private_file_is_private(tmp_path: Path) -> None:
     pki.write_private(tmp_path / "deep" / "key", b"secret")
     assert (tmp_path / "deep" / "key").stat().st_mode & 0o777 == 0o600
-
-
-@pytest.mark.parametrize(
-    ("files", "version", "missing"),
-    [
-        pytest.param({"cgroup.controllers": "cpu memory pids io"}, 2, [], id="unified"),
-        pytest.param({"cgroup.controllers": "cpu io"}, 2, ["memory", "pids"], id="unified without memory"),
-        pytest.param({"cpu/x": "", "memory/x": "", "pids/x": "", "unified/cgroup.controllers": ""}, 1, [], id="hybrid"),
-        pytest.param({"cpu/x": ""}, 1, ["memory", "pids"], id="old without memory"),
-        pytest.param({}, 1, ["cpu", "memory", "pids"], id="nothing mounted"),
-    ],
-)
-def test_control_groups(tmp_path: Path, files: dict[str, str], version: int, missing: list[str]) -> None:
-    for name, text in files.items():
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(text)
-    assert probe.cgroup_version(tmp_path) == version
-    assert probe.missing_controllers(tmp_path) == missing
-
-
-def test_capability_mask() -> None:
-    assert probe.effective_capabilities("Name:\tx\nCapEff:\t000001fffeffffff\n") >> probe.CAP_SYS_RESOURCE & 1 == 0
-    assert probe.effective_capabilities("CapEff:\t000001ffffffffff\n") >> probe.CAP_SYS_RESOURCE & 1 == 1
-    assert probe.effective_capabilities("") == 0
-
-
-def test_first_missing_thing_is_told_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(probe, "CHECKS", (lambda: None, lambda: "no wheel; buy one", lambda: "no boat; build one"))
-    with pytest.raises(probe.MissingCapabilityError, match=r"^no wheel; buy one$"):
-        probe.probe(tmp_path)
 
 
 def test_forward_text() -> None:

@@ -13,8 +13,10 @@ import pytest
 
 from proto.etcd import rpc_pb2_grpc
 from store.config import StoreConfig
+from store.frontdoor.door import DoorKind
 from store.member import Serving, serve
 from store.raft.contract import Consensus, ConsensusConfig, StateMachine
+from store.raft.members import first_membership
 from tests.fakes.local_consensus import LocalConsensus
 
 if TYPE_CHECKING:
@@ -41,6 +43,12 @@ class Member:
     maintenance: MaintenanceAsyncStub
 
 
+class ChosenDoor:
+    """The door that members are started with."""
+
+    kind: DoorKind = "native"
+
+
 StartMember = Callable[..., AbstractAsyncContextManager[Member]]
 
 
@@ -50,13 +58,16 @@ async def start(tmp_path: Path, **changes: object) -> AsyncIterator[Member]:
     made: list[LocalConsensus] = []
 
     def make(config: ConsensusConfig, machine: StateMachine) -> Consensus:
-        made.append(LocalConsensus(machine, config.member.member_id, config.payload_bytes_max))
+        made.append(
+            LocalConsensus(machine, config.member.member_id, config.payload_bytes_max, first_membership(config))
+        )
         return made[0]
 
     config = StoreConfig(
         data_dir=tmp_path,
         listen_client_urls=("http://127.0.0.1:0",),
         listen_metrics_urls=("http://127.0.0.1:0",),
+        front_door=ChosenDoor.kind,
     )
     config = replace(config, **changes)  # type: ignore[arg-type]
     async with serve(config, make) as serving:
@@ -72,6 +83,14 @@ async def start(tmp_path: Path, **changes: object) -> AsyncIterator[Member]:
                 rpc_pb2_grpc.ClusterStub(channel),
                 rpc_pb2_grpc.MaintenanceStub(channel),
             )
+
+
+@pytest.fixture(autouse=True, params=["native", "reference"])
+def front_door(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Whatever is tested here is tested through both doors."""
+    kind = str(request.param)
+    monkeypatch.setattr(ChosenDoor, "kind", kind)
+    return kind
 
 
 @pytest.fixture

@@ -135,6 +135,57 @@ CALLS: list[Message] = [
 ]
 
 
+ACTIVATE, DEACTIVATE = pb.AlarmRequest.ACTIVATE, pb.AlarmRequest.DEACTIVATE
+# The alarms of a member that is not one: ours clears its own alarm where there is space, etcd none.
+FULL = pb.AlarmRequest(action=ACTIVATE, memberID=7, alarm=pb.NOSPACE)
+CORRUPT = pb.AlarmRequest(action=ACTIVATE, memberID=7, alarm=pb.CORRUPT)
+CHANGES: list[Message] = [
+    pb.PutRequest(key=b"b"),
+    pb.PutRequest(key=b"b", lease=404),
+    pb.TxnRequest(compare=[COMPARE_A], success=[op_put(b"b")]),
+    pb.TxnRequest(compare=[COMPARE_A], success=[op_delete(b"b")], failure=[op_put(b"b")]),
+    pb.TxnRequest(success=[op_delete(b"b")]),
+    pb.TxnRequest(success=[op_range(b"b")]),
+    pb.DeleteRangeRequest(key=b"a"),
+    pb.LeaseGrantRequest(ID=6, TTL=60),
+    pb.LeaseRevokeRequest(ID=5),
+    pb.LeaseTimeToLiveRequest(ID=404),
+    pb.RangeRequest(**RANGE_OF_ALL),
+    pb.RangeRequest(**RANGE_OF_ALL, serializable=True),
+    pb.CompactionRequest(revision=2),
+    pb.AuthRoleAddRequest(name="role"),
+    pb.AlarmRequest(),
+    pb.AlarmRequest(memberID=7),
+    pb.AlarmRequest(memberID=8),
+]
+
+ALARM_CALLS: list[Message] = [
+    pb.PutRequest(key=b"a"),
+    pb.LeaseGrantRequest(ID=5, TTL=60),
+    FULL,
+    FULL,
+    *CHANGES,
+    pb.AlarmRequest(action=DEACTIVATE, memberID=8, alarm=pb.NOSPACE),
+    pb.AlarmRequest(action=DEACTIVATE, memberID=7),
+    pb.AlarmRequest(action=DEACTIVATE, alarm=pb.NOSPACE),
+    pb.AlarmRequest(action=ACTIVATE, memberID=7),
+    pb.AlarmRequest(alarm=pb.CORRUPT),
+    pb.AlarmRequest(alarm=pb.NOSPACE),
+    pb.AlarmRequest(action=DEACTIVATE, memberID=7, alarm=pb.CORRUPT),
+    pb.PutRequest(key=b"b"),
+    pb.AlarmRequest(action=DEACTIVATE, memberID=7, alarm=pb.NOSPACE),
+    pb.PutRequest(key=b"b"),
+    pb.LeaseGrantRequest(ID=5, TTL=60),
+    CORRUPT,
+    *CHANGES,
+    FULL,
+    pb.AlarmRequest(),
+    pb.PutRequest(key=b"b"),
+    pb.AlarmRequest(action=DEACTIVATE, memberID=7, alarm=pb.CORRUPT),
+    pb.AlarmRequest(action=DEACTIVATE, memberID=7, alarm=pb.NOSPACE),
+    *CHANGES,
+]
+
 OFFICE = election_pb2.LeaderKey(name=b"office", key=b"office/5", rev=4, lease=5)
 
 QUEUE_CALLS: list[Message] = [

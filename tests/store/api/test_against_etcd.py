@@ -13,7 +13,7 @@ from google.protobuf.message import Message
 from proto.etcd import rpc_pb2 as pb
 from proto.etcd import rpc_pb2_grpc
 from tests.store.api.conftest import Member
-from tests.store.api.conversation import AUTH_CALLS, CALLS, QUEUE_CALLS, RANGE_OF_ALL, say
+from tests.store.api.conversation import ALARM_CALLS, AUTH_CALLS, CALLS, QUEUE_CALLS, RANGE_OF_ALL, say
 from tests.store.mvcc.requests import op_delete, op_put
 from tests.store.programs import etcd_server
 
@@ -30,7 +30,7 @@ async def etcd(etcds: dict[str, Path], tmp_path: Path) -> AsyncIterator[grpc.aio
         yield channel
 
 
-@pytest.mark.parametrize("calls", [CALLS, QUEUE_CALLS], ids=["keys", "locks and elections"])
+@pytest.mark.parametrize("calls", [CALLS, QUEUE_CALLS, ALARM_CALLS], ids=["keys", "locks and elections", "alarms"])
 async def test_every_call_is_answered_alike(member: Member, etcd: grpc.aio.Channel, calls: list[Message]) -> None:
     async with grpc.aio.insecure_channel(member.endpoint) as ours:
         for place, request in enumerate(calls):

@@ -88,7 +88,7 @@ async def test_probes_are_answered(member: Member) -> None:
     port = member.serving.metrics_ports[0]
     status, body = await get(port, "/health")
     assert (status, json.loads(body)) == (200, {"health": "true", "reason": ""})
-    assert json.loads((await get(port, "/version"))[1]) == {"etcdserver": "3.4.30", "etcdcluster": "3.4.0"}
+    assert json.loads((await get(port, "/version"))[1]) == {"etcdserver": "3.5.30", "etcdcluster": "3.5.0"}
     assert (await get(port, "/readyz"))[0] == 200
     assert (await get(port, "/nothing"))[0] == 404
     assert b"\netcd_server_has_leader 1\n" in (await get(port, "/metrics"))[1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 
 from proto.etcd import rpc_pb2 as pb
 from store.api.errors import Failure
+from store.api.quota import is_relieved
 from tests.store.api.conftest import Member, start
 from tests.store.mvcc.requests import op_put, op_range
 
@@ -77,6 +79,28 @@ async def test_a_store_that_is_full_takes_no_more_until_space_is_made(tmp_path: 
         await member.maintenance.Alarm(
             pb.AlarmRequest(action=pb.AlarmRequest.DEACTIVATE, alarm=pb.NOSPACE, memberID=alarms.alarms[0].memberID)
         )
+        await member.kv.Put(pb.PutRequest(key=b"b"))
+
+
+async def test_a_full_store_serves_again_by_itself_once_a_tenth_is_free(tmp_path: Path) -> None:
+    async with start(tmp_path, quota_backend_bytes=10_000) as member:
+        for number in range(6):
+            await member.kv.Put(pb.PutRequest(key=b"%d" % number, value=b"x" * 1500))
+        assert await refusal(member.kv.Put(pb.PutRequest(key=b"b", value=b"x" * 1500))) == Failure.NO_SPACE.value
+        store = member.serving.backend.machine.store
+        assert 9_000 < store.size_bytes <= 10_000
+
+        # Deletion alone frees nothing, and a little is not enough.
+        deleted = await member.kv.DeleteRange(pb.DeleteRangeRequest(key=b"0"))
+        await asyncio.sleep(1.5)
+        assert await refusal(member.kv.Put(pb.PutRequest(key=b"b"))) == Failure.NO_SPACE.value
+        assert not is_relieved(9_001, 10_000)
+
+        await member.kv.Compact(pb.CompactionRequest(revision=deleted.header.revision))
+        async with asyncio.timeout(20):
+            while (await member.maintenance.Alarm(pb.AlarmRequest())).alarms:
+                await asyncio.sleep(0.05)
+        assert is_relieved(store.size_bytes, 10_000)
         await member.kv.Put(pb.PutRequest(key=b"b"))
 
 

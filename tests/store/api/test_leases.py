@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from proto.etcd import rpc_pb2 as pb
+from proto.raft.command_pb2 import InternalRequest
+from store.refusal import Refused
 from tests.store.api.conftest import Member, start
 
 
@@ -86,6 +88,33 @@ async def test_a_new_leader_lets_no_lease_end_early(member: Member, clock: Clock
     member.consensus.change_leader()
     clock.now_s += 9
     assert (await member.lease.LeaseTimeToLive(pb.LeaseTimeToLiveRequest(ID=5))).TTL == 1
+
+
+async def test_a_deposed_leaders_revocation_ends_nothing(member: Member, clock: Clock) -> None:
+    await member.lease.LeaseGrant(pb.LeaseGrantRequest(ID=5, TTL=10))
+    before, lessor = member.consensus.term, member.serving.backend.machine.lessor
+    member.consensus.change_leader()
+    stream = member.lease.LeaseKeepAlive()
+    await stream.write(pb.LeaseKeepAliveRequest(ID=5))
+    answer: Any = await stream.read()
+    assert answer.TTL == 10
+    late = InternalRequest(lease_revoke=pb.LeaseRevokeRequest(ID=5), lease_term=before)
+    assert isinstance(await member.consensus.propose(late.SerializeToString()), Refused)
+    assert lessor.has(5)
+    # Its own leader's, and a client's, do end it.
+    own = InternalRequest(lease_revoke=pb.LeaseRevokeRequest(ID=5), lease_term=before + 1)
+    assert not isinstance(await member.consensus.propose(own.SerializeToString()), Refused)
+    assert not lessor.has(5)
+
+
+async def test_no_time_is_promised_before_all_know_who_keeps_it(member: Member) -> None:
+    await member.lease.LeaseGrant(pb.LeaseGrantRequest(ID=5, TTL=10))
+    member.consensus.next_outcomes = ["lost"]  # the announcement, which is made again
+    member.consensus.change_leader()
+    stream = member.lease.LeaseKeepAlive()
+    await stream.write(pb.LeaseKeepAliveRequest(ID=5))
+    await stream.read()
+    assert member.serving.backend.machine.lessor.term == member.consensus.term
 
 
 async def test_leases_tell_their_keys(member: Member) -> None:

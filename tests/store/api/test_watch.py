@@ -149,3 +149,47 @@ async def test_a_client_that_does_not_read_costs_little_and_misses_nothing(membe
     while len(keys) < 300:
         keys += [event.kv.key for event in (await watching.read()).events]
     assert keys == [b"%d" % number for number in range(300)]
+
+
+async def test_requested_progress_comes_after_all_fragments_and_holds_up_no_other_stream(tmp_path: Path) -> None:
+    """A client that does not read, with more waiting than the windows hold, in fragments."""
+    async with start(tmp_path, max_request_bytes=100_000) as member:
+        slow, quick = Watching(member), Watching(member)
+        await slow.create(**ALL, fragment=True)
+        await quick.create(key=b"other")
+        big = pb.TxnRequest(success=[op_put(b"k%d" % number, b"x" * 9000) for number in range(10)])
+        for _ in range(120):
+            newest = await member.kv.Txn(big)
+        for watching in (slow, quick):
+            await watching.stream.write(pb.WatchRequest(progress_request=pb.WatchProgressRequest()))
+        notice = await quick.read()
+        assert (notice.watch_id, notice.header.revision) == (-1, newest.header.revision)
+        events, fragments = 0, 0
+        while (response := await slow.read()).watch_id != -1:
+            events += len(response.events)
+            fragments += response.fragment
+        assert response.header.revision == newest.header.revision
+        assert events == 1200, "every change up to the notice came before it"
+        assert fragments
+        assert not response.events
+
+
+async def test_many_streams_are_each_told_their_progress(member: Member) -> None:
+    streams = [Watching(member) for _ in range(20)]
+    for number, watching in enumerate(streams):
+        for watcher in range(number % 3 + 1):
+            await watching.create(key=b"k%d" % watcher, start_revision=1)
+    for _ in range(10):
+        newest = await member.kv.Txn(pb.TxnRequest(success=[op_put(b"k0"), op_put(b"k1"), op_put(b"k2")]))
+        for watching in streams:
+            await watching.stream.write(pb.WatchRequest(progress_request=pb.WatchProgressRequest()))
+    for number, watching in enumerate(streams):
+        told = 0
+        while True:
+            response = await watching.read()
+            told += len(response.events)
+            if response.watch_id == -1:
+                changed = response.header.revision - 1
+                assert told == changed * (number % 3 + 1)
+                if response.header.revision == newest.header.revision:
+                    break

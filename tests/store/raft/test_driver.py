@@ -21,7 +21,7 @@ from store.raft.framing import FrameReader, encode
 from store.raft.members import MembershipError
 from store.raft.transport import client_context
 from store.raft.wal import CorruptWalError
-from tests.simulation.cluster import ListMachine
+from tests.simulation.machines import ListMachine
 from tests.store.raft.certificates import make_authority
 
 CLUSTER_ID = 0xC1
@@ -213,15 +213,13 @@ async def test_waiting_requests_end_when_the_member_stops(tmp_path: Path) -> Non
     assert all(isinstance(error, NoLeaderError | OutcomeUnknownError) for error in done)
 
 
-async def test_another_cluster_than_the_logs_is_refused(tmp_path: Path) -> None:
-    members = Members(tmp_path, 3, tls=False)
+async def test_another_members_directory_is_refused(tmp_path: Path) -> None:
+    members = Members(tmp_path, 1, tls=False)
     await members.start(1)
     await members.stop(1)
-    fewer = replace(members.configs[1], peers=members.configs[1].peers[:1])
-    with pytest.raises(MembershipError, match="n3"):
-        RaftConsensus(fewer, ListMachine())
-    for listener in members.sockets.values():
-        listener.close()
+    renamed = replace(members.configs[1], member=replace(members.configs[1].member, name="other"))
+    with pytest.raises(MembershipError, match="belongs to member n1"):
+        RaftConsensus(renamed, ListMachine())
 
 
 async def test_one_process_at_a_time_works_in_a_directory(tmp_path: Path) -> None:

@@ -73,7 +73,7 @@ def test_a_newer_version_is_refused_by_name() -> None:
     disk = SimulatedDisk()
     snapshots = written(disk)
     disk.files[Snapshot(7, 3).name].data[8:12] = (VERSION + 1).to_bytes(4, "little")
-    with pytest.raises(NewerSnapshotError, match=r"0000000000000007-0000000000000003\.snapshot.*version 2.*newer"):
+    with pytest.raises(NewerSnapshotError, match=r"0000000000000007-0000000000000003\.snapshot.*version 3.*newer"):
         snapshots.newest()
 
 

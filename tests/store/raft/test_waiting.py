@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import struct
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from proto.raft import command_pb2
 from store.raft import members, sessions
-from store.raft.contract import NoLeaderError, OutcomeUnknownError, Peer
+from store.raft.contract import MemberRecord, NoLeaderError, OutcomeUnknownError
 from store.raft.members import MembershipError
+from store.raft.membership import Membership
 from store.raft.proposals import BATCH_BYTES_MAX, Groups, Waiting
 from store.raft.reads import Read, Reads
 from store.raft.sessions import Session, Sessions, first_sequence
@@ -249,8 +252,6 @@ def test_a_write_under_way_when_the_leader_dies_takes_effect_once() -> None:
 
 # Members.
 
-PEERS = (Peer(1, "n1", "10.0.0.1", 2380), Peer(2, "n2", "10.0.0.2", 2380))
-
 
 def test_identities_are_those_of_etcd() -> None:
     """Values of etcd 3.5 for --initial-cluster-token tkn and http://10.0.1.10:2380 and so on."""
@@ -261,9 +262,10 @@ def test_identities_are_those_of_etcd() -> None:
     assert members.cluster_id([0x8E9E05C52164694D]) == 0xCDF818194E3A8C32
 
 
-def test_the_member_list_is_kept() -> None:
-    assert members.decode(members.encode(PEERS)) == {1: "n1", 2: "n2"}
-    members.check_unchanged(members.encode(PEERS), PEERS[::-1])
-    members.check_unchanged(b"", PEERS)
+def test_a_log_of_version_1_goes_on_with_the_flags_that_it_was_made_with() -> None:
+    recorded = b"".join(struct.pack("<QH", one, 2) + b"n%d" % one for one in (1, 2))
+    records = [MemberRecord(1, "n1"), MemberRecord(2, "n2")]
+    members.check_same_members(recorded, Membership.of(records))
+    members.check_same_members(b"", Membership.of(records))
     with pytest.raises(MembershipError, match="n2"):
-        members.check_unchanged(members.encode(PEERS), PEERS[:1])
+        members.check_same_members(recorded, Membership.of(records[:1]))

@@ -13,6 +13,7 @@ from store.raft import records
 from store.raft.disk import Directory
 from store.raft.records import Kind
 from store.raft.wal import (
+    RESERVE_BYTES,
     VERSION,
     CorruptWalError,
     Entry,
@@ -22,7 +23,7 @@ from store.raft.wal import (
     Wal,
     suffix_after,
 )
-from tests.simulation.world import PowerLossError, SimulatedDisk
+from tests.simulation.world import KilledError, PowerLossError, SimulatedDisk
 
 FIXTURES = Path(__file__).parent / "fixtures"
 CLUSTER, MEMBER = 0xC1, 0x1
@@ -124,6 +125,31 @@ def test_a_crash_at_any_byte_of_the_last_write_keeps_what_was_before() -> None:
             again.append_entry(entry(recovered.entries[-1][1] + 1, 4))
             again.sync()
             assert opened(copy)[1].entries[-1][2] == 4
+
+
+def test_zeros_behind_the_end_are_no_damage(tmp_path: Path) -> None:
+    disk = Directory(tmp_path / "raft")
+    for start in range(3):
+        # Nobody closes the log: what was reserved stays behind its end, as after a crash.
+        wal, recovered = opened(disk)
+        assert [index for _, index, _ in recovered.entries] == list(range(2, 2 + start))
+        wal.append_entry(entry(2 + start))
+        wal.sync()
+        assert disk.size("0000000000000001.wal") > RESERVE_BYTES
+    wal.close()
+    assert disk.size("0000000000000001.wal") < 1000
+    disk.close()
+
+
+def test_zeros_behind_an_older_segment_are_no_damage_and_a_lost_record_there_is() -> None:
+    disk = filled(40, segment_bytes=1000)
+    older = disk.list()[1]
+    content = bytes(disk.files[older].data)
+    reserved = copy_of(disk, older, content + bytes(5000))
+    assert entries_or_refusal(reserved) == entries_or_refusal(disk)
+    last_record = content.rindex(b"command-") - 48
+    lost = copy_of(disk, older, content[:last_record] + bytes(5000))
+    assert isinstance(entries_or_refusal(lost), str)
 
 
 def test_unwritten_sectors_of_the_last_write_are_cut() -> None:
@@ -261,6 +287,35 @@ def test_a_failed_sync_ends_the_log() -> None:
     disk.calls_until_power_loss = -1
     with pytest.raises(OSError, match="input/output"):
         wal.sync()
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_segment_whose_name_was_not_synced_keeps_its_entries(seed: int) -> None:
+    disk = SimulatedDisk()
+    wal, _ = opened(disk, segment_bytes=200)
+    wal.append_entry(entry(2, command=bytes(200)))
+    disk.kill_at_rename = True
+    with pytest.raises(KilledError):
+        wal.sync()
+    disk.revive()
+    wal, recovered = opened(disk)
+    wal.append_entry(entry(3))
+    wal.sync()
+    disk.lose_power(random.Random(seed))
+    assert opened(disk)[1].entries == [*recovered.entries, entry(3)]
+
+
+def test_a_disk_that_is_full_when_a_segment_begins_ends_the_log_once() -> None:
+    disk = SimulatedDisk()
+    wal, _ = opened(disk, segment_bytes=200)
+    wal.append_entry(entry(2, command=bytes(200)))
+    disk.calls_until_full = 3
+    for _ in range(2):
+        with pytest.raises(OSError, match="no space"):
+            wal.sync()
+    wal.close()
+    disk.empty()
+    assert opened(disk)[1].entries == [entry(2, command=bytes(200))]
 
 
 OPERATIONS = st.lists(

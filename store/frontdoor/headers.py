@@ -1,0 +1,173 @@
+"""Heads of requests (RFC 9113, section 8) out of HPACK blocks, and blocks of our own.
+
+Theory of operation. We announce a header table of size 0. Once the peer has acknowledged that and its encoder has
+shrunk its table, what a block says depends on its bytes alone, so that the heads of finished blocks may be kept:
+a client that calls the same method again sends the same block again. Until then, and for blocks that are new,
+the ``hpack`` library decodes. Our own blocks use no table either, and are constants where possible.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+import hpack
+from hpack.exceptions import HPACKError, OversizedHeaderListError
+
+from store.frontdoor.frames import ConnectionFault, ErrorCode
+
+Field = tuple[bytes, bytes]
+
+TABLE_BYTES_BEFORE_SETTINGS = 4096
+NO_TABLE = b"\x20"
+"""A block's beginning that sets the table's size to 0; goes with the first block that we send."""
+_KEPT_BLOCK_BYTES_MAX = 1024
+_KEPT_HEADS_MAX = 4096
+_NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]+")
+_VALUE = re.compile(rb"[^\x00\r\n]*")
+_PSEUDO = (b":method", b":scheme", b":path", b":authority")
+_OF_THE_CONNECTION = {b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"}
+
+
+@dataclass(slots=True, eq=False)
+class Head:
+    """The head of a request."""
+
+    method: bytes = b""
+    path: bytes = b""
+    fields: dict[bytes, bytes] = field(default_factory=dict)
+    """All but pseudo fields; of a repeated one the first value."""
+    content_length: int | None = None
+    fault: str = ""
+    """Why this is no request; empty where it is one."""
+    is_oversized: bool = False
+    prepared: object = None
+    """What a server has found out about it; kept where the head is kept."""
+
+
+class HeadCache:
+    """Heads by their blocks, for all connections of a server; bounded."""
+
+    def __init__(self) -> None:
+        self.heads: dict[bytes, Head] = {}
+
+    def keep(self, block: bytes, head: Head) -> None:
+        """Keep a head for the next block of the same bytes."""
+        if len(block) <= _KEPT_BLOCK_BYTES_MAX:
+            if len(self.heads) >= _KEPT_HEADS_MAX:
+                self.heads.clear()
+            self.heads[block] = head
+
+
+class HeaderDecoder:
+    """Decodes the header blocks of one connection."""
+
+    def __init__(self, cache: HeadCache, list_bytes_max: int) -> None:
+        self._cache = cache
+        self._heads = cache.heads
+        self._list_bytes_max = list_bytes_max
+        # What is merely too large costs its stream; what is far too large, the connection.
+        self._decoder = hpack.Decoder(max_header_list_size=2 * list_bytes_max)
+        self._is_stateless = False
+
+    def acknowledged(self) -> None:
+        """Take note that the peer knows that it may use no table."""
+        self._decoder.max_allowed_table_size = 0
+
+    def head(self, block: bytes) -> Head:
+        """The head of a request."""
+        if self._is_stateless:
+            head = self._heads.get(block)
+            if head is not None:
+                return head
+        was_stateless = self._is_stateless
+        head = make_head(self.fields(block), self._list_bytes_max)
+        if was_stateless:
+            self._cache.keep(block, head)
+        return head
+
+    def fields(self, block: bytes) -> list[Field]:
+        """The fields of a block, such as trailers; every block must come by, also one of no interest."""
+        decoder = self._decoder
+        try:
+            found = [(name, value) for name, value in decoder.decode(block, raw=True)]
+        except OversizedHeaderListError as error:
+            raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, str(error)) from error
+        except (HPACKError, IndexError, ValueError) as error:
+            raise ConnectionFault(ErrorCode.COMPRESSION_ERROR, str(error)) from error
+        if not self._is_stateless:
+            self._is_stateless = not decoder.max_allowed_table_size and not decoder.header_table_size
+        return found
+
+
+def make_head(fields: list[Field], list_bytes_max: int) -> Head:
+    """The request that fields describe; what is wrong with them becomes its ``fault``."""
+    head = Head()
+    pseudo: dict[bytes, bytes] = {}
+    size = 0
+    for name, value in fields:
+        size += len(name) + len(value) + 32
+        if name[:1] == b":":
+            if name not in _PSEUDO or name in pseudo or head.fields:
+                head.fault = f"pseudo field {name!r} unknown, repeated or late"
+                return head
+            pseudo[name] = value
+        else:
+            head.fault = head.fault or field_fault(name, value)
+            head.fields.setdefault(name, value)
+    head.is_oversized = size > list_bytes_max
+    head.method, head.path = pseudo.get(b":method", b""), pseudo.get(b":path", b"")
+    if head.method == b"CONNECT":
+        head.fault = head.fault or ("" if b":authority" in pseudo else "CONNECT without :authority")
+    elif not head.method or not head.path or b":scheme" not in pseudo:
+        head.fault = head.fault or "no :method, :scheme or :path"
+    length = head.fields.get(b"content-length")
+    if length is not None:
+        if length.isdigit() and len(length) < 20:
+            head.content_length = int(length)
+        else:
+            head.fault = head.fault or "content-length is no number"
+    return head
+
+
+def field_fault(name: bytes, value: bytes) -> str:
+    """Why a field may stand in no message; empty where it may."""
+    if not _NAME.fullmatch(name):
+        return f"field name {name!r}"
+    if not _VALUE.fullmatch(value) or value[:1] in (b" ", b"\t") or value[-1:] in (b" ", b"\t"):
+        return f"value of field {name!r}"
+    if name in _OF_THE_CONNECTION or (name == b"te" and value != b"trailers"):
+        return f"field {name!r} belongs to HTTP/1.1"
+    return ""
+
+
+def trailers_fault(fields: list[Field]) -> str:
+    """Why these are no trailers; empty where they are."""
+    for name, value in fields:
+        fault = field_fault(name, value)
+        if fault:
+            return fault
+    return ""
+
+
+def literal(name: bytes, value: bytes) -> bytes:
+    """One field of a block, in full and in nobody's table."""
+    return b"".join((b"\0", _length(len(name)), name, _length(len(value)), value))
+
+
+def status(code: int) -> bytes:
+    """The field that begins an answer."""
+    return b"\x88" if code == 200 else literal(b":status", b"%d" % code)
+
+
+def _length(number: int) -> bytes:
+    """HPACK's integer with a prefix of 7 bits."""
+    if number < 127:
+        return bytes((number,))
+    encoded = bytearray((127,))
+    number -= 127
+    while number > 127:
+        encoded.append(number & 127 | 128)
+        number >>= 7
+    encoded.append(number)
+    return bytes(encoded)

@@ -1,0 +1,170 @@
+"""Covers that are taken away on purpose, so that what shall notice it can be seen to notice it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from pysyncobj import SyncObj
+
+from store.raft import consensus, journal
+from store.raft.consensus import RaftCore
+from store.raft.journal import Journal
+from store.raft.proposals import Waiting
+from store.raft.replica import Replica
+from store.raft.sessions import Session
+from store.raft.wal import Wal
+
+Patch = tuple[object, str, Any]
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One cover less."""
+
+    name: str
+    what: str
+    """What goes wrong in words: the defect whose cover is gone."""
+    patches: tuple[Patch, ...]
+    kinds: tuple[str, ...]
+    """The kinds of lives that find it."""
+    seeds_max: int = 0
+    """Within how many lives of these kinds it is found; 0 where only its own test finds it."""
+    test: str = ""
+    """The test that fails without the cover."""
+
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        """Take the cover away for a while."""
+        before = [(owner, name, _own(owner, name)) for owner, name, _ in self.patches]
+        try:
+            for owner, name, replacement in self.patches:
+                setattr(owner, name, replacement)
+            yield
+        finally:
+            for owner, name, original in before:
+                if original is _INHERITED:
+                    delattr(owner, name)
+                else:
+                    setattr(owner, name, original)
+
+
+_INHERITED = object()
+
+
+def _own(owner: object, name: str) -> Any:
+    """Return what is to be put back; a cover that is not there any more is an error."""
+    assert hasattr(owner, name), f"{owner} has no {name}: the mutant is out of date"
+    return vars(owner).get(name, _INHERITED)
+
+
+def _nothing(*_: object, **__: object) -> None:
+    """Stand for a cover that does nothing."""
+
+
+def _yes(*_: object) -> bool:
+    return True
+
+
+def _no(*_: object) -> bool:
+    return False
+
+
+def _send_at_once(core: Any, peer_id: int, frame: Any) -> None:
+    core._send_frame(peer_id, frame)
+
+
+def _tick_then_sync(core: RaftCore) -> None:
+    """Commit before the own disk has what is committed."""
+    sync: Callable[[], None] = core.sync
+    core.sync = _nothing  # type: ignore[method-assign]
+    try:
+        _TICK(core)
+    finally:
+        core.sync = sync  # type: ignore[method-assign]
+    core.sync()
+
+
+_TICK = RaftCore.tick
+
+
+def _set_term_in_memory(log: Any, term: int, vote: int | None) -> None:
+    log._term, log._vote = term, vote or 0
+
+
+def _confirm_at_once(replica: Any) -> None:
+    replica._reads.confirm(replica._reads.round, replica._read_commit)
+
+
+def _apply_unguarded(replica: Any, index: int, now_ns: int, requests: Any) -> None:
+    for request in requests:
+        if replica._sessions.admit(request.member_id, request.sequence):
+            result = replica._machine.apply(index, now_ns, request.payload)
+            if request.member_id == replica.member_id:
+                replica._waiting.resolve(request.sequence, result)
+
+
+_ALL = ("plain", "disks", "keys", "elections", "stale", "leases", "alone")
+_COVERS = "tests/store/raft/test_covers.py::"
+
+MUTANTS = (
+    Mutant(
+        "d1",
+        "an old message cuts the log",
+        ((RaftCore, "_without_known_prefix", lambda _core, message: (message, True)),),
+        _ALL,
+        20,
+        _COVERS + "test_d1_an_old_duplicate_voids_nothing",
+    ),
+    Mutant(
+        "d2",
+        "a message commits what it does not prove",
+        ((RaftCore, "_commit_no_further_than_verified", lambda _core, message: message),),
+        ("stale",),
+        60,
+        _COVERS + "test_d2_only_what_was_verified_is_applied",
+    ),
+    Mutant("d3", "promises leave before the sync", ((RaftCore, "hold", _send_at_once),), _ALL, 20),
+    Mutant("d3-vote", "term and vote are not on disk", ((Journal, "setCurrentTerm", _set_term_in_memory),), _ALL, 40),
+    Mutant("d4", "the leader counts itself before its sync", ((RaftCore, "tick", _tick_then_sync),), _ALL, 20),
+    Mutant("d5", "a snapshot takes the log after it away", ((journal, "suffix_after", lambda *_: []),), _ALL, 20),
+    Mutant(
+        "d6",
+        "an acknowledgement of an earlier leadership counts",
+        ((RaftCore, "_belongs_to_this_leadership", lambda core, _reply: core.is_leader),),
+        ("stale", "elections"),
+        60,
+        _COVERS + "test_d6_an_acknowledgement_of_an_earlier_leadership_does_not_count",
+    ),
+    Mutant(
+        "d7",
+        "the library sends entries itself, in pieces",
+        (
+            (RaftCore, "_SyncObj__sendAppendEntries", SyncObj._SyncObj__sendAppendEntries),
+            (consensus, "COMMAND_BYTES_MAX", 1 << 14),
+        ),
+        _ALL,
+        5,
+    ),
+    Mutant(
+        "d9", "requests wait for ever", ((Waiting, "expire", _nothing), (Waiting, "send_again", _nothing)), _ALL, 20
+    ),
+    Mutant("d10", "a failing request stops the member", ((Replica, "_apply_requests", _apply_unguarded),), _ALL, 20),
+    Mutant("d11", "a repeated request is applied again", ((Session, "admit", _yes),), _ALL, 20),
+    Mutant(
+        "d12-read", "a leader confirms reads by itself", ((Replica, "_check_round", _confirm_at_once),), ("stale",), 60
+    ),
+    Mutant("d12-term", "a leader serves before its term has begun", ((RaftCore, "term_started", True),), _ALL, 40),
+    Mutant(
+        "d12-contact",
+        "a candidate is listened to while the leader is heard",
+        ((RaftCore, "_in_contact_with_leader", _no),),
+        (),
+        0,
+        _COVERS + "test_d12_a_candidate_does_not_disturb_a_leader_that_is_heard",
+    ),
+    Mutant("votes", "a repeated vote counts again", ((RaftCore, "_first_vote_of", _yes),), ("elections",), 60),
+    Mutant("names", "a start takes names for durable", ((Wal, "_sync_names", _nothing),), ("disks", "alone"), 200),
+)

@@ -1,0 +1,156 @@
+"""Heads out of HPACK blocks: tables, kept heads, what is no request."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+import hpack
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from store.frontdoor.frames import ConnectionFault, ErrorCode
+from store.frontdoor.headers import Field, HeadCache, HeaderDecoder, literal, make_head, trailers_fault
+
+LIST_BYTES_MAX = 4096
+REQUEST: list[Field] = [
+    (b":method", b"POST"),
+    (b":scheme", b"http"),
+    (b":path", b"/s/m"),
+    (b":authority", b"x"),
+    (b"te", b"trailers"),
+]
+
+
+def block_of(encoder: hpack.Encoder, fields: list[Field], *, huffman: bool = True) -> bytes:
+    return bytes(encoder.encode(fields, huffman=huffman))
+
+
+def decoder_of(cache: HeadCache) -> HeaderDecoder:
+    return HeaderDecoder(cache, LIST_BYTES_MAX)
+
+
+def test_a_table_may_be_used_until_our_settings_are_acknowledged() -> None:
+    cache, encoder = HeadCache(), hpack.Encoder()
+    decoder = decoder_of(cache)
+    for _ in range(3):
+        assert decoder.head(block_of(encoder, REQUEST)).path == b"/s/m"
+    assert not cache.heads, "such a block means something else on another connection"
+    decoder.acknowledged()
+    encoder.header_table_size = 0
+    first = block_of(encoder, REQUEST)
+    assert first[0] == 0x20, "the encoder gives up its table"
+    assert decoder.head(first).path == b"/s/m"
+    second = block_of(encoder, REQUEST)
+    assert decoder.head(second) is decoder.head(second)
+    assert list(cache.heads) == [second]
+
+
+def test_kept_heads_are_shared_by_connections_without_tables_alone() -> None:
+    cache = HeadCache()
+    stateless, fresh = decoder_of(cache), decoder_of(cache)
+    stateless.acknowledged()
+    stateless.head(b"\x20" + literal(b":method", b"GET"))
+    # Index 62 is the newest entry of a table: nonsense where there is none.
+    content = b"".join(literal(*one) for one in REQUEST)
+    kept = stateless.head(content)
+    assert stateless.head(content) is kept
+    assert fresh.head(content) is not kept
+    with pytest.raises(ConnectionFault):
+        stateless.head(b"\xbe")
+
+
+@pytest.mark.parametrize(
+    ("block", "code"),
+    [
+        (b"\xbe", ErrorCode.COMPRESSION_ERROR),
+        (b"\x80", ErrorCode.COMPRESSION_ERROR),
+        (b"\x00\x05ab", ErrorCode.COMPRESSION_ERROR),
+        (b"\x00", ErrorCode.COMPRESSION_ERROR),
+        (b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff", ErrorCode.COMPRESSION_ERROR),
+        (b"\x3f\xe2\x1f", ErrorCode.COMPRESSION_ERROR),
+        (b"\x82\x20", ErrorCode.COMPRESSION_ERROR),
+        (b"\x00\x81\xff\x00", ErrorCode.COMPRESSION_ERROR),
+        (literal(b"a", bytes(3 * LIST_BYTES_MAX)), ErrorCode.ENHANCE_YOUR_CALM),
+        (b"\x40\x01a\x7f\xa1\x1e" + bytes(4000) + b"\xbe" * 4, ErrorCode.ENHANCE_YOUR_CALM),
+    ],
+    ids=[
+        "index without entry", "index zero", "cut value", "cut name", "endless number", "table too large",
+        "table update behind a field", "bad huffman", "far too large", "bomb",
+    ],
+)  # fmt: skip
+def test_blocks_that_end_the_connection(block: bytes, code: ErrorCode) -> None:
+    with pytest.raises(ConnectionFault) as refused:
+        decoder_of(HeadCache()).head(block)
+    assert refused.value.code == code
+
+
+def test_an_encoder_that_keeps_its_table_against_our_settings_is_refused() -> None:
+    decoder = decoder_of(HeadCache())
+    decoder.acknowledged()
+    with pytest.raises(ConnectionFault) as refused:
+        decoder.head(block_of(hpack.Encoder(), REQUEST))
+    assert refused.value.code == ErrorCode.COMPRESSION_ERROR
+
+
+@given(st.binary(max_size=300))
+def test_no_block_does_more_than_be_refused(block: bytes) -> None:
+    decoder = decoder_of(HeadCache())
+    with suppress(ConnectionFault):
+        decoder.head(block)
+
+
+@given(st.lists(st.tuples(st.binary(max_size=200), st.binary(max_size=200)), max_size=5))
+def test_our_blocks_say_what_they_should(fields: list[Field]) -> None:
+    block = b"".join(literal(name, value) for name, value in fields)
+    assert [tuple(one) for one in hpack.Decoder().decode(block, raw=True)] == fields
+
+
+def without(name: bytes) -> list[Field]:
+    return [one for one in REQUEST if one[0] != name]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        without(b":method"),
+        without(b":scheme"),
+        without(b":path"),
+        [*without(b":path"), (b":path", b"")],
+        [*REQUEST, (b":late", b"")],
+        [*REQUEST, (b":path", b"/again")],
+        [(b":status", b"200"), *REQUEST],
+        [(b":unknown", b"x"), *REQUEST],
+        [REQUEST[0], *REQUEST],
+        [*REQUEST, (b"Upper", b"x")],
+        [*REQUEST, (b"", b"x")],
+        [*REQUEST, (b"a b", b"x")],
+        [*REQUEST, (b"a", b"x\ny")],
+        [*REQUEST, (b"a", b"x\0")],
+        [*REQUEST, (b"a", b" x")],
+        [*REQUEST, (b"a", b"x\t")],
+        [*REQUEST, (b"connection", b"close")],
+        [*REQUEST, (b"transfer-encoding", b"chunked")],
+        [*REQUEST, (b"upgrade", b"h2c")],
+        [*REQUEST, (b"te", b"gzip")],
+        [*REQUEST, (b"content-length", b"-1")],
+        [*REQUEST, (b"content-length", b"1e3")],
+        [(b":method", b"CONNECT")],
+    ],
+)
+def test_what_is_no_request(fields: list[Field]) -> None:
+    assert make_head(fields, LIST_BYTES_MAX).fault
+
+
+def test_what_a_request_says() -> None:
+    head = make_head([*REQUEST, (b"token", b"first"), (b"token", b"second"), (b"content-length", b"12")], 4096)
+    assert (head.fault, head.method, head.path, head.content_length) == ("", b"POST", b"/s/m", 12)
+    assert head.fields[b"token"] == b"first"
+    assert not head.is_oversized
+    assert make_head([*REQUEST, (b"a", bytes(5000))], 4096).fault
+    assert make_head([*REQUEST, (b"a", b"x" * 5000)], 4096).is_oversized
+
+
+def test_trailers_have_no_pseudo_fields() -> None:
+    assert trailers_fault([(b":path", b"/")])
+    assert not trailers_fault([(b"x", b"y")])
