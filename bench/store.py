@@ -23,7 +23,7 @@ from typing import Any
 import click
 import uvloop
 from rich.console import Console
-from rich.progress import Progress
+from rich.progress import Progress, TaskID
 from rich.table import Table
 
 from bench import chart, loads, machine, million
@@ -50,7 +50,7 @@ Results = dict[str, dict[str, list[Measured]]]
 
 
 async def one_round(
-    cases: Sequence[Case], duration_s: float, directory: Path, progress: Progress, task: Any
+    cases: Sequence[Case], duration_s: float, directory: Path, progress: Progress, task: TaskID
 ) -> Results:
     """Run each case once on each side."""
     results: Results = {}
@@ -196,9 +196,11 @@ def main(in_flight: int | None, only: tuple[str, ...], rounds: int | None, quick
     results = uvloop.run(measure(cases, rounds, 1.2 if quick else 2.5, console))
     rows = summarize(cases, results)
     drops = tls_drop(rows)
+    every = {
+        name: {side: [asdict(run) for run in runs] for side, runs in sides.items()} for name, sides in results.items()
+    }
     figures = {
-        "etcd": etcd, "conditions": CONDITIONS, "medians": rows, "tls_drop_percent": drops,
-        "rounds": {name: {side: [asdict(run) for run in runs] for side, runs in sides.items()} for name, sides in results.items()},
+        "etcd": etcd, "conditions": CONDITIONS, "medians": rows, "tls_drop_percent": drops, "rounds": every,
     }  # fmt: skip
     whole = not (only or quick or in_flight)
     path = keep("store" if whole else "store.local", figures, rows)

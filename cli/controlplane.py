@@ -10,6 +10,7 @@ import asyncio
 import logging
 import socket
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +35,14 @@ LISTEN_POLL_S = 0.05
 log = logging.getLogger(__name__)
 
 
-def election(name: str, lease_duration_s: float) -> ElectionConfig:
-    """Return the timers of one component's election, in upstream's proportions.
+def election(name: str, lease_duration_s: float, *, wanted: bool = True) -> ElectionConfig | None:
+    """Return the timers of one component's election, in upstream's proportions; None where there is no election.
 
     The identity is the machine's name: there is one such process a machine, so that one that is started again after a
     crash takes its own Lease over at once.
     """
+    if not wanted:
+        return None
     return ElectionConfig(
         name=name,
         identity=socket.gethostname(),
@@ -89,21 +92,23 @@ def _own_options() -> list[click.Option]:
         click.Option(["--root-ca-file"], type=FILE, help="The authority that pods know the API server by."),
         click.Option(["--node-monitor-period"], type=DURATION, default="5s", show_default=True),
         click.Option(["--node-monitor-grace-period"], type=DURATION, default="50s", show_default=True),
+        click.Option(
+            ["--leader-elect"], type=bool, default=True, is_flag=False, flag_value=True, show_default=True,
+            help="Work only while holding Leases; false where there is one control plane alone.",
+        ),
         click.Option(["--leader-elect-lease-duration"], type=DURATION, default="15s", show_default=True),
-    ]
+    ]  # fmt: skip
 
 
 def _run(log_level: str, **flags: Any) -> None:
     """Run API server, scheduler, controllers and cloud controllers in one process."""
     logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s")
     own = {str(option.name): flags.pop(str(option.name)) for option in _own_options()}
-    lease_duration_s = own["leader_elect_lease_duration"]
-    scheduler = SchedulerConfig(
-        kubeconfig=own["scheduler_kubeconfig"], election=election("kube-scheduler", lease_duration_s)
-    )
+    elect = partial(election, lease_duration_s=own["leader_elect_lease_duration"], wanted=own["leader_elect"])
+    scheduler = SchedulerConfig(kubeconfig=own["scheduler_kubeconfig"], election=elect("kube-scheduler"))
     controllers = ControllersConfig(
         kubeconfig=own["controller_manager_kubeconfig"],
-        election=election("kube-controller-manager", lease_duration_s),
+        election=elect("kube-controller-manager"),
         allocate_node_cidrs=own["allocate_node_cidrs"],
         cluster_cidrs=tuple(filter(None, own["cluster_cidr"].split(","))),
         node_cidr_mask_size_ipv4=own["node_cidr_mask_size"],
@@ -116,8 +121,7 @@ def _run(log_level: str, **flags: Any) -> None:
         root_ca_file=own["root_ca_file"],
     )
     cloud = CloudConfig(
-        kubeconfig=own["cloud_controller_manager_kubeconfig"],
-        election=election("cloud-controller-manager", lease_duration_s),
+        kubeconfig=own["cloud_controller_manager_kubeconfig"], election=elect("cloud-controller-manager")
     )
     run_until_signalled(run_all(apiserver_command.config_of(flags), scheduler, controllers, cloud))
 

@@ -86,6 +86,8 @@ def controlplane_command(cluster: Cluster, node: NodeSpec, timers: Timers) -> li
         "--cluster-signing-cert-file", str(pki / "ca.crt"), "--cluster-signing-key-file", str(pki / "ca.key"),
         "--root-ca-file", str(pki / "ca.crt"),
         "--node-monitor-grace-period", f"{timers.node_monitor_grace_period_s}s", "--node-monitor-period", "1s",
+        # One control plane has nobody to agree with: three renewals every two seconds would be for nothing.
+        "--leader-elect", str(len(cluster.control_plane_nodes()) > 1).lower(),
     )  # fmt: skip
 
 

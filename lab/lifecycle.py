@@ -20,9 +20,9 @@ from lab.state import Cluster, LabError, NodeSpec
 DEMO_NODE_PORT = 30080
 DEMO_MANIFEST = Path(__file__).resolve().parent.parent / "examples" / "guestbook.yaml"
 DEMO_DEPLOYMENTS = {"web", "entries"}
-READY_TIMEOUT_S = 60.0
-NODES_TIMEOUT_S = 90.0
-DEMO_TIMEOUT_S = 90.0
+READY_TIMEOUT_S = 120.0
+NODES_TIMEOUT_S = 180.0
+DEMO_TIMEOUT_S = 180.0
 END_TIMEOUT_S = 20.0
 
 

@@ -20,6 +20,8 @@ from lab.probe import Machine
 from lab.state import Cluster, LabError, NodeSpec
 
 BOOT_TIMEOUT_S = 20.0
+CONTAINERD_TIMEOUT_S = 120.0
+"""Slow machines take long to start three at once."""
 STOP_TIMEOUT_S = 15.0
 CGROUPS = Path("/sys/fs/cgroup")
 
@@ -184,7 +186,7 @@ def import_images(cluster: Cluster, node: NodeSpec, images: Path) -> None:
     pid, address = cluster.init_pids[node.name], str(socket(cluster, node))
     inside = ["nsenter", "-t", str(pid), "-m", "-n", "-i", "-u", "-p"]
     command = [*inside, "ctr", "-a", address, "-n", "k8s.io", "images", "import", str(images)]
-    deadline = time.monotonic() + BOOT_TIMEOUT_S
+    deadline = time.monotonic() + CONTAINERD_TIMEOUT_S
     while True:
         if socket(cluster, node).exists():
             done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)

@@ -40,6 +40,8 @@ class Lessor:
     def __init__(self) -> None:
         self._leases: dict[int, Lease] = {}
         self._lease_of: dict[bytes, int] = {}
+        self.granted = 0
+        self.ended = 0
         self.term = 0
         """Term of the newest leader that began to keep the leases' time."""
         self._is_primary = False
@@ -82,6 +84,7 @@ class Lessor:
             raise Refused(Reason.LEASE_TTL_TOO_LARGE)
         if lease_id in self._leases:
             raise Refused(Reason.LEASE_EXISTS)
+        self.granted += 1
         granted = self._leases[lease_id] = Lease(lease_id, ttl_s)
         if self._is_primary:
             self._fresh.append(lease_id)
@@ -91,6 +94,7 @@ class Lessor:
         """Take a lease away whose keys are deleted already."""
         assert not self._leases[lease_id].keys, "keys go before their lease"
         del self._leases[lease_id]
+        self.ended += 1
 
     def attach(self, lease_id: int, key: bytes) -> None:
         """Bind a key to a lease, freeing it from any other."""

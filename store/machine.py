@@ -18,6 +18,7 @@ from proto.etcd.rpc_pb2 import (
     AlarmType,
     CompactionRequest,
     CompactionResponse,
+    Compare,
     LeaseGrantRequest,
     LeaseGrantResponse,
     LeaseRevokeRequest,
@@ -33,6 +34,7 @@ from store.lease import Lessor
 from store.mvcc import txn
 from store.mvcc.encoding import plain_put_of
 from store.mvcc.interval import Interval
+from store.mvcc.plain import GuardHeld, guarded_put_of
 from store.mvcc.revision import first_of
 from store.mvcc.store import Change, Store, WriteTransaction
 from store.mvcc.watch import DEFAULT_LIMITS, Watchers, WatchLimits
@@ -40,6 +42,8 @@ from store.refusal import Reason, Refused
 
 log = logging.getLogger(__name__)
 
+_PLACES: dict[int, int] = {Compare.CREATE: 0, Compare.MOD: 1, Compare.VERSION: 2}
+"""Where ``Store.revisions`` has what a comparison looks at."""
 _CREATES = {"put", "lease_grant"}
 _OF_KEYS = {"put", "delete_range", "txn", "compaction", "lease_grant", "lease_revoke"}
 
@@ -56,13 +60,15 @@ class Machine:
         self.members: dict[int, MemberAttributes] = {}
         """What each member has made known of itself."""
         self.auth = Auth()
+        self.transactions = 0
+        """Transactions carried out, those that only read apart."""
         self._handlers: dict[str, Callable[[InternalRequest], object]] = {
             **dict.fromkeys(self.auth.kinds, self._administer),
             "put": lambda request: self._write(lambda writing: txn.put(writing, request.put, self.lessor)),
             "delete_range": lambda request: self._write(
                 lambda writing: txn.delete_range(writing, request.delete_range)
             ),
-            "txn": lambda request: self._write(lambda writing: txn.txn(writing, request.txn, self.lessor)),
+            "txn": lambda request: self._txn(request.txn),
             "compaction": lambda request: self._compact(request.compaction),
             "lease_grant": lambda request: self._grant(request.lease_grant),
             "lease_revoke": lambda request: self._revoke(request.lease_revoke, request.lease_term),
@@ -101,20 +107,26 @@ class Machine:
             return Refused(Reason.CORRUPT)
 
     def apply_run(self, index: int, now_ns: int, payloads: Sequence[bytes]) -> list[object]:
-        """Carry out requests one after the other; a plain put's result is just its revision.
+        """Carry out requests one after the other; most of them without a message being decoded or built.
 
-        Plain puts, most of what comes, are carried out without a message being decoded or built.
+        A plain put's result is just its revision, that of a guarded put whose comparison holds is ``GuardHeld``.
         """
         store, watchers = self.store, self.watchers
         results: list[object] = []
         for payload in payloads:
-            fields = plain_put_of(payload) if not self.alarms else None
+            fields = guarded = None
+            if not self.alarms:
+                fields = plain_put_of(payload)
+                if fields is None:
+                    guarded = guarded_put_of(payload)
+                    if guarded is not None and store.revisions(guarded.key)[_PLACES[guarded.target]] == guarded.wanted:
+                        fields = guarded.put
             if fields is None:
                 results.append(self.apply(index, now_ns, payload))
                 continue
             record, replaced = store.put_plain(*fields)
             main = store.current_revision
-            results.append(main)
+            results.append(main if guarded is None else GuardHeld(main))
             if watchers.wants(fields[0]):
                 previous = None if replaced is None else store.record(replaced)
                 watchers.notify([Change(fields[0], first_of(main), record, previous)])
@@ -210,6 +222,10 @@ class Machine:
             changes = writing.end()
             if changes:
                 self.watchers.notify(changes)
+
+    def _txn(self, request: TxnRequest) -> object:
+        self.transactions += 1
+        return self._write(lambda writing: txn.txn(writing, request, self.lessor))
 
     def _compact(self, request: CompactionRequest) -> CompactionResponse:
         self.store.compact(request.revision)

@@ -11,13 +11,15 @@ from typing import TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
-from proto.etcd.rpc_pb2 import AlarmRequest, AlarmType, PutResponse, ResponseHeader
+from proto.etcd.rpc_pb2 import AlarmRequest, AlarmType, PutResponse, ResponseHeader, ResponseOp, TxnResponse
 from proto.raft.command_pb2 import InternalRequest
+from store.api.counters import Counters
 from store.api.errors import Code, EtcdError, Failure, of_refusal
 from store.api.table import Call
 from store.machine import Machine
 from store.mvcc import txn
 from store.mvcc.encoding import block, scalar, tag, varint
+from store.mvcc.plain import GuardHeld
 from store.raft.contract import (
     ChangeRefusedError,
     Consensus,
@@ -95,6 +97,7 @@ class Backend:
         self.cluster_id = cluster_id
         self.limits = limits
         self.clock = clock
+        self.counters = Counters()
         self.leader_is_lost = asyncio.Event()
         """Set while there has been no leader for three election timeouts."""
         self._encoded_for = -1
@@ -126,6 +129,11 @@ class Backend:
         if not header.revision:
             header.revision = self.machine.store.current_revision
 
+    def is_learner(self) -> bool:
+        """Whether this member does not vote."""
+        own_id = self.consensus.member_id
+        return any(one.is_learner for one in self.consensus.members() if one.member_id == own_id)
+
     def require_leader(self, call: Call) -> bool:
         """Refuse a client that asked for a member with a leader where there is none; return whether it asked."""
         if call.metadata.get("hasleader") != "true":
@@ -141,21 +149,21 @@ class Backend:
         payload = request.SerializeToString()
         if len(payload) > self.limits.request_bytes_max:
             raise Failure.REQUEST_TOO_LARGE.error()
-        result = await self._until_decided(lambda: self.consensus.propose(payload), on_full_disk=Failure.NO_SPACE)
+        try:
+            result = await self._until_decided(lambda: self.consensus.propose(payload), on_full_disk=Failure.NO_SPACE)
+        except EtcdError:
+            self.counters.proposals_failed += 1
+            raise
         if isinstance(result, int):
             return PutResponse(header=ResponseHeader(revision=result))
+        if isinstance(result, GuardHeld):
+            put = PutResponse(header=ResponseHeader(revision=result.revision))
+            header = ResponseHeader(revision=result.revision)
+            return TxnResponse(header=header, succeeded=True, responses=[ResponseOp(response_put=put)])
         if isinstance(result, Refused):
             raise of_refusal(result)
         assert isinstance(result, Message), "the state machine answers with a message or a refusal"
         return result
-
-    def propose_direct(self, payload: bytes, done: Callable[[object], None]) -> None:
-        """Have an encoded request carried out, without a task; ``done`` takes a result, a Refused or an EtcdError."""
-
-        def decided(result: object, error: ProposalError | None) -> None:
-            done(result if error is None else _error_of(error))
-
-        self.consensus.propose_direct(payload, decided)
 
     async def change_members(self, change: MemberChange) -> tuple[MemberRecord, ...]:
         """Have the cluster carry out a change of membership and return the members after it."""
@@ -186,7 +194,11 @@ class Backend:
 
     async def read_barrier(self) -> None:
         """Wait until what this member has applied is as new as anything acknowledged before the call."""
-        await self._until_decided(self.consensus.read_index)
+        try:
+            await self._until_decided(self.consensus.read_index)
+        except EtcdError:
+            self.counters.read_indexes_failed += 1
+            raise
 
     async def ask_leader(self, body: bytes) -> bytes:
         """Have the leader answer a question outside the log."""
@@ -272,7 +284,7 @@ class Backend:
                 self.leader_is_lost.clear()
 
 
-def _error_of(error: ProposalError) -> EtcdError:
+def error_of(error: ProposalError) -> EtcdError:
     """What a client is told of a request that came to no result in its whole time."""
     match error:
         case RequestTooLargeError():

@@ -1,4 +1,4 @@
-"""The direct ways of transactions and ranges: the same as in ``kv``, without a task for each call.
+"""The direct ways of puts, transactions and ranges: the same as in ``kv``, without a task for each call.
 
 Whatever is out of the ordinary (users are enabled, the quota is reached, no leader took the request) goes the
 handler's way instead, which knows how to wait.
@@ -10,13 +10,14 @@ import logging
 from collections.abc import Callable
 from typing import cast
 
-from proto.etcd.rpc_pb2 import RangeRequest, TxnRequest, TxnResponse
+from proto.etcd.rpc_pb2 import PutResponse, RangeRequest, TxnRequest, TxnResponse
 from proto.raft.command_pb2 import InternalRequest
-from store.api.backend import Backend, decode
+from store.api.backend import Backend, decode, error_of
 from store.api.errors import Code, EtcdError, Failure, of_refusal
 from store.api.table import Call, Reply
 from store.mvcc import txn
-from store.mvcc.encoding import block, scalar, tag
+from store.mvcc.encoding import block, plain_put, plain_put_request, scalar, tag
+from store.mvcc.plain import GuardHeld, guarded_put
 from store.mvcc.store import RangeResult
 from store.raft.contract import ProposalError
 from store.refusal import Refused
@@ -29,6 +30,13 @@ _RANGE_MORE = tag(3, 0)
 _RANGE_COUNT = tag(4, 0)
 
 
+_SUCCEEDED = scalar(tag(2, 0), 1)
+_RESPONSE = tag(3, 2)
+_RESPONSE_PUT = tag(2, 2)
+_HEADER = tag(1, 2)
+_REVISION = tag(3, 0)
+
+
 class DirectKV:
     """Hot methods of the key space."""
 
@@ -36,8 +44,21 @@ class DirectKV:
         self._backend = backend
         self._auth = backend.machine.auth
 
+    def put(self, body: bytes, call: Call, reply: Reply) -> None:
+        """Set one key, where that is all the request says: its bytes go into the log as they are."""
+        if plain_put(body, 0) is None or self._auth.enabled or not self._backend.has_room(len(body)):
+            reply.wait()
+        else:
+            self._propose(plain_put_request(body), reply)
+
     def txn(self, body: bytes, call: Call, reply: Reply) -> None:
         """Compare, then do one thing or another; what only reads does not go through the log."""
+        if guarded_put(body) is not None:
+            if self._auth.enabled or not self._backend.has_room(len(body)):
+                reply.wait()
+            else:
+                self._propose(block(_TXN, body), reply)
+            return
         request = decode(TxnRequest, body)
         try:
             txn.check_txn(request, self._backend.limits.transaction_operations_max)
@@ -74,17 +95,22 @@ class DirectKV:
         if len(payload) > backend.limits.request_bytes_max:
             raise Failure.REQUEST_TOO_LARGE.error()
 
-        def done(result: object) -> None:
-            if isinstance(result, TxnResponse):
-                backend.fill(result.header)
-                reply.send(result.SerializeToString())
+        def done(result: object, error: ProposalError | None) -> None:
+            if error is not None:
+                reply.refuse(error_of(error))
+            elif isinstance(result, int):
+                reply.send(backend.encoded_header(result))
+            elif isinstance(result, GuardHeld):
+                reply.send(backend.encoded_header(result.revision) + _guard_held(result.revision))
             elif isinstance(result, Refused):
                 reply.refuse(of_refusal(result))
             else:
-                reply.refuse(cast(EtcdError, result))
+                response = cast(PutResponse | TxnResponse, result)
+                backend.fill(response.header)
+                reply.send(response.SerializeToString())
 
         try:
-            backend.propose_direct(payload, done)
+            backend.consensus.propose_direct(payload, done)
         except ProposalError:
             reply.wait()
 
@@ -121,6 +147,12 @@ class DirectKV:
             reply.refuse(of_refusal(refused))
         else:
             reply.send(encode_range(self._backend, result))
+
+
+def _guard_held(revision: int) -> bytes:
+    """What follows the header in the answer to a transaction that has made one put."""
+    put = block(_HEADER, scalar(_REVISION, revision))
+    return _SUCCEEDED + block(_RESPONSE, block(_RESPONSE_PUT, put))
 
 
 def encode_range(backend: Backend, result: RangeResult) -> bytes:

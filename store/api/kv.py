@@ -19,11 +19,9 @@ from proto.raft.command_pb2 import InternalRequest
 from store.api.access import Access
 from store.api.backend import Backend, decode
 from store.api.direct import DirectKV, encode_range
-from store.api.errors import EtcdError, of_refusal
-from store.api.table import Call, Reply, ServiceTable, Unary
+from store.api.errors import of_refusal
+from store.api.table import Call, ServiceTable, Unary
 from store.mvcc import txn
-from store.mvcc.encoding import plain_put, plain_put_request
-from store.raft.contract import ProposalError
 from store.refusal import Refused
 
 
@@ -39,7 +37,7 @@ class KVService:
         """The methods of the service."""
         return {
             "/etcdserverpb.KV/Range": Unary(self.range, self._direct.range),
-            "/etcdserverpb.KV/Put": Unary(self.put, self.put_direct),
+            "/etcdserverpb.KV/Put": Unary(self.put, self._direct.put),
             "/etcdserverpb.KV/DeleteRange": Unary(self.delete_range),
             "/etcdserverpb.KV/Txn": Unary(self.txn, self._direct.txn),
             "/etcdserverpb.KV/Compact": Unary(self.compact),
@@ -71,33 +69,6 @@ class KVService:
         response = cast(PutResponse, await self._backend.propose(InternalRequest(put=request), caller))
         self._backend.fill(response.header)
         return response.SerializeToString()
-
-    def put_direct(self, body: bytes, _call: Call, reply: Reply) -> None:
-        """Set one key where the request is plain and nothing is in its way: its bytes go into the log as they are."""
-        machine, limits = self._backend.machine, self._backend.limits
-        if (
-            machine.auth.enabled
-            or machine.alarms
-            or len(body) > limits.request_bytes_max
-            or len(body) + machine.store.size_bytes > limits.quota_backend_bytes
-            or plain_put(body, 0) is None
-        ):
-            reply.wait()
-            return
-
-        def done(result: object) -> None:
-            if isinstance(result, int):
-                reply.send(self._backend.encoded_header(result))
-            elif isinstance(result, PutResponse):
-                self._backend.fill(result.header)
-                reply.send(result.SerializeToString())
-            else:
-                reply.refuse(of_refusal(result) if isinstance(result, Refused) else cast(EtcdError, result))
-
-        try:
-            self._backend.propose_direct(plain_put_request(body), done)
-        except ProposalError:
-            reply.wait()
 
     async def delete_range(self, body: bytes, call: Call) -> bytes:
         """Delete keys."""

@@ -147,6 +147,7 @@ class LeaseService:
             response.lease_keep_alive.ID = lease_id
             try:
                 response.lease_keep_alive.TTL = lessor.renew(lease_id, now_s)
+                self._backend.counters.leases_renewed += 1
             except Refused:
                 response.lease_keep_alive.TTL = 0
             return response.SerializeToString()
@@ -213,4 +214,5 @@ class LeaseService:
             if error.code != Code.NOT_FOUND:
                 log.warning("lease not revoked lease=%016x reason=%s", lease_id, error.text)
         else:
+            self._backend.counters.leases_expired += 1
             log.debug("lease expired lease=%016x", lease_id)

@@ -61,14 +61,17 @@ class Services:
     def table(self) -> ServiceTable:
         """Every method; a client that asks for a member with a leader is refused by one without."""
         table: dict[str, Unary | Streaming] = {}
+        counters = self._backend.counters
         for service in (self._lease, self._watch, *self._others):
             for path, method in service.table().items():
                 if isinstance(method, Unary):
-                    table[path] = Unary(
-                        self._with_leader(path, method.handler), method.direct and self._unasked(method.direct)
-                    )
+                    handler = counters.unary(path, self._with_leader(path, method.handler))
+                    table[path] = Unary(handler, method.direct and counters.direct(path, self._unasked(method.direct)))
                 else:
-                    table[path] = Streaming(self._while_leader(path, method.handler), method.client_streaming)
+                    stream_handler = counters.streaming(
+                        path, self._while_leader(path, method.handler), client_streaming=method.client_streaming
+                    )
+                    table[path] = Streaming(stream_handler, method.client_streaming)
         return table
 
     async def run(self, name: str, client_urls: tuple[str, ...]) -> None:

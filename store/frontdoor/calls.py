@@ -83,9 +83,10 @@ class Rpc(Stream):
         super().__init__(outgoing, stream_id, head)
         self._connection = connection
         self._desk = desk
-        request = head.prepared
+        kept = head.origin or head
+        request = kept.prepared
         if request is None:
-            request = head.prepared = grpc.request_of(head, desk.table)
+            request = kept.prepared = grpc.request_of(kept, desk.table)
         assert isinstance(request, Request), "heads are prepared here alone"
         self._request = request
         self._method = request.method
@@ -110,8 +111,13 @@ class Rpc(Stream):
         if request.refusal is not None:
             self._end(request.refusal)
             return
-        if request.timeout_s is not None:
-            self._timer = self._desk.loop.call_later(request.timeout_s, self._end, _DEADLINE)
+        timeout = self.head.timeout
+        if timeout is not None:
+            timeout_s = grpc.parse_timeout(timeout)
+            if timeout_s is None:
+                self._end(EtcdError(Code.INTERNAL, f"malformed grpc-timeout: {timeout.decode('latin-1')!r}"))
+                return
+            self._timer = self._desk.loop.call_later(timeout_s, self._end, _DEADLINE)
         if isinstance(self._method, Streaming):
             self._run(self._serve_stream(self._method))
         elif has_ended:

@@ -40,7 +40,6 @@ class Request:
     refusal: EtcdError | None
     """Why it cannot be served."""
     metadata: Mapping[str, str]
-    timeout_s: float | None
     is_gzip: bool
     anonymous: Call
     """The call of a client without a certificate; the same object for each call of the same head."""
@@ -62,7 +61,6 @@ def request_of(head: Head, table: ServiceTable) -> Request:
         if name not in _NO_METADATA and name[:5] != b"grpc-" and name[-4:] != b"-bin"
     }
     refusal: EtcdError | None = None
-    timeout_s: float | None = None
     encoding = head.fields.get(b"grpc-encoding", b"identity")
     if head.method != b"POST":
         refusal = EtcdError(Code.INTERNAL, f"http2: method {head.method.decode('latin-1')} is not POST")
@@ -71,12 +69,7 @@ def request_of(head: Head, table: ServiceTable) -> Request:
     elif encoding not in (b"identity", b"gzip"):
         name = encoding.decode("latin-1")
         refusal = EtcdError(Code.UNIMPLEMENTED, f'grpc: Decompressor is not installed for grpc-encoding "{name}"')
-    timeout = head.fields.get(b"grpc-timeout")
-    if timeout is not None:
-        timeout_s = parse_timeout(timeout)
-        if timeout_s is None:
-            refusal = EtcdError(Code.INTERNAL, f"malformed grpc-timeout: {timeout.decode('latin-1')!r}")
-    return Request(path, method, refusal, metadata, timeout_s, encoding == b"gzip", Call(metadata))
+    return Request(path, method, refusal, metadata, encoding == b"gzip", Call(metadata))
 
 
 def _unknown(path: str, table: ServiceTable) -> str:

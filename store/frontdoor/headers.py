@@ -2,8 +2,10 @@
 
 Theory of operation. We announce a header table of size 0. Once the peer has acknowledged that and its encoder has
 shrunk its table, what a block says depends on its bytes alone, so that the heads of finished blocks may be kept:
-a client that calls the same method again sends the same block again. Until then, and for blocks that are new,
-the ``hpack`` library decodes. Our own blocks use no table either, and are constants where possible.
+a client that calls the same method again sends the same block again. What gRPC clients do change from call to call is
+the deadline's field: it is cut out and put back (decoding a whole block takes more than the rest of a call). Until
+then, and for blocks that are new, the ``hpack`` library decodes. Our own blocks use no table either, and are constants
+where possible.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from dataclasses import dataclass, field
 
 import hpack
 from hpack.exceptions import HPACKError, OversizedHeaderListError
+from hpack.huffman_table import decode_huffman
 
 from store.frontdoor.frames import ConnectionFault, ErrorCode
 
@@ -21,6 +24,7 @@ Field = tuple[bytes, bytes]
 TABLE_BYTES_BEFORE_SETTINGS = 4096
 NO_TABLE = b"\x20"
 """A block's beginning that sets the table's size to 0; goes with the first block that we send."""
+TIMEOUT = b"grpc-timeout"
 _KEPT_BLOCK_BYTES_MAX = 1024
 _KEPT_HEADS_MAX = 4096
 _NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]+")
@@ -41,8 +45,19 @@ class Head:
     fault: str = ""
     """Why this is no request; empty where it is one."""
     is_oversized: bool = False
+    timeout: bytes | None = None
+    """The field of the deadline."""
     prepared: object = None
     """What a server has found out about it; kept where the head is kept."""
+    origin: Head | None = None
+    """The kept head that this one differs from by its deadline alone."""
+
+    def with_timeout(self, value: bytes) -> Head:
+        """The same head with another deadline."""
+        fault = self.fault or field_fault(TIMEOUT, value)
+        return Head(
+            self.method, self.path, self.fields, self.content_length, fault, self.is_oversized, value, None, self
+        )
 
 
 class HeadCache:
@@ -76,13 +91,28 @@ class HeaderDecoder:
 
     def head(self, block: bytes) -> Head:
         """The head of a request."""
-        if self._is_stateless:
-            head = self._heads.get(block)
-            if head is not None:
-                return head
-        was_stateless = self._is_stateless
-        head = make_head(self.fields(block), self._list_bytes_max)
-        if was_stateless:
+        if not self._is_stateless:
+            return make_head(self.fields(block), self._list_bytes_max)
+        head = self._heads.get(block)
+        if head is not None:
+            return head
+        place = timeout_in(block)
+        if place is None:
+            return self._kept_head(block)
+        start, value_start, end = place
+        head = self._kept_head(block[:start] + _SOME_TIMEOUT + block[end:])
+        value = block[value_start + 1 : end]
+        if block[value_start] & 0x80:
+            try:
+                value = decode_huffman(value)
+            except HPACKError as error:
+                raise ConnectionFault(ErrorCode.COMPRESSION_ERROR, str(error)) from error
+        return head.with_timeout(value)
+
+    def _kept_head(self, block: bytes) -> Head:
+        head = self._heads.get(block)
+        if head is None:
+            head = make_head(self.fields(block), self._list_bytes_max)
             self._cache.keep(block, head)
         return head
 
@@ -121,6 +151,7 @@ def make_head(fields: list[Field], list_bytes_max: int) -> Head:
         head.fault = head.fault or ("" if b":authority" in pseudo else "CONNECT without :authority")
     elif not head.method or not head.path or b":scheme" not in pseudo:
         head.fault = head.fault or "no :method, :scheme or :path"
+    head.timeout = head.fields.get(TIMEOUT)
     length = head.fields.get(b"content-length")
     if length is not None:
         if length.isdigit() and len(length) < 20:
@@ -150,6 +181,51 @@ def trailers_fault(fields: list[Field]) -> str:
     return ""
 
 
+def timeout_in(block: bytes) -> tuple[int, int, int] | None:
+    """Where the deadline's field begins, its value begins and it ends in a block without a table; None without one."""
+    position, end = 0, len(block)
+    try:
+        while position < end:
+            start, first = position, block[position]
+            if first & 0x80:
+                position = _after_integer(block, position, 0x7F)
+                continue
+            if first & 0xE0 == 0x20:
+                return None
+            mask = 0x3F if first & 0x40 else 0x0F
+            is_indexed = first & mask
+            position = _after_integer(block, position, mask) if is_indexed else _after_string(block, position + 1)
+            is_timeout = block[start + 1 : position] in _TIMEOUT_NAMES
+            value_start, position = position, _after_string(block, position)
+            if is_timeout:
+                # Such values are short, so that their length is one byte.
+                return (start, value_start, position) if position - value_start < 0x7F and position <= end else None
+    except IndexError:
+        return None
+    return None
+
+
+def _after_integer(block: bytes, position: int, mask: int) -> int:
+    if block[position] & mask == mask:
+        position += 1
+        while block[position] & 0x80:
+            position += 1
+    return position + 1
+
+
+def _after_string(block: bytes, position: int) -> int:
+    length = block[position] & 0x7F
+    if length == 0x7F:
+        shift = 0
+        while True:
+            position += 1
+            length += (block[position] & 0x7F) << shift
+            shift += 7
+            if not block[position] & 0x80:
+                break
+    return position + 1 + length
+
+
 def literal(name: bytes, value: bytes) -> bytes:
     """One field of a block, in full and in nobody's table."""
     return b"".join((b"\0", _length(len(name)), name, _length(len(value)), value))
@@ -171,3 +247,8 @@ def _length(number: int) -> bytes:
         number >>= 7
     encoded.append(number)
     return bytes(encoded)
+
+
+_TIMEOUT_NAMES = {literal(TIMEOUT, b"")[1:-1], bytes(hpack.Encoder().encode([(TIMEOUT, b"")]))[1:-1]}
+"""The name as it may stand in a literal field: plain or in Huffman's code."""
+_SOME_TIMEOUT = literal(TIMEOUT, b"1S")

@@ -161,7 +161,7 @@ class _Client(asyncio.Protocol):
     def _make_stream(self, outgoing: Outgoing, stream_id: int, head: Head) -> Stream:
         connection = self.connection
         assert connection is not None, "streams come from it"
-        if head.prepared is not None or grpc.is_grpc(head):
+        if (head.origin or head).prepared is not None or grpc.is_grpc(head):
             return Rpc(outgoing, stream_id, head, connection, self._door.desk, self._common_name)
         return Page(outgoing, stream_id, head, self._door.pages.answer, self._door.start_task)
 

@@ -21,7 +21,7 @@ class Pages(Protocol):
     """A server of pages."""
 
     async def answer(self, path: str) -> tuple[int, str, bytes]:
-        """The status, content type and body for a path."""
+        """The status, content type and body for a path and its query."""
         ...
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -54,7 +54,7 @@ class Page(Stream):
             self._task.cancel()
 
     async def _serve(self) -> None:
-        path = self.head.path.decode("latin-1").partition("?")[0]
+        path = self.head.path.decode("latin-1")
         try:
             code, content_type, body = await self._answer(path)
         except Exception:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+from urllib.parse import parse_qs
 
 import h11
 
+from store.api import metrics
 from store.api.backend import VERSION, Backend
-from store.api.errors import EtcdError
+from store.api.health import TEXT, Answer, Health
 from store.config import Address
 
 log = logging.getLogger(__name__)
 
+_QUERY_FIELDS_MAX = 32
 _READ_BYTES = 16 * 1024
 _IDLE_TIMEOUT_S = 30.0
 _CONNECTIONS_MAX = 64
@@ -24,6 +27,7 @@ class PlainDoor:
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
+        self._health = Health(backend)
         self._servers: list[asyncio.Server] = []
         self._connections = 0
 
@@ -39,55 +43,22 @@ class PlainDoor:
         for server in self._servers:
             server.close()
 
-    async def answer(self, path: str) -> tuple[int, str, bytes]:
-        """The status, content type and body for a path."""
+    async def answer(self, path: str) -> Answer:
+        """The status, content type and body for a path and its query."""
+        path, _, query_text = path.partition("?")
+        try:
+            query = parse_qs(query_text, keep_blank_values=True, max_num_fields=_QUERY_FIELDS_MAX)
+        except ValueError:
+            return 400, TEXT, b"too many fields in the query\n"
         match path:
-            case "/health" | "/readyz" | "/livez":
-                return await self._health(path)
+            case "/health":
+                return await self._health.health(query)
             case "/version":
                 body = {"etcdserver": VERSION, "etcdcluster": VERSION.rpartition(".")[0] + ".0"}
                 return 200, "application/json", json.dumps(body, separators=(",", ":")).encode()
             case "/metrics":
-                return 200, "text/plain; version=0.0.4; charset=utf-8", self._metrics()
-            case _:
-                return 404, "text/plain; charset=utf-8", b"404 page not found\n"
-
-    async def _health(self, path: str) -> tuple[int, str, bytes]:
-        reason = ""
-        if self._backend.machine.alarms:
-            reason = "ALARM NOSPACE" if self._backend.machine.has_no_space else "ALARM CORRUPT"
-        elif path != "/livez":
-            try:
-                await self._backend.read_barrier()
-            except EtcdError as error:
-                reason = f"QGET ERROR:{error.text}"
-        if path != "/health":
-            return (503, "text/plain", reason.encode()) if reason else (200, "text/plain", b"ok\n")
-        body = json.dumps({"health": "false" if reason else "true", "reason": reason}, separators=(",", ":"))
-        return 503 if reason else 200, "application/json", body.encode()
-
-    def _metrics(self) -> bytes:
-        backend = self._backend
-        store, consensus = backend.machine.store, backend.consensus
-        facts: tuple[tuple[str, str, str, int], ...] = (
-            ("etcd_server_has_leader", "gauge", "Whether or not a leader exists.", bool(consensus.leader_id)),
-            ("etcd_server_is_leader", "gauge", "Whether or not this member is a leader.", consensus.is_leader),
-            ("etcd_server_proposals_committed_total", "gauge", "Index of the last commit.", consensus.commit_index),
-            ("etcd_server_proposals_applied_total", "gauge", "Index last applied.", consensus.applied_index),
-            ("etcd_server_quota_backend_bytes", "gauge", "Size quota.", backend.limits.quota_backend_bytes),
-            ("etcd_debugging_mvcc_keys_total", "gauge", "Keys.", len(store)),
-            ("etcd_debugging_mvcc_current_revision", "gauge", "Newest revision.", store.current_revision),
-            ("etcd_debugging_mvcc_compact_revision", "gauge", "Last compaction.", store.compact_revision),
-            ("etcd_debugging_mvcc_watcher_total", "gauge", "Watchers.", len(backend.machine.watchers)),
-            ("etcd_debugging_mvcc_watch_stream_total", "gauge", "Streams.", backend.machine.watchers.streams),
-            ("etcd_debugging_lease_total", "gauge", "Leases.", len(backend.machine.lessor)),
-            ("etcd_mvcc_db_total_size_in_bytes", "gauge", "Bytes of all kept records.", store.size_bytes),
-            ("etcd_mvcc_db_total_size_in_use_in_bytes", "gauge", "The same.", store.size_bytes),
-        )
-        lines = []
-        for name, kind, help_text, value in facts:
-            lines += [f"# HELP {name} {help_text}", f"# TYPE {name} {kind}", f"{name} {int(value)}"]
-        return ("\n".join(lines) + "\n").encode()
+                return 200, "text/plain; version=0.0.4; charset=utf-8", metrics.text(self._backend)
+        return await self._health.probe(path, query) or (404, TEXT, b"404 page not found\n")
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve one connection."""
@@ -110,7 +81,7 @@ class PlainDoor:
             if event is h11.NEED_DATA:
                 connection.receive_data(await reader.read(_READ_BYTES))
             elif isinstance(event, h11.Request):
-                path, method = event.target.decode("ascii", "replace").partition("?")[0], event.method
+                path, method = event.target.decode("ascii", "replace"), event.method
             elif isinstance(event, h11.EndOfMessage):
                 status, content_type, body = (
                     await self.answer(path) if method in (b"GET", b"HEAD") else (405, "text/plain", b"")

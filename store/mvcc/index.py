@@ -83,6 +83,15 @@ class Index:
             return found if found < first_of(at_main + 1) else None
         return None if found is None else found.get(at_main)
 
+    def revisions(self, key: bytes) -> tuple[int, int, int]:
+        """The (create revision, mod revision, version) of a living key, all zero where there is none."""
+        found = self._keys.get(key)
+        if found is None:
+            return 0, 0, 0
+        if isinstance(found, int):
+            return main_of(found), main_of(found), 1
+        return (found.create_revision, main_of(found.revisions[-1]), found.version) if found.is_alive else (0, 0, 0)
+
     def walk(self, wanted: Interval) -> Iterator[tuple[bytes, KeyIndex]]:
         """Every key of a range that is or was, in order; the keys must not change meanwhile."""
         if wanted.is_empty:

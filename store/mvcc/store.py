@@ -122,6 +122,10 @@ class Store:
         """Reads below this are refused; -1 before the first compaction."""
         self._scrub_after: bytes | None = None
         self._scrub_pending = False
+        self.deletes = 0
+        """Deletions since the start, those of a restored state included."""
+        self.dropped = 0
+        """Changes that compaction has freed since the start."""
         self._exports: weakref.WeakSet[Iterator[tuple[int, bytes]]] = weakref.WeakSet()
 
     def __len__(self) -> int:
@@ -132,6 +136,11 @@ class Store:
     def changes(self) -> int:
         """How many changes are kept."""
         return len(self._history)
+
+    @property
+    def puts(self) -> int:
+        """Puts since the start, those of a restored state included."""
+        return len(self._history) + self.dropped - self.deletes
 
     @property
     def size_bytes(self) -> int:
@@ -154,10 +163,7 @@ class Store:
 
     def revisions(self, key: bytes) -> tuple[int, int, int]:
         """The (create revision, mod revision, version) of a living key, all zero where there is none."""
-        found = self._index.lookup(key)
-        if found is None or not found.is_alive:
-            return 0, 0, 0
-        return found.create_revision, main_of(found.revisions[-1]), found.version
+        return self._index.revisions(key)
 
     def keys(self, wanted: Interval, at_main: int) -> Iterator[tuple[bytes, int]]:
         """The keys of a range that live at a revision, each with its packed revision."""
@@ -273,6 +279,7 @@ class Store:
         dropped, self._scrub_after = self._index.compact_some(self.compact_revision, self._scrub_after, keys_max)
         for revision in dropped:
             self._history.drop(revision)
+        self.dropped += len(dropped)
         self._scrub_pending = self._scrub_after is not None
         return self._scrub_pending
 
@@ -321,6 +328,7 @@ class Store:
         else:
             self._leases.detach(kv.key)
         self._history.append(revision, record)
+        self.deletes += is_tombstone(revision)
 
     def loaded(self, current_revision: int, compact_revision: int) -> None:
         """End taking a snapshot in."""
@@ -333,6 +341,7 @@ class Store:
         """Take over the whole state of another store."""
         self._index = other._index
         self._history = other._history
+        self.deletes, self.dropped = other.deletes, other.dropped
         self.loaded(other.current_revision, other.compact_revision)
 
 
@@ -424,6 +433,7 @@ class WriteTransaction:
         record = KeyValue(key=key, mod_revision=self._main).SerializeToString()
         self._history.append(revision, record)
         self._leases.detach(key)
+        self._store.deletes += 1
         self.changes.append(Change(key, revision, record, previous))
         return previous
 

@@ -122,6 +122,16 @@ class WatchStream:
         return len(self._by_id)
 
     @property
+    def behind(self) -> int:
+        """Watchers that read the history."""
+        return len(self._behind)
+
+    @property
+    def pending_changes(self) -> int:
+        """Changes that wait to be taken."""
+        return self._pending_changes
+
+    @property
     def is_busy(self) -> bool:
         """Whether ``take`` is worth calling again although it returned None: it looks at the history in steps."""
         return bool(self._behind)
@@ -272,6 +282,7 @@ class WatchStream:
 
     def _deliver(self, watcher: Watcher, changes: tuple[Change, ...], revision: int) -> Delivery:
         watcher.progress_quiet = False
+        self._watchers.changes_sent += len(changes)
         return Delivery(watcher.watch_id, revision, changes, watcher.options)
 
     def _fall_behind(self, watcher: Watcher) -> None:
@@ -322,6 +333,8 @@ class Watchers:
         self._bounds_are_stale = False
         self._streams: dict[WatchStream, None] = {}
         self._woken: dict[WatchStream, None] = {}
+        self.changes_sent = 0
+        """Changes taken to be sent, by all streams."""
 
     def __len__(self) -> int:
         """Watchers of all streams."""
@@ -331,6 +344,16 @@ class Watchers:
     def streams(self) -> int:
         """Open streams."""
         return len(self._streams)
+
+    @property
+    def behind(self) -> int:
+        """Watchers that read the history."""
+        return sum(stream.behind for stream in self._streams)
+
+    @property
+    def pending_changes(self) -> int:
+        """Changes that wait to be sent."""
+        return sum(stream.pending_changes for stream in self._streams)
 
     def open(self) -> WatchStream:
         """Begin a stream."""

@@ -285,11 +285,9 @@ class RaftCore(Roster, CommitNews, ElectionRules, ReplicationRules, SyncObj):  #
     def retire(self) -> None:
         """Lead no longer, in the same term; the follower that has most of the log is asked to stand at once."""
         self._enter()
-        connected = self._SyncObj__connectedNodes
-        match = self._SyncObj__raftMatchIndex
-        heirs = [peer_id for peer_id, node in self._nodes.items() if node in connected]
+        heirs = [one for one in sorted(self.voters) if self._nodes.get(one) in self._SyncObj__connectedNodes]
         if self.is_leader and heirs:
-            heir = max(heirs, key=lambda peer_id: (match.get(self._nodes[peer_id], 0), peer_id))
+            heir = max(heirs, key=lambda peer_id: (self.match_index(peer_id), peer_id))
             # It depends on nothing that is not on disk, and so waits for nothing.
             self._send_frame(heir, pb.Frame(timeout_now=pb.TimeoutNow(term=self.term)))
         self._SyncObj__setState(FOLLOWER)

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 if TYPE_CHECKING:
     from store.raft.membership import Membership
 
+from store.raft.statistics import Statistics
+
 
 class StateMachine(Protocol):
     """The replicated state: a pure function of the log.
@@ -203,6 +205,7 @@ class Consensus(Protocol):
     """One member's view of the replicated log."""
 
     member_id: int
+    statistics: Statistics
 
     @property
     def leader_id(self) -> int:
@@ -227,6 +230,11 @@ class Consensus(Protocol):
     @property
     def applied_index(self) -> int:
         """Highest index that the state machine has applied here."""
+        ...
+
+    @property
+    def proposals_pending(self) -> int:
+        """Proposals of this member that have no result yet."""
         ...
 
     async def start(self) -> None:

@@ -6,10 +6,13 @@ import errno
 import fcntl
 import logging
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
+
+from store.raft.statistics import Histogram, Statistics
 
 logger = logging.getLogger(__name__)
 
@@ -87,7 +90,8 @@ class Disk(Protocol):
 class DirectoryFile:
     """An append-only file of a real directory."""
 
-    def __init__(self, path: Path, flags: int) -> None:
+    def __init__(self, path: Path, flags: int, syncs: Histogram | None = None) -> None:
+        self._syncs = syncs
         with _full_told_apart(path):
             self._descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC | flags, 0o600)
         self._path = path
@@ -119,10 +123,13 @@ class DirectoryFile:
 
     def sync(self) -> None:
         """Have the kernel and the device write data and length; a failure names the file."""
+        started_s = time.perf_counter()
         try:
             os.fdatasync(self._descriptor)
         except OSError as error:
             raise OSError(error.errno, error.strerror, str(self._path)) from error
+        if self._syncs is not None:
+            self._syncs.observe(time.perf_counter() - started_s)
 
     def close(self) -> None:
         """Close the descriptor; what was reserved goes."""
@@ -140,8 +147,9 @@ class DirectoryInUseError(Exception):
 class Directory:
     """A real directory, made where it is missing, that belongs to one process at a time."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, statistics: Statistics | None = None) -> None:
         self.path = path
+        self._statistics = statistics or Statistics()
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         _sync_way_to(path)
         self._lock = os.open(path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -176,11 +184,14 @@ class Directory:
 
     def create(self, name: str) -> DirectoryFile:
         """Open an empty file for appending."""
-        return DirectoryFile(self.path / name, os.O_CREAT | os.O_TRUNC)
+        return DirectoryFile(self.path / name, os.O_CREAT | os.O_TRUNC, self._syncs(name))
 
     def append(self, name: str) -> DirectoryFile:
         """Open an existing file for appending."""
-        return DirectoryFile(self.path / name, 0)
+        return DirectoryFile(self.path / name, 0, self._syncs(name))
+
+    def _syncs(self, name: str) -> Histogram:
+        return self._statistics.snapshot_syncs if ".snapshot" in name else self._statistics.log_syncs
 
     def truncate(self, name: str, length: int) -> None:
         """Cut a file and sync it."""

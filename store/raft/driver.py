@@ -35,6 +35,7 @@ from store.raft.elections import Timing
 from store.raft.members import check_name, first_membership
 from store.raft.membership import to_message
 from store.raft.replica import Identity, Limits, Replica
+from store.raft.statistics import Statistics
 from store.raft.transport import PeerNetwork
 
 logger = logging.getLogger(__name__)
@@ -65,7 +66,8 @@ class RaftConsensus:
         self._network = PeerNetwork(
             config, self._receive, self._connected, self._disconnected, self._tell_members, self._leave_for_good
         )
-        self._directory = Directory(config.data_dir / "member" / "raft")
+        self.statistics = Statistics()
+        self._directory = Directory(config.data_dir / "member" / "raft", self.statistics)
         try:
             self._replica = self._open(machine)
         except BaseException:
@@ -73,6 +75,7 @@ class RaftConsensus:
             raise
         self._replica.on_members.append(self._follow_members)
         self._follow_members()
+        self._led_by = 0
         self._tasks = AsyncExitStack()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._failure: asyncio.Future[None] | None = None
@@ -132,6 +135,11 @@ class RaftConsensus:
     def applied_index(self) -> int:
         """Highest index that the state machine has applied here."""
         return self._replica.core.applied_index
+
+    @property
+    def proposals_pending(self) -> int:
+        """Proposals of this member that have no result yet."""
+        return self._replica.pending
 
     async def start(self) -> None:
         """Listen for peers and take part in elections.
@@ -409,12 +417,19 @@ class RaftConsensus:
             self._scheduled = True
             self._loop.call_soon(self._advance)
 
+    def _count_leaders(self) -> None:
+        leader_id = self.leader_id
+        if leader_id != self._led_by:
+            self._led_by = leader_id
+            self.statistics.leader_changes += bool(leader_id)
+
     def _advance(self) -> None:
         self._scheduled = False
         if self._stopped or self._failed():
             return
         try:
             self._replica.advance()
+            self._count_leaders()
             deadline = self._replica.next_deadline()
         except Exception as error:  # noqa: BLE001 - whatever it is ends this member
             self._fail(error)

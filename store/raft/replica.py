@@ -42,14 +42,13 @@ from store.raft.members import check_same_members
 from store.raft.membership import Membership, encode
 from store.raft.proposals import Groups, Waiting
 from store.raft.reads import Read, Reads
+from store.raft.room import Room
 from store.raft.sessions import Sessions, first_sequence
 from store.raft.snapshots import Snapshots
 from store.raft.states import StateKeeper
 from store.raft.wal import SEGMENT_BYTES, CorruptWalError, Wal
 
 logger = logging.getLogger(__name__)
-
-_ROOM_RETRY_S = 0.25
 
 ReadDone = Callable[[int | None], None]
 
@@ -106,14 +105,14 @@ class Replica:
         membership: Membership | None = None,
     ) -> None:
         """Recover from disk; ``membership`` is that of a new log, without it ``identity`` names the first voters."""
-        if self._fits_no_command(limits or Limits()):
+        self._limits = limits or Limits()
+        if self._limits.group_bytes_max + self._limits.payload_bytes_max >= COMMAND_BYTES_MAX // 2:
             raise ValueError(f"a group and a request together must stay below {COMMAND_BYTES_MAX} bytes")
         self._clock = clock
         self._send = send
         self._machine = machine
         self._run = machine.apply_run if isinstance(machine, RunStateMachine) else self._one_by_one
         self._timing = timing or Timing()
-        self._limits = limits or Limits()
         self.member_id = identity.member_id
         first = membership or Membership.of(map(MemberRecord, (identity.member_id, *identity.peer_ids)))
         self._sessions = Sessions()
@@ -139,6 +138,7 @@ class Replica:
         self._sender = Sender(snapshots, self._timing.election_s, self.core.hold)
         self._installer = Installer(snapshots, self.core)
         self._waiting = Waiting(self.member_id, first_sequence(recovered.start))
+        self._room = Room(self._journal, self.core, clock.monotonic)
         self._groups = Groups(self._limits.group_bytes_max, self._limits.queue_requests_max)
         self._reads = Reads()
         self._read_id = 0
@@ -147,16 +147,10 @@ class Replica:
         self._read_commit = 0
         self._leadership = (0, 0)
         self._serving = False
-        self._is_full = False
-        self._room_asked_at = 0.0
         self.on_leadership: list[Callable[[bool, int], None]] = []
         self.on_applied: list[Callable[[int], None]] = []
         self.on_members: list[Callable[[], None]] = []
         """Called whenever other members are to be dialled, or a membership was applied."""
-
-    @staticmethod
-    def _fits_no_command(limits: Limits) -> bool:
-        return limits.group_bytes_max + limits.payload_bytes_max >= COMMAND_BYTES_MAX // 2
 
     def _make_core(self, identity: Identity, random: Random) -> RaftCore:
         core = RaftCore(
@@ -182,7 +176,7 @@ class Replica:
     @property
     def is_full(self) -> bool:
         """Whether this member has no room for its log; it takes no part then, and goes on by itself."""
-        return self._is_full or self._journal.full
+        return self._room.is_full
 
     # Members.
 
@@ -222,6 +216,11 @@ class Replica:
                 callback()
 
     # Requests of this member.
+
+    @property
+    def pending(self) -> int:
+        """Requests of this member that have no result yet."""
+        return len(self._waiting)
 
     def propose(self, payload: bytes, done: Done) -> None:
         """Have a request replicated; ``done`` gets the state machine's result, or the reason why there is none."""
@@ -309,18 +308,16 @@ class Replica:
 
     def advance(self) -> None:
         """Do everything that can be done now."""
-        if self.is_full and not self._find_room():
-            now = self._clock.monotonic()
-            self._waiting.expire(now)
-            self._reads.expire(now)
+        if not self._room.ask():
+            self._wait_for_room()
             return
         self._follow_leadership()
         self._begin_round()
         self._hand_over()
         self._make_groups()
         self.core.tick()
-        if self._journal.full:
-            self._take_no_part()
+        if not self._room.ask():
+            self._wait_for_room()
             return
         self._follow_leadership()
         self._groups.applied(self.core.applied_index)
@@ -341,8 +338,7 @@ class Replica:
         """Return when ``advance`` has something to do without further input."""
         now = self._clock.monotonic()
         if self.is_full:
-            room_at = self._room_asked_at + _ROOM_RETRY_S
-            return min(room_at, self._waiting.next_deadline(), self._reads.next_deadline())
+            return min(self._room.next_deadline, self._waiting.next_deadline(), self._reads.next_deadline())
         if self._keeper.writing:
             return now + 0.001
         deadline = min(self.core.next_deadline(), self._waiting.next_deadline(), self._reads.next_deadline())
@@ -361,28 +357,13 @@ class Replica:
 
     # Steps of ``advance``.
 
-    def _take_no_part(self) -> None:
-        """Be silent until there is room: nothing that this member would promise could be kept."""
-        self._is_full = True
-        self._room_asked_at = self._clock.monotonic()
-        logger.error("no room for the log: this member takes no part, and asks for room every %.2f s", _ROOM_RETRY_S)
-        self.core.retire()
+    def _wait_for_room(self) -> None:
+        """Do the little that is left to a member that takes no part."""
         self._follow_leadership()
-
-    def _find_room(self) -> bool:
-        """Try once more to have the log on disk; return whether this member takes part again."""
-        if not self._is_full:
-            self._take_no_part()
         now = self._clock.monotonic()
-        if now < self._room_asked_at + _ROOM_RETRY_S:
-            return False
-        self._room_asked_at = now
-        self.core.sync()
-        if self._journal.full:
-            return False
-        self._is_full = False
-        logger.info("room for the log again: this member takes part")
-        return True
+        self._changes.advance(now, 0, False)
+        self._waiting.expire(now)
+        self._reads.expire(now)
 
     def _follow_leadership(self) -> None:
         current = (self.core.leader_id, self.core.term)

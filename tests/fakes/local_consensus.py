@@ -18,6 +18,7 @@ from store.raft.contract import (
     StateMachine,
 )
 from store.raft.membership import Membership
+from store.raft.statistics import Statistics
 
 
 class LocalConsensus:
@@ -32,6 +33,7 @@ class LocalConsensus:
     ) -> None:
         self.member_id = member_id
         self.membership = membership or Membership.of([MemberRecord(member_id)])
+        self.statistics = Statistics()
         self.term = 2
         self.commit_index = 0
         self.applied_index = 0
@@ -52,6 +54,10 @@ class LocalConsensus:
     @property
     def is_leader(self) -> bool:
         return self.has_leader and self._is_running
+
+    @property
+    def proposals_pending(self) -> int:
+        return 0
 
     async def start(self) -> None:
         self._is_running = True

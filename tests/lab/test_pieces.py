@@ -65,6 +65,13 @@ def test_boot_script_is_shell(tmp_path: Path) -> None:
     assert text.rstrip().endswith("exec catatonit -P")
 
 
+@pytest.mark.parametrize(("control_planes", "elects"), [(1, "false"), (3, "true")])
+def test_only_several_control_planes_elect_leaders(tmp_path: Path, control_planes: int, elects: str) -> None:
+    cluster = state.plan("c", 0, tmp_path, 3, control_planes)
+    command = components.controlplane_command(cluster, cluster.nodes[0], components.Timers())
+    assert command[command.index("--leader-elect") + 1] == elects
+
+
 def test_certificates_name_who_they_are_for(tmp_path: Path) -> None:
     cluster = state.plan("c", 0, tmp_path, 3, 1).with_changes(api_port=1234)
     cluster_pki.make(cluster)

@@ -33,7 +33,7 @@ class Pages:
     """One page."""
 
     async def answer(self, path: str) -> tuple[int, str, bytes]:
-        return (200, "text/plain", b"fine\n") if path == "/health" else (404, "text/plain", b"none\n")
+        return (200, "text/plain", b"fine\n") if path.startswith("/health") else (404, "text/plain", b"none\n")
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         line = await reader.readline()

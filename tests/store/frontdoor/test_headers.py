@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from store.frontdoor.frames import ConnectionFault, ErrorCode
-from store.frontdoor.headers import Field, HeadCache, HeaderDecoder, literal, make_head, trailers_fault
+from store.frontdoor.headers import Field, HeadCache, HeaderDecoder, literal, make_head, timeout_in, trailers_fault
 
 LIST_BYTES_MAX = 4096
 REQUEST: list[Field] = [
@@ -60,6 +60,63 @@ def test_kept_heads_are_shared_by_connections_without_tables_alone() -> None:
         stateless.head(b"\xbe")
 
 
+@pytest.mark.parametrize("huffman", [True, False], ids=["huffman", "plain"])
+def test_heads_that_differ_by_their_deadline_are_kept_once(huffman: bool) -> None:
+    cache, encoder = HeadCache(), hpack.Encoder()
+    decoder = decoder_of(cache)
+    encoder.header_table_size = 0
+    decoder.acknowledged()
+    decoder.head(block_of(encoder, REQUEST))
+    for place in range(4, len(REQUEST) + 1):
+        heads = []
+        for value in (b"5S", b"4999871u", b"17m"):
+            fields = [*REQUEST[:place], (b"grpc-timeout", value), *REQUEST[place:]]
+            heads.append(decoder.head(block_of(encoder, fields, huffman=huffman)))
+        assert [head.timeout for head in heads] == [b"5S", b"4999871u", b"17m"]
+        assert len({id(head.origin) for head in heads}) == 1
+        assert {head.path for head in heads} == {b"/s/m"}
+        assert not any(head.fault for head in heads)
+    assert len(cache.heads) == len(REQUEST) + 1 - 4
+    early = decoder.head(block_of(encoder, [(b"grpc-timeout", b"1S"), *REQUEST], huffman=huffman))
+    assert early.fault, "pseudo fields come first"
+    assert decoder.head(block_of(encoder, [*REQUEST, (b"grpc-timeout", b" 1S")], huffman=huffman)).fault
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from([b":path", b"te", b"grpc-timeout", b"x-grpc-timeout"]), st.binary(max_size=300)),
+        max_size=8,
+    ),
+    st.booleans(),
+    st.booleans(),
+)
+def test_a_deadline_is_found_where_it_stands(fields: list[Field], huffman: bool, is_sensitive: bool) -> None:
+    encoder = hpack.Encoder()
+    encoder.header_table_size = 0
+    encoder.encode([])
+    blocks = [
+        bytes(encoder.encode([hpack.NeverIndexedHeaderTuple(*one) if is_sensitive else one], huffman=huffman))
+        for one in fields
+    ]
+    names = [name for name, _ in fields]
+    place = timeout_in(b"".join(blocks))
+    if b"grpc-timeout" in names:
+        first = names.index(b"grpc-timeout")
+        start = sum(len(block) for block in blocks[:first])
+        if place is None:
+            assert len(fields[first][1]) > 100, "no deadline is so long"
+        else:
+            assert place[::2] == (start, start + len(blocks[first]))
+    else:
+        assert place is None
+
+
+@given(st.binary(max_size=100))
+def test_any_bytes_may_be_searched_for_a_deadline(block: bytes) -> None:
+    place = timeout_in(block)
+    assert place is None or 0 <= place[0] < place[1] < place[2] <= len(block)
+
+
 @pytest.mark.parametrize(
     ("block", "code"),
     [
@@ -98,6 +155,27 @@ def test_no_block_does_more_than_be_refused(block: bytes) -> None:
     decoder = decoder_of(HeadCache())
     with suppress(ConnectionFault):
         decoder.head(block)
+
+
+@given(st.integers(0, 200), st.integers(0, 255), st.booleans(), st.binary(max_size=4))
+def test_no_altered_block_does_more_than_be_refused(place: int, byte: int, huffman: bool, end: bytes) -> None:
+    decoder, encoder = decoder_of(HeadCache()), hpack.Encoder()
+    encoder.header_table_size = 0
+    decoder.acknowledged()
+    decoder.head(block_of(encoder, REQUEST))
+    block = bytearray(block_of(encoder, [*REQUEST, (b"grpc-timeout", b"4999871u")], huffman=huffman))
+    block[place % len(block)] = byte
+    for altered in (bytes(block), bytes(block) + end, bytes(block)[: place % len(block)]):
+        try:
+            head = decoder.head(altered)
+        except ConnectionFault:
+            decoder = decoder_of(HeadCache())
+            decoder.acknowledged()
+            decoder.head(b"\x20")
+        else:
+            plain = make_head(decoder.fields(altered), LIST_BYTES_MAX)
+            assert bool(head.fault) == bool(plain.fault)
+            assert head.fault or (head.path, head.timeout) == (plain.path, plain.timeout)
 
 
 @given(st.lists(st.tuples(st.binary(max_size=200), st.binary(max_size=200)), max_size=5))

@@ -1,16 +1,27 @@
-"""A plain put, cut out of its bytes, does what the decoded request does, on every member."""
+"""Requests that are recognized by their shape do what they would do step by step, on every member."""
 
 from __future__ import annotations
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proto.etcd.rpc_pb2 import PutRequest, PutResponse
+from proto.etcd.rpc_pb2 import (
+    CompactionRequest,
+    Compare,
+    PutRequest,
+    PutResponse,
+    RequestOp,
+    ResponseHeader,
+    ResponseOp,
+    TxnRequest,
+    TxnResponse,
+)
 from proto.raft.command_pb2 import InternalRequest
 from store.machine import Machine
 from store.mvcc.encoding import plain_put, plain_put_of, plain_put_request, varint
 from store.mvcc.interval import Interval
-from tests.store.mvcc.requests import delete_range
+from store.mvcc.plain import GuardHeld, guarded_put_of
+from tests.store.mvcc.requests import delete_range, op_delete, op_range
 
 SIZES = (1, 2, 127, 128, 300, 16_383, 16_384, 70_000)
 KEYS = st.one_of(st.binary(min_size=1, max_size=3), st.sampled_from([b"k" * 127, b"k" * 128, b"k" * 300]))
@@ -58,12 +69,38 @@ def test_a_length_in_more_bytes_than_it_needs_is_decoded() -> None:
     assert plain_put(b"\x0a\x01k\x12\x81\x80\x00v", 0) is None
 
 
-@given(st.lists(st.one_of(PUTS, st.sampled_from([b"a", b"k" * 127])), max_size=30), st.booleans())
-def test_a_run_leaves_the_state_that_single_requests_leave(steps: list[PutRequest | bytes], is_watched: bool) -> None:
-    payloads = [
-        (delete_range(step) if isinstance(step, bytes) else InternalRequest(put=step)).SerializeToString()
-        for step in steps
-    ]
+FEW_KEYS = st.sampled_from([b"a", b"b", b"k" * 127])
+COMPARES = st.builds(
+    Compare,
+    key=FEW_KEYS,
+    target=st.sampled_from([Compare.VERSION, Compare.CREATE, Compare.MOD, Compare.VALUE]),
+    result=st.sampled_from([Compare.EQUAL, Compare.EQUAL, Compare.EQUAL, Compare.GREATER]),
+    range_end=st.sampled_from([b"", b"", b"", b"z"]),
+)
+
+
+@st.composite
+def txns(draw: st.DrawFn) -> TxnRequest:
+    compares = draw(st.lists(COMPARES, min_size=1, max_size=2))
+    for compare in compares:
+        field = draw(st.sampled_from(["version", "create_revision", "mod_revision"]))
+        setattr(compare, field, draw(st.integers(0, 4)))
+    put = PutRequest(key=draw(FEW_KEYS), value=draw(VALUES), prev_kv=draw(st.integers(0, 4)) == 0)
+    failure = draw(st.sampled_from([[], [op_range(b"a")], [op_delete(b"a")]]))
+    return TxnRequest(compare=compares, success=[RequestOp(request_put=put)], failure=failure)
+
+
+STEPS = st.one_of(
+    PUTS.map(lambda request: InternalRequest(put=request)),
+    FEW_KEYS.map(delete_range),
+    txns().map(lambda request: InternalRequest(txn=request)),
+    st.just(InternalRequest(compaction=CompactionRequest(revision=3))),
+)
+
+
+@given(st.lists(STEPS, max_size=30), st.booleans())
+def test_a_run_leaves_the_state_that_single_requests_leave(steps: list[InternalRequest], is_watched: bool) -> None:
+    payloads = [step.SerializeToString() for step in steps]
     machines = [Machine(), Machine()]
     streams = [machine.watchers.open() for machine in machines]
     if is_watched:
@@ -72,9 +109,11 @@ def test_a_run_leaves_the_state_that_single_requests_leave(steps: list[PutReques
     results = [machines[0].apply(1, 0, payload) for payload in payloads]
     for place, result in enumerate(machines[1].apply_run(1, 0, payloads)):
         if isinstance(result, int):
-            expected = PutResponse()
-            expected.header.revision = result
-            assert results[place] == expected
+            assert results[place] == PutResponse(header=ResponseHeader(revision=result))
+        elif isinstance(result, GuardHeld):
+            header = ResponseHeader(revision=result.revision)
+            put = ResponseOp(response_put=PutResponse(header=header))
+            assert results[place] == TxnResponse(header=header, succeeded=True, responses=[put])
         else:
             assert str(result) == str(results[place])
     assert b"".join(machines[0].snapshot()) == b"".join(machines[1].snapshot())
@@ -91,3 +130,15 @@ def test_integers_are_encoded_as_protobuf_does(value: int) -> None:
     decoded = sum((byte & 0x7F) << 7 * place for place, byte in enumerate(encoded))
     assert decoded == rest
     assert [byte >> 7 for byte in encoded] == [1] * (len(encoded) - 1) + [0]
+
+
+def test_the_transactions_of_api_servers_are_recognized() -> None:
+    for target, field in ((Compare.MOD, "mod_revision"), (Compare.VERSION, "version")):
+        compare = Compare(key=b"a", target=target, result=Compare.EQUAL)
+        setattr(compare, field, 5)
+        put = RequestOp(request_put=PutRequest(key=b"a", value=b"v"))
+        request = TxnRequest(compare=[compare], success=[put], failure=[op_range(b"a")])
+        found = guarded_put_of(InternalRequest(txn=request).SerializeToString())
+        assert found is not None
+        assert (found.key, found.target, found.wanted) == (b"a", target, 5)
+        assert guarded_put_of(InternalRequest(txn=request, username="root").SerializeToString()) is None
