@@ -25,6 +25,7 @@ MARK = b"<<event>>"
 WARM_UP_S = 0.5
 CONNECTING_AT_ONCE = 50
 GRPC_PROCESSES = 2
+WATCHED_PUTS_IN_FLIGHT = 8
 
 _numbers: Iterator[int] = itertools.count(1)
 
@@ -186,7 +187,7 @@ async def _calls(case: Case, members: Members, duration_s: float) -> Measured:
 
 
 async def _watch(case: Case, members: Members, duration_s: float) -> Measured:
-    """Count the events that arrive while one client changes the watched key; times are those of its puts."""
+    """Count the events that arrive while one client changes the watched key; times are those of its puts, eight in flight."""
     port = await members.leader_port()
     events = 0
     tails: dict[tuple[int, int], bytes] = {}
@@ -205,7 +206,7 @@ async def _watch(case: Case, members: Members, duration_s: float) -> Measured:
         connection.flush()
     load = http2.Load(lambda: _WATCHED_PUT)
     (writer,) = await _connect(members, _PUT, [port], 1)
-    load.add(writer, 1)
+    load.add(writer, WATCHED_PUTS_IN_FLIGHT)
     await asyncio.sleep(2 * WARM_UP_S)
     load.restart()
     events = 0

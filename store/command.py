@@ -13,9 +13,11 @@ from typing import Any
 import click
 import uvloop
 
+from store import foreign_flags
 from store.api.compactor import Retention
 from store.backup import restore, status
 from store.config import QUOTA_BYTES, ConfigError, StoreConfig
+from store.config_file import arguments
 from store.flags import FILE, URLS, Duration, GoGroup, switch
 from store.member import run
 from store.raft.contract import MemberRemovedError
@@ -24,8 +26,33 @@ from store.raft.wal import WalError
 
 _FAILURES = (OSError, WalError, MembershipError)
 """What ends a member and is said in one sentence."""
+log = logging.getLogger(__name__)
+
+_LEVELS = {
+    "debug": logging.DEBUG,
+    "info": logging.INFO,
+    "warn": logging.WARNING,
+    "warning": logging.WARNING,
+    "error": logging.ERROR,
+    "dpanic": logging.CRITICAL,
+    "panic": logging.CRITICAL,
+    "fatal": logging.CRITICAL,
+}
+_FIELDS = {
+    "heartbeat_interval": "heartbeat_interval_ms",
+    "election_timeout": "election_timeout_ms",
+    "experimental_watch_progress_notify_interval": "watch_progress_notify_interval_s",
+}
+"""Flags whose unit stands in the field's name."""
 _CLIENT = ("http://localhost:2379",)
 _PEER = ("http://localhost:2380",)
+
+
+def _show_foreign(context: click.Context, _param: click.Parameter, is_wanted: bool) -> None:
+    """Name the flags of etcd's that have no effect or are refused, and end."""
+    if is_wanted:
+        click.echo(foreign_flags.table())
+        context.exit()
 
 
 @click.group(
@@ -63,10 +90,18 @@ Each flag is also read from the environment, as etcd does: --data-dir is ETCD_DA
     help="Refuse to change members while others are not started or not connected.",
 )
 @click.option("--listen-metrics-urls", type=URLS, default=(), help="Where to serve /metrics, /health and /version.")
+@click.option("--listen-client-http-urls", type=URLS, default=(), help="The same.")
 @click.option("--cert-file", type=FILE, help="Certificate shown to clients.")
 @click.option("--key-file", type=FILE, help="Its key.")
 @click.option("--trusted-ca-file", type=FILE, help="CA of the clients' certificates.")
 @switch("--client-cert-auth", help="Clients must show a certificate.")
+@click.option("--client-crl-file", type=FILE, help="Revoked certificates of that CA, as PEM.")
+@switch("--auto-tls", help="Where no certificate is given, make one in the data directory.")
+@click.option("--self-signed-cert-validity", type=click.IntRange(1), default=1, help="Years that it lasts.")
+@click.option("--cipher-suites", type=URLS, default=(), help="For TLS 1.2 with clients, by Go's names.")
+@click.option("--tls-min-version", type=click.Choice(["TLS1.2", "TLS1.3"]), default="TLS1.2", help="With clients.")
+@click.option("--tls-max-version", type=click.Choice(["", "TLS1.2", "TLS1.3"]), default="", help="With clients.")
+@click.option("--auth-token-ttl", type=click.IntRange(1), default=300, help="Seconds that a user's token lasts.")
 @click.option(
     "--peer-cert-file",
     type=FILE,
@@ -77,18 +112,14 @@ Each flag is also read from the environment, as etcd does: --data-dir is ETCD_DA
 @switch("--peer-client-cert-auth", help="Members must show a certificate (with https they always do).")
 @click.option(
     "--heartbeat-interval",
-    "heartbeat_interval_ms",
     type=click.IntRange(1),
     default=100,
-    envvar="ETCD_HEARTBEAT_INTERVAL",
     help="Milliseconds.",
 )
 @click.option(
     "--election-timeout",
-    "election_timeout_ms",
     type=click.IntRange(5, 50_000),
     default=1000,
-    envvar="ETCD_ELECTION_TIMEOUT",
     help="Milliseconds.",
 )
 @click.option("--snapshot-count", type=click.IntRange(1), default=10_000, help="Log entries between two snapshots.")
@@ -106,10 +137,8 @@ Each flag is also read from the environment, as etcd does: --data-dir is ETCD_DA
 )
 @click.option(
     "--experimental-watch-progress-notify-interval",
-    "watch_progress_notify_interval_s",
     type=Duration(1.0),
     default="10m",
-    envvar="ETCD_EXPERIMENTAL_WATCH_PROGRESS_NOTIFY_INTERVAL",
     help="How often quiet watchers are told the revision.",
 )
 @click.option(
@@ -118,20 +147,35 @@ Each flag is also read from the environment, as etcd does: --data-dir is ETCD_DA
     default="native",
     help="Server of the client side: our own, or grpcio's.",
 )
-@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info")
+@click.option(
+    "--foreign-flags",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_show_foreign,
+    help="List the flags of etcd's that have no effect here or are refused, and why.",
+)
+@switch("--unsafe-no-fsync", help="Do not wait for the disk: a power cut loses what was acknowledged.")
+@click.option("--log-level", type=click.Choice(list(_LEVELS)), default="info")
+@click.option("--log-outputs", type=URLS, default=("default",), help="stderr, stdout or files.")
+@click.option("--config-file", type=FILE, help="etcd's YAML in place of flags and environment.")
 @click.pass_context
-def command(context: click.Context, /, log_level: str, **flags: Any) -> None:
+def command(context: click.Context, /, config_file: Path | None, **flags: Any) -> None:
     """Run one member of the replicated store, which speaks etcd's v3 API."""
     if context.invoked_subcommand is not None:
         return
-    logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s")
     try:
-        config = config_of(flags)
+        if config_file is not None:
+            flags = _flags_in(config_file)
+        _begin_log(flags.pop("log_level"), flags.pop("log_outputs"))
+        foreign_flags.take(flags)
+        config = config_of(flags).with_own_certificate()
         config.check_files()
         config.server_tls()
         config.peer_tls()
     except ConfigError as error:
         raise click.UsageError(str(error)) from error
+    _warn(config)
     _raise_file_limit()
     try:
         uvloop.run(_run_until_signalled(config))
@@ -148,6 +192,7 @@ def command(context: click.Context, /, log_level: str, **flags: Any) -> None:
         logging.getLogger(__name__).warning("stopped name=%s reason=%s", config.name, _first(removed))
 
 
+foreign_flags.add_to(command)
 command.add_command(restore)
 command.add_command(status)
 
@@ -158,6 +203,35 @@ def _first(failures: BaseExceptionGroup | None) -> BaseException | None:
     while isinstance(first, BaseExceptionGroup):
         first = first.exceptions[0]
     return first
+
+
+def _flags_in(config_file: Path) -> dict[str, Any]:
+    """What a configuration file says; as with etcd, flags and environment beside it count for nothing."""
+    given = command.make_context("store", arguments(config_file), auto_envvar_prefix=None).params
+    given.pop("config_file")
+    return given
+
+
+def _begin_log(level: str, outputs: tuple[str, ...]) -> None:
+    handlers: list[logging.Handler] = []
+    for output in outputs:
+        if output.startswith("systemd/"):
+            raise ConfigError("--log-outputs knows no journal; systemd takes what is written to stderr")
+        if output in ("default", "stderr", "stdout"):
+            handlers.append(logging.StreamHandler(sys.stdout if output == "stdout" else sys.stderr))
+        else:
+            handlers.append(logging.FileHandler(output))
+    form = "%(asctime)s %(levelname)s %(name)s %(message)s"
+    logging.basicConfig(level=_LEVELS[level], format=form, handlers=handlers)
+
+
+def _warn(config: StoreConfig) -> None:
+    """Say what an operator should know."""
+    for file in (config.key_file, config.peer_key_file):
+        if file is not None and file.stat().st_mode & 0o077:
+            log.warning("a key can be read by others than its owner: chmod 600 %s", file)
+    if config.unsafe_no_fsync:
+        log.warning("--unsafe-no-fsync: what is acknowledged is not on disk; a power cut loses it")
 
 
 def _raise_file_limit() -> None:
@@ -177,6 +251,8 @@ def config_of(flags: dict[str, Any]) -> StoreConfig:
     else:
         amount = Duration(3600.0).convert(retention, None, None)
     values["auto_compaction"] = Retention(mode, amount)
+    for flag, field in _FIELDS.items():
+        values[field] = values.pop(flag)
     values["data_dir"] = values["data_dir"] or Path(f"{values['name']}.etcd")
     if values["quota_backend_bytes"] <= 0:
         values["quota_backend_bytes"] = sys.maxsize if values["quota_backend_bytes"] else QUOTA_BYTES

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+import ssl
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from store import self_signed
 from store.api.compactor import Retention
+from store.ciphers import VERSIONS, of_openssl
 from store.frontdoor.door import DoorKind
 from store.frontdoor.tls import ServerTLS
 from store.raft.contract import TLSFiles
@@ -62,6 +65,18 @@ class StoreConfig:
     key_file: Path | None = None
     trusted_ca_file: Path | None = None
     client_cert_auth: bool = False
+    client_crl_file: Path | None = None
+    auto_tls: bool = False
+    self_signed_cert_validity: int = 1
+    """Years."""
+    cipher_suites: tuple[str, ...] = ()
+    tls_min_version: str = "TLS1.2"
+    tls_max_version: str = ""
+    listen_client_http_urls: tuple[str, ...] = ()
+    """Pages for probes and monitoring; they are served at the clients' URLs as well."""
+    auth_token_ttl: int = 300
+    """Seconds."""
+    unsafe_no_fsync: bool = False
     peer_cert_file: Path | None = None
     peer_key_file: Path | None = None
     peer_trusted_ca_file: Path | None = None
@@ -81,9 +96,19 @@ class StoreConfig:
     def __post_init__(self) -> None:
         for url in (*self.listen_client_urls, *self.listen_peer_urls, *self.initial_advertise_peer_urls):
             address_of(url)
-        for url in self.listen_metrics_urls:
-            if address_of(url).is_tls:
-                raise ConfigError(f"--listen-metrics-urls serves plain http alone and not {url}")
+        for url in self.page_urls():
+            address_of(url)
+        if self.tls_max_version and self.tls_max_version < self.tls_min_version:
+            raise ConfigError("--tls-max-version is below --tls-min-version")
+        try:
+            of_openssl(self.cipher_suites)
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
+        if self.cipher_suites and self.tls_min_version == "TLS1.3":
+            raise ConfigError("--cipher-suites cannot be chosen for TLS 1.3, which --tls-min-version demands")
+        is_default = (self.tls_min_version, self.tls_max_version) == ("TLS1.2", "")
+        if self.front_door == "reference" and (self.client_crl_file or self.cipher_suites or not is_default):
+            raise ConfigError("certificate revocation, cipher suites and TLS versions need --front-door native")
         if self.election_timeout_ms < 5 * self.heartbeat_interval_ms:
             raise ConfigError(
                 f"--election-timeout[{self.election_timeout_ms}ms] should be at least as 5 times as "
@@ -91,6 +116,19 @@ class StoreConfig:
             )
         if self.name not in {member.name for member in self.members()}:
             raise ConfigError(f"--initial-cluster does not name this member: add {self.name}=<its peer URL>")
+
+    def page_urls(self) -> tuple[str, ...]:
+        """Where pages alone are served."""
+        return (*self.listen_metrics_urls, *self.listen_client_http_urls)
+
+    def with_own_certificate(self) -> StoreConfig:
+        """The same with a certificate that the member signs itself, where --auto-tls asks for one."""
+        if not self.auto_tls or self.cert_file is not None or self.key_file is not None:
+            return self
+        urls = (*self.listen_client_urls, *self.advertise_client_urls, *self.page_urls())
+        hosts = sorted({address_of(url).host for url in urls})
+        cert_file, key_file = self_signed.ensure(self.data_dir, hosts, self.self_signed_cert_validity)
+        return replace(self, cert_file=cert_file, key_file=key_file)
 
     def members(self) -> tuple[InitialMember, ...]:
         """The members of the first hour, this one among them."""
@@ -130,12 +168,23 @@ class StoreConfig:
     def server_tls(self) -> ServerTLS | None:
         """The client side's certificate files; needed as soon as one client URL is https."""
         if self.cert_file is None or self.key_file is None:
-            if any(address_of(url).is_tls for url in self.listen_client_urls):
-                raise ConfigError("an https client URL needs --cert-file and --key-file")
+            if any(address_of(url).is_tls for url in (*self.listen_client_urls, *self.page_urls())):
+                raise ConfigError("an https client URL needs --cert-file and --key-file, or --auto-tls")
             return None
         if self.client_cert_auth and self.trusted_ca_file is None:
             raise ConfigError("--client-cert-auth needs --trusted-ca-file")
-        return ServerTLS(self.cert_file, self.key_file, self.trusted_ca_file, self.client_cert_auth)
+        if self.client_crl_file is not None and not self.client_cert_auth:
+            raise ConfigError("--client-crl-file needs --client-cert-auth")
+        return ServerTLS(
+            self.cert_file,
+            self.key_file,
+            self.trusted_ca_file,
+            self.client_cert_auth,
+            self.client_crl_file,
+            VERSIONS[self.tls_min_version] or ssl.TLSVersion.TLSv1_2,
+            VERSIONS[self.tls_max_version] or ssl.TLSVersion.MAXIMUM_SUPPORTED,
+            of_openssl(self.cipher_suites),
+        )
 
     def peer_tls(self) -> TLSFiles | None:
         """The peers' side certificate files."""
@@ -148,7 +197,7 @@ class StoreConfig:
     def check_files(self) -> None:
         """Refuse certificate files that are not there, before anything is started."""
         named = (
-            *(self.cert_file, self.key_file, self.trusted_ca_file),
+            *(self.cert_file, self.key_file, self.trusted_ca_file, self.client_crl_file),
             *(self.peer_cert_file, self.peer_key_file, self.peer_trusted_ca_file),
         )
         for file in named:

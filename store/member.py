@@ -60,7 +60,7 @@ async def serve(config: StoreConfig, make_consensus: ConsensusFactory) -> AsyncI
             running = tasks.create_task(services.run(config.name, config.advertise_client_urls))
             compacting = tasks.create_task(keep_compacting(backend, config.auto_compaction))
             await door.start()
-            metrics_ports = [await plain.listen(address_of(url)) for url in config.listen_metrics_urls]
+            metrics_ports = [await plain.listen(address_of(url), tls) for url in config.page_urls()]
             log.info(
                 "ready name=%s member=%x cluster=%x client_urls=%s",
                 config.name,
@@ -109,6 +109,7 @@ def consensus_config(config: StoreConfig, standing: Standing | None = None) -> C
         data_dir=config.data_dir,
         membership=standing.membership,
         tls=config.peer_tls(),
+        unsafe_no_fsync=config.unsafe_no_fsync,
         heartbeat_interval_s=config.heartbeat_interval_ms / 1000,
         election_timeout_s=config.election_timeout_ms / 1000,
         request_timeout_s=config.request_timeout_s(),
@@ -121,6 +122,7 @@ def limits(config: StoreConfig) -> Limits:
     """The bounds of what clients may ask."""
     return Limits(
         request_timeout_s=config.request_timeout_s(),
+        token_lifetime_s=config.auth_token_ttl,
         election_timeout_s=config.election_timeout_ms / 1000,
         lease_ttl_min_s=config.lease_ttl_min_s(),
         transaction_operations_max=config.max_txn_ops,

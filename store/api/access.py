@@ -15,8 +15,6 @@ from store.api.table import Call
 from store.auth import Auth
 from store.refusal import Refused
 
-TOKEN_LIFETIME_S = 300
-
 
 class Access:
     """Finds out callers and what they may do; while users are not enabled everybody may do everything."""
@@ -59,7 +57,7 @@ class Access:
     def token_for(self, name: str) -> str:
         """A token that proves a user to every member until it is too old or the user's password changes."""
         epoch = self._backend.machine.auth.user(name).epoch
-        content = f"{name}\n{epoch}\n{int(self._wall_clock()) + TOKEN_LIFETIME_S}".encode()
+        content = f"{name}\n{epoch}\n{int(self._wall_clock()) + self._backend.limits.token_lifetime_s}".encode()
         return f"{base64.urlsafe_b64encode(content).decode()}.{self._signature(content)}"
 
     def _name_in(self, token: str) -> str:

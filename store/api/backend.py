@@ -68,6 +68,7 @@ class Limits:
     quota_backend_bytes: int = 2 * 1024**3
     """From this size on writes are refused until space is made."""
     watch_progress_interval_s: float = 600.0
+    token_lifetime_s: int = 300
 
 
 @dataclass(frozen=True)

@@ -155,6 +155,7 @@ class _CountedStream:
     def __init__(self, stream: Stream, counters: Counters, counts: MethodCounts) -> None:
         self._read = stream.read
         self._write: Callable[[bytes], Coroutine[Any, Any, None]] = stream.write
+        self._try_write = stream.try_write
         self._counters = counters
         self._counts = counts
 
@@ -169,3 +170,10 @@ class _CountedStream:
         self._counts.sent += 1
         self._counters.sent_bytes += len(message)
         return self._write(message)
+
+    def try_write(self, message: bytes) -> bool:
+        if not self._try_write(message):
+            return False
+        self._counts.sent += 1
+        self._counters.sent_bytes += len(message)
+        return True

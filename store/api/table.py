@@ -37,6 +37,10 @@ class Stream(Protocol):
         """Send a message; returns when the client can be sent another."""
         ...
 
+    def try_write(self, message: bytes) -> bool:
+        """Send a message if the client can be sent one now; return whether it was. A door need not be able to."""
+        ...
+
 
 class Reply(Protocol):
     """Where a direct way leaves its reply, once; a reply that comes after the client has gone is dropped."""

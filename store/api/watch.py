@@ -11,7 +11,8 @@ import asyncio
 import logging
 import random
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
+from typing import Any
 
 from proto.etcd.rpc_pb2 import WatchCreateRequest, WatchRequest, WatchResponse
 from store.api.access import Access
@@ -27,7 +28,6 @@ log = logging.getLogger(__name__)
 
 _ANSWERS_MAX = 128
 _OVERHEAD_BYTES = 512 * 1024
-_HEADER = tag(1, 2)
 _WATCH_ID = tag(2, 0)
 _CANCELED = tag(4, 0)
 _COMPACT_REVISION = tag(5, 0)
@@ -44,7 +44,9 @@ class WatchService:
     def __init__(self, backend: Backend, access: Access) -> None:
         self._backend = backend
         self._access = access
-        self._signals: dict[WatchStream, asyncio.Event] = {}
+        self._wakers: dict[WatchStream, Callable[[], None]] = {}
+        self._encoded: dict[tuple[Any, ...], bytes] = {}
+        """Messages of the entry that is being told of: watchers of the same get the same bytes."""
 
     def table(self) -> ServiceTable:
         """The methods of the service."""
@@ -53,14 +55,20 @@ class WatchService:
     def on_applied(self, index: int) -> None:
         """Wake the streams that the applied entry concerns."""
         for stream in self._backend.machine.watchers.woken():
-            signal = self._signals.get(stream)
-            if signal is not None:
-                signal.set()
+            wake = self._wakers.get(stream)
+            if wake is not None:
+                try:
+                    wake()
+                except Exception:
+                    # Consensus calls, which a defect in one stream must not end.
+                    log.exception("a watch stream cannot be woken")
+        self._encoded.clear()
 
     async def follow(self, wanted: Interval, start_revision: int) -> AsyncGenerator[Delivery]:
         """Yield what happens in a range from a revision on, for the services themselves; whoever iterates closes it."""
         watch_stream = self._backend.machine.watchers.open()
-        signal = self._signals[watch_stream] = asyncio.Event()
+        signal = asyncio.Event()
+        self._wakers[watch_stream] = signal.set
         try:
             watch_stream.create(0, wanted, start_revision)
             while True:
@@ -73,14 +81,14 @@ class WatchService:
                     await signal.wait()
                     signal.clear()
         finally:
-            del self._signals[watch_stream]
+            del self._wakers[watch_stream]
             self._backend.machine.watchers.close(watch_stream)
 
     async def watch(self, stream: Stream, call: Call) -> None:
         """Serve one client stream until it ends."""
         watch_stream = self._backend.machine.watchers.open()
-        signal = self._signals[watch_stream] = asyncio.Event()
-        session = _Session(self._backend, stream, watch_stream, signal, lambda: self._access.caller(call).name)
+        session = _Session(self._backend, stream, watch_stream, self._encoded, lambda: self._access.caller(call).name)
+        self._wakers[watch_stream] = session.wake
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(session.read())
@@ -90,7 +98,7 @@ class WatchService:
             # One reason ends the stream; the group only wraps it.
             raise failures.exceptions[0] from None
         finally:
-            del self._signals[watch_stream]
+            del self._wakers[watch_stream]
             self._backend.machine.watchers.close(watch_stream)
 
 
@@ -102,14 +110,19 @@ class _Session:
         backend: Backend,
         stream: Stream,
         watch_stream: WatchStream,
-        signal: asyncio.Event,
+        encoded: dict[tuple[Any, ...], bytes],
         name: Callable[[], str],
     ) -> None:
         self._name = name
         self._backend = backend
         self._stream = stream
         self._watch_stream = watch_stream
-        self._signal = signal
+        self._encoded = encoded
+        self._signal = asyncio.Event()
+        self._unsent: deque[bytes] = deque()
+        """What could not be sent at once; everything else waits until it has been."""
+        self._is_idle = False
+        """Whether the sender waits for something to do."""
         self._answers: deque[WatchResponse] = deque()
         self._has_room = asyncio.Event()
         self._has_room.set()
@@ -139,6 +152,8 @@ class _Session:
                 answer = self._answers.popleft()
                 self._has_room.set()
                 await self._stream.write(answer.SerializeToString())
+            while self._unsent:
+                await self._stream.write(self._unsent.popleft())
             delivery = self._watch_stream.take()
             if delivery is not None:
                 for message in self._messages(delivery):
@@ -146,8 +161,38 @@ class _Session:
             elif self._watch_stream.is_busy:
                 await asyncio.sleep(0)
             else:
-                await self._signal.wait()
+                self._is_idle = True
+                try:
+                    await self._signal.wait()
+                finally:
+                    self._is_idle = False
                 self._signal.clear()
+
+    def wake(self) -> None:
+        """Send what is due at once where nothing is in the way, else have the sender do it."""
+        if not self._is_idle or self._answers or self._unsent or self._watch_stream.is_busy:
+            self._signal.set()
+            return
+        while (delivery := self._watch_stream.take()) is not None:
+            for message in self._shared(delivery):
+                if self._unsent or not self._stream.try_write(message):
+                    self._unsent.append(message)
+            if self._unsent:
+                self._signal.set()
+                return
+        if self._watch_stream.is_busy:
+            self._signal.set()
+
+    def _shared(self, delivery: Delivery) -> Iterable[bytes]:
+        """The messages of a delivery; those that other streams get, too, are made once."""
+        if delivery.options.fragment or not delivery.changes:
+            return self._messages(delivery)
+        key = (delivery.watch_id, delivery.options.prev_kv, *delivery.changes)
+        message = self._encoded.get(key)
+        if message is None:
+            (message,) = self._messages(delivery)
+            self._encoded[key] = message
+        return (message,)
 
     async def tick(self) -> None:
         """Let periodic progress fall due; the jitter keeps streams that began together apart."""
@@ -205,8 +250,7 @@ class _Session:
 
     def _messages(self, delivery: Delivery) -> Iterator[bytes]:
         """The encoded responses of a delivery: one, or several where the client takes fragments."""
-        header = self._backend.header(delivery.revision).SerializeToString()
-        head = block(_HEADER, header) + scalar(_WATCH_ID, delivery.watch_id)
+        head = self._backend.encoded_header(delivery.revision) + scalar(_WATCH_ID, delivery.watch_id)
         if delivery.compact_revision:
             yield head + scalar(_CANCELED, 1) + scalar(_COMPACT_REVISION, delivery.compact_revision)
             return

@@ -310,6 +310,10 @@ class Rpc(Stream):
             finally:
                 self._writing = None
 
+    def try_write(self, message: bytes) -> bool:
+        """Send a message if it can leave now; return whether it does."""
+        return self.has_answered and self.outgoing.send_at_once(self, grpc.frame_message(message))
+
     async def _serve_stream(self, method: Streaming) -> None:
         try:
             await method.handler(self, self._call)

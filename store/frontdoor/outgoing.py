@@ -210,6 +210,27 @@ class Outgoing:
         self._line_up(stream)
         self.pump()
 
+    def send_at_once(self, stream: Stream, data: bytes) -> bool:
+        """Send a part of an answer's body if nothing holds it up; return whether it was sent."""
+        length = len(data)
+        if (
+            not stream.is_local_open
+            or stream.pending is not None
+            or length > FRAME_BYTES_MAX
+            or length > self.window
+            or length > stream.send_window
+            or self.is_held
+        ):
+            return False
+        if not self.out:
+            self._wake()
+        self.window -= length
+        stream.send_window -= length
+        self.out += (length.to_bytes(3, "big") + b"\0\0" + stream.stream_id.to_bytes(4, "big"), data)
+        self.out_bytes += length + 9
+        self.sent_frames += 1
+        return True
+
     def end(self, stream: Stream, trailers: bytes) -> None:
         """End an answer once its body is sent, with trailers or without."""
         if not stream.is_local_open:

@@ -13,6 +13,7 @@ from store.api import metrics
 from store.api.backend import VERSION, Backend
 from store.api.health import TEXT, Answer, Health
 from store.config import Address
+from store.frontdoor.tls import Certificates, ServerTLS
 
 log = logging.getLogger(__name__)
 
@@ -31,9 +32,10 @@ class PlainDoor:
         self._servers: list[asyncio.Server] = []
         self._connections = 0
 
-    async def listen(self, address: Address) -> int:
+    async def listen(self, address: Address, tls: ServerTLS | None = None) -> int:
         """Begin to serve on an address and return its port."""
-        server = await asyncio.start_server(self.serve, address.host, address.port)
+        context = Certificates(tls, ("http/1.1",)).context if address.is_tls and tls is not None else None
+        server = await asyncio.start_server(self.serve, address.host, address.port, ssl=context)
         self._servers.append(server)
         port: int = server.sockets[0].getsockname()[1]
         return port

@@ -37,6 +37,9 @@ class _Stream:
         except grpc.aio.InternalError as error:
             raise ConnectionError("the client is gone") from error
 
+    def try_write(self, _message: bytes) -> bool:
+        return False
+
 
 class _TableHandler(grpc.GenericRpcHandler):
     """Finds a method's handler in the service table."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import ssl
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,16 +21,22 @@ class ServerTLS:
     trusted_ca_file: Path | None = None
     client_cert_auth: bool = False
     """Whether clients must show a certificate of the trusted CA."""
+    crl_file: Path | None = None
+    """Certificates of the CA that count no more."""
+    version_min: ssl.TLSVersion = ssl.TLSVersion.TLSv1_2
+    version_max: ssl.TLSVersion = ssl.TLSVersion.MAXIMUM_SUPPORTED
+    ciphers: str = ""
+    """OpenSSL's names, for TLS 1.2; empty for its choice."""
 
 
 class Certificates:
     """The TLS context of a server; a renewed certificate is used from the next connection on."""
 
-    def __init__(self, tls: ServerTLS) -> None:
+    def __init__(self, tls: ServerTLS, protocols: Sequence[str] = ("h2", "http/1.1")) -> None:
         self._tls = tls
-        self._files = [tls.cert_file, tls.key_file]
-        if tls.trusted_ca_file is not None:
-            self._files.append(tls.trusted_ca_file)
+        self._protocols = list(protocols)
+        optional = (tls.trusted_ca_file, tls.crl_file)
+        self._files = [tls.cert_file, tls.key_file, *(file for file in optional if file is not None)]
         self._versions = self._look()
         self._current = self._make()
         self.context = self._current
@@ -42,14 +49,19 @@ class Certificates:
 
     def _make(self) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.minimum_version, context.maximum_version = self._tls.version_min, self._tls.version_max
+        if self._tls.ciphers:
+            context.set_ciphers(self._tls.ciphers)
         # A resumed session would outlive the files that it was opened with.
         context.num_tickets = 0
         context.options |= ssl.OP_NO_TICKET
-        context.set_alpn_protocols(["h2", "http/1.1"])
+        context.set_alpn_protocols(self._protocols)
         context.load_cert_chain(self._tls.cert_file, self._tls.key_file)
         if self._tls.trusted_ca_file is not None:
             context.load_verify_locations(self._tls.trusted_ca_file)
+        if self._tls.crl_file is not None:
+            context.load_verify_locations(self._tls.crl_file)
+            context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
         if self._tls.client_cert_auth:
             context.verify_mode = ssl.CERT_REQUIRED
         return context

@@ -19,6 +19,7 @@ from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from store.mvcc.encoding import key_of
 from store.mvcc.interval import Interval
@@ -59,8 +60,7 @@ class WatchOptions:
     no_delete: bool = False
 
 
-@dataclass(frozen=True)
-class Delivery:
+class Delivery(NamedTuple):
     """Something to send: changes, progress (no changes), or the end of a watcher (``compact_revision``)."""
 
     watch_id: int
@@ -117,6 +117,7 @@ class WatchStream:
         self._pending_bytes = 0
         self._behind: deque[Watcher] = deque()
         self._progress_requested = False
+        self._progress_is_due = False
 
     def __len__(self) -> int:
         return len(self._by_id)
@@ -180,6 +181,7 @@ class WatchStream:
 
     def tick(self) -> None:
         """Let progress fall due for the watchers that asked for it and were sent nothing since the last tick."""
+        self._progress_is_due = True
         for watcher in self._by_id.values():
             if watcher.options.progress_notify:
                 watcher.progress_due = watcher.progress_quiet
@@ -187,7 +189,7 @@ class WatchStream:
 
     def offer(self, watcher: Watcher, changes: list[Change]) -> None:
         """Keep the changes of the newest revision for a synced watcher, or let it fall behind where too much waits."""
-        added_bytes = sum(len(change.record) for change in changes)
+        added_bytes = len(changes[0].record) if len(changes) == 1 else sum(len(change.record) for change in changes)
         if self._pending and not self._has_room(len(changes), added_bytes):
             watcher.next_revision = changes[0].main
             if watcher.pending:
@@ -218,7 +220,13 @@ class WatchStream:
         """The next thing to send, or None where there is nothing now."""
         if self._pending:
             watcher = next(iter(self._pending))
-            changes = self._take_pending(watcher)
+            if len(self._pending) == 1 and self._pending_bytes < self._limits.delivery_bytes:
+                changes = tuple(watcher.pending)
+                watcher.pending = []
+                self._pending.clear()
+                self._pending_changes = self._pending_bytes = 0
+            else:
+                changes = self._take_pending(watcher)
             return self._deliver(watcher, changes, changes[-1].main)
         if self._behind:
             delivery = self._catch_up()
@@ -233,11 +241,14 @@ class WatchStream:
             self._progress_requested = False
             if self._by_id and all(watcher.next_revision <= revision + 1 for watcher in self._by_id.values()):
                 return Delivery(INVALID_WATCH_ID, revision)
+        if not self._progress_is_due:
+            return None
         for watcher in self._by_id.values():
             if watcher.progress_due:
                 watcher.progress_due = False
                 if watcher.next_revision <= revision + 1:
                     return Delivery(watcher.watch_id, revision)
+        self._progress_is_due = False
         return None
 
     def _catch_up(self) -> Delivery | None:
@@ -382,6 +393,9 @@ class Watchers:
 
     def notify(self, changes: list[Change]) -> None:
         """Offer the changes of one revision to all synced watchers of their keys."""
+        if len(changes) == 1:
+            self._notify_of_one(changes)
+            return
         touched: dict[Watcher, list[Change]] = {}
         for change in changes:
             for watchers in self._groups(change.key):
@@ -391,6 +405,16 @@ class Watchers:
         for watcher, wanted in touched.items():
             watcher.stream.offer(watcher, wanted)
             self._woken[watcher.stream] = None
+
+    def _notify_of_one(self, changes: list[Change]) -> None:
+        """Do the same for the usual revision, which has one change: each watcher is met once."""
+        change = changes[0]
+        main, revision = change.main, change.revision
+        for watchers in self._groups(change.key):
+            for watcher in watchers:
+                if watcher.is_synced and main >= watcher.next_revision and watcher.wants(revision):
+                    watcher.stream.offer(watcher, changes)
+                    self._woken[watcher.stream] = None
 
     def restored(self, revision: int) -> None:
         """Go on after the whole state was replaced; ``revision`` was the newest before."""

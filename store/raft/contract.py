@@ -197,6 +197,8 @@ class ConsensusConfig:
     queue_requests_max: int = 20_000
     group_bytes_max: int = 1 << 20
     payload_bytes_max: int = 1_600_000
+    unsafe_no_fsync: bool = False
+    """Promise what may not be on disk: what was acknowledged does not survive a power cut."""
     strict_reconfiguration: bool = True
     """Refuse changes of membership while members are not started or not connected, as etcd does."""
 

@@ -140,6 +140,13 @@ class DirectoryFile:
             os.close(self._descriptor)
 
 
+class UnsyncedFile(DirectoryFile):
+    """One that leaves it to the kernel when to write: for trials, where nothing has to last."""
+
+    def sync(self) -> None:
+        """Promise nothing."""
+
+
 class DirectoryInUseError(Exception):
     """Another process works in the directory."""
 
@@ -147,9 +154,10 @@ class DirectoryInUseError(Exception):
 class Directory:
     """A real directory, made where it is missing, that belongs to one process at a time."""
 
-    def __init__(self, path: Path, statistics: Statistics | None = None) -> None:
+    def __init__(self, path: Path, statistics: Statistics | None = None, *, syncs: bool = True) -> None:
         self.path = path
         self._statistics = statistics or Statistics()
+        self._file = DirectoryFile if syncs else UnsyncedFile
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         _sync_way_to(path)
         self._lock = os.open(path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -184,11 +192,11 @@ class Directory:
 
     def create(self, name: str) -> DirectoryFile:
         """Open an empty file for appending."""
-        return DirectoryFile(self.path / name, os.O_CREAT | os.O_TRUNC, self._syncs(name))
+        return self._file(self.path / name, os.O_CREAT | os.O_TRUNC, self._syncs(name))
 
     def append(self, name: str) -> DirectoryFile:
         """Open an existing file for appending."""
-        return DirectoryFile(self.path / name, 0, self._syncs(name))
+        return self._file(self.path / name, 0, self._syncs(name))
 
     def _syncs(self, name: str) -> Histogram:
         return self._statistics.snapshot_syncs if ".snapshot" in name else self._statistics.log_syncs

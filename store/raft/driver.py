@@ -67,7 +67,8 @@ class RaftConsensus:
             config, self._receive, self._connected, self._disconnected, self._tell_members, self._leave_for_good
         )
         self.statistics = Statistics()
-        self._directory = Directory(config.data_dir / "member" / "raft", self.statistics)
+        path = config.data_dir / "member" / "raft"
+        self._directory = Directory(path, self.statistics, syncs=not config.unsafe_no_fsync)
         try:
             self._replica = self._open(machine)
         except BaseException:

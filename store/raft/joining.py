@@ -16,7 +16,7 @@ from store.raft.framing import FrameReader, FramingError, encode
 from store.raft.handshake import PROTOCOL_VERSION
 from store.raft.members import MembershipError, address_of
 from store.raft.membership import Membership, from_message
-from store.raft.transport import client_context
+from store.raft.tls import client_context
 from store.raft.wal import identity_on
 
 logger = logging.getLogger(__name__)

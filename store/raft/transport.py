@@ -11,15 +11,15 @@ import asyncio
 import itertools
 import logging
 import socket
-import ssl
 from collections.abc import Callable, Iterable
 from typing import cast
 
 from proto.raft import message_pb2 as pb
-from store.raft.contract import ConsensusConfig, MemberRecord, TLSFiles
+from store.raft.contract import ConsensusConfig, MemberRecord
 from store.raft.framing import FrameReader, FramingError, encode
 from store.raft.handshake import PROTOCOL_VERSION, AddressBook, HandshakeError, RemovedPeerError
 from store.raft.members import address_of
+from store.raft.tls import client_context, server_context
 
 logger = logging.getLogger(__name__)
 
@@ -28,26 +28,6 @@ HELLO_SECONDS_MAX = 5.0
 STRANGERS_MAX = 64
 """Connections that have not said yet whose they are."""
 _RETRY_FIRST_S, _RETRY_MAX_S = 0.05, 1.0
-
-
-def server_context(files: TLSFiles) -> ssl.SSLContext:
-    """Return the TLS settings for peers that dial this member."""
-    return _context(ssl.PROTOCOL_TLS_SERVER, files)
-
-
-def client_context(files: TLSFiles) -> ssl.SSLContext:
-    """Return the TLS settings for dialling a peer; it is known by its member name, not by a host name."""
-    return _context(ssl.PROTOCOL_TLS_CLIENT, files)
-
-
-def _context(protocol: int, files: TLSFiles) -> ssl.SSLContext:
-    context = ssl.SSLContext(protocol)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_REQUIRED
-    context.load_verify_locations(files.trusted_ca_file)
-    context.load_cert_chain(files.cert_file, files.key_file)
-    return context
 
 
 class _Connection(asyncio.Protocol):
@@ -297,7 +277,6 @@ class PeerNetwork:
 
     async def _keep_connected(self, peer: MemberRecord) -> None:
         loop = asyncio.get_running_loop()
-        tls = client_context(self.config.tls) if self.config.tls is not None else None
         delay_s = _RETRY_FIRST_S
         complaint = ""
         for url in itertools.cycle(peer.peer_urls):
@@ -310,7 +289,8 @@ class PeerNetwork:
                         lambda: _Connection(self, record),  # noqa: B023 - called before the next turn
                         host,
                         port,
-                        ssl=tls,
+                        # Made anew each time: the files may have been renewed.
+                        ssl=client_context(self.config.tls) if self.config.tls is not None else None,
                     )
                 await connection.closed
                 delay_s = _RETRY_FIRST_S if connection.greeted else delay_s

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +67,14 @@ def test_ids_are_those_of_etcd() -> None:
             Retention("revision", 1000.0),
         ),
         ([], {}, "quota_backend_bytes", 2 * 1024**3),
+        (["--quota-backend-bytes", "-1"], {}, "quota_backend_bytes", sys.maxsize),
+        (["--client-cert-auth=true"], {}, "client_cert_auth", True),
+        (["--client-cert-auth=false"], {}, "client_cert_auth", False),
+        (["-client-cert-auth", "-name=n"], {"ETCD_INITIAL_CLUSTER": "n=http://h:1"}, "client_cert_auth", True),
+        (["-name", "n"], {"ETCD_INITIAL_CLUSTER": "n=http://h:1"}, "name", "n"),
+        (["--cipher-suites", "TLS_RSA_WITH_AES_128_CBC_SHA"], {}, "cipher_suites", ("TLS_RSA_WITH_AES_128_CBC_SHA",)),
+        (["--log-level", "warn", "--logger", "zap"], {}, "name", "default"),
+        ([], {"ETCD_MAX_SNAPSHOTS": "3", "ETCD_UNSAFE_NO_FSYNC": "true"}, "unsafe_no_fsync", True),
     ],
 )
 def test_flags_and_environment(
@@ -85,8 +96,17 @@ def test_flags_and_environment(
         (["--listen-peer-urls", "https://127.0.0.1:0"], "--peer-trusted-ca-file"),
         (["--election-timeout", "200"], "at least as 5 times"),
         (["--cert-file", "/absent", "--key-file", "/absent"], "/absent is not there"),
-        (["--listen-metrics-urls", "https://h:1"], "plain http alone"),
+        (["--listen-metrics-urls", "https://h:1"], "--cert-file and --key-file"),
         (["--auto-compaction-retention", "soon"], "is no duration"),
+        (["--enable-pprof"], "--enable-pprof is not supported: there is no Go"),
+        (["--pre-vote=false"], "--pre-vote is not supported: a member always asks"),
+        (["--peer-auto-tls"], "give --peer-cert-file, --peer-key-file and a CA"),
+        (["--auth-token", "jwt,pub-key=x"], "--auth-token is not supported"),
+        (["--wal-dir", "/x"], "--wal-dir is not supported"),
+        (["--cipher-suites", "RC4"], "--cipher-suites names RC4; known are"),
+        (["--tls-min-version", "TLS1.3", "--tls-max-version", "TLS1.2"], "is below --tls-min-version"),
+        (["--log-outputs", "systemd/journal"], "knows no journal"),
+        (["--config-file", "/absent"], "/absent cannot be read: No such file"),
         (["--experimental-watch-progress-notify-interval", "5x"], "is no duration"),
     ],
 )
@@ -94,6 +114,68 @@ def test_what_cannot_be_is_said_in_one_sentence(flags: list[str], complaint: str
     result = CliRunner().invoke(command, flags)
     assert result.exit_code == 2
     assert complaint in " ".join(result.output.split())
+
+
+CONFIG_FILE = """
+name: b
+data-dir: /var/lib/store
+heartbeat-interval: 50
+election-timeout: 500
+initial-cluster: a=http://h:1,b=http://h:2
+auto-compaction-mode: revision
+auto-compaction-retention: "1000"
+strict-reconfig-check: false
+enable-pprof: false
+wal-dir:
+log-outputs: [stderr]
+client-transport-security:
+  client-cert-auth: true
+  trusted-ca-file: ca.crt
+peer-transport-security:
+  cert-file: peer.crt
+"""
+
+
+def test_a_configuration_file_stands_for_flags_and_environment(parsed: list[StoreConfig], tmp_path: Path) -> None:
+    (tmp_path / "etcd.conf.yml").write_text(CONFIG_FILE)
+    flags = ["--name", "ignored", "--config-file", str(tmp_path / "etcd.conf.yml")]
+    result = CliRunner().invoke(command, flags, env={"ETCD_SNAPSHOT_COUNT": "7", "ETCD_MAX_TXN_OPS": "7"})
+    assert "parsed" in result.output
+    config = parsed[0]
+    assert (config.name, config.data_dir, config.heartbeat_interval_ms) == ("b", Path("/var/lib/store"), 50)
+    assert config.auto_compaction == Retention("revision", 1000.0)
+    assert (config.client_cert_auth, config.trusted_ca_file) == (True, Path("ca.crt"))
+    assert (config.peer_cert_file, config.strict_reconfig_check) == (Path("peer.crt"), False)
+    assert (config.snapshot_count, config.max_txn_ops) == (10_000, 128)
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        ("name: [", "is no YAML"),
+        ("just words", "must hold names and values"),
+        ("client-transport-security: 5", "must hold names and values"),
+        ("client-transport-security: {secret: 5}", "knows no secret"),
+        ("no-such-flag: 5", "No such option '--no-such-flag'"),
+        ("force-new-cluster: true", "--force-new-cluster is not supported"),
+        ("heartbeat-interval: soon", "is not a valid integer"),
+    ],
+)
+def test_a_bad_configuration_file_is_refused(tmp_path: Path, content: str, complaint: str) -> None:
+    (tmp_path / "etcd.conf.yml").write_text(content)
+    result = CliRunner().invoke(command, ["--config-file", str(tmp_path / "etcd.conf.yml")])
+    assert result.exit_code == 2
+    assert complaint in " ".join(result.output.split())
+
+
+@pytest.mark.root
+def test_every_flag_of_etcd_is_known(etcds: dict[str, Path]) -> None:
+    known = {name for param in command.params for name in param.opts}
+    for program in etcds.values():
+        done = subprocess.run([program, "--help"], capture_output=True, text=True, check=False, timeout=30)
+        names = set(re.findall(r"^ {2}(--[a-z0-9-]+)", done.stdout + done.stderr, re.MULTILINE))
+        assert len(names) > 70
+        assert names - known == set()
 
 
 def test_leases_are_not_shorter_than_elections() -> None:

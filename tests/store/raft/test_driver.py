@@ -19,7 +19,7 @@ from store.raft.disk import DirectoryInUseError
 from store.raft.driver import RaftConsensus
 from store.raft.framing import FrameReader, encode
 from store.raft.members import MembershipError
-from store.raft.transport import client_context
+from store.raft.tls import client_context
 from store.raft.wal import CorruptWalError
 from tests.simulation.machines import ListMachine
 from tests.store.raft.certificates import make_authority
