@@ -273,8 +273,8 @@ class RaftConsensus:
         deadline = loop.time() + self._config.request_timeout_s
         asked_at = float("-inf")
         while self.leader_id != member_id:
-            if loop.time() > deadline:
-                raise OutcomeUnknownError("the other member did not take the leadership over in time")
+            if loop.time() > deadline or self.leader_id not in (0, self.member_id, member_id):
+                raise OutcomeUnknownError("the other member did not take the leadership over, or not in time")
             if loop.time() - asked_at > 2 * self._config.election_timeout_s:
                 asked_at = loop.time()
                 self._replica.move_leadership(member_id)

@@ -9,6 +9,7 @@ from proto.raft import message_pb2 as pb
 from store.raft.consensus import RaftCore
 from store.raft.elections import Timing
 from store.raft.journal import Journal
+from store.raft.membership import Membership, encode
 from store.raft.wal import Entry, Wal
 from tests.simulation.world import SimulatedDisk, VirtualClock
 
@@ -17,12 +18,16 @@ class Bench:
     """A core under test as member 1 of three; the others are the test."""
 
     def __init__(
-        self, core_class: type[RaftCore] = RaftCore, peers: Sequence[int] = (2, 3), disk: SimulatedDisk | None = None
+        self,
+        core_class: type[RaftCore] = RaftCore,
+        peers: Sequence[int] = (2, 3),
+        disk: SimulatedDisk | None = None,
+        membership: Membership | None = None,
     ) -> None:
         self.disk = disk or SimulatedDisk()
         self.clock = VirtualClock(100.0)
         wal = Wal(self.disk, 0xC1, 1)
-        self.journal = Journal(wal, wal.open())
+        self.journal = Journal(wal, wal.open(encode(membership) if membership is not None else b""))
         self.sent: list[tuple[int, pb.Frame]] = []
         self.applied: list[tuple[int, bytes]] = []
         self.core = core_class(

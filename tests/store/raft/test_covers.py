@@ -17,7 +17,8 @@ from tests.store.raft.cores import Bench, log
 
 HOOKS = {
     "raftState", "raftCurrentTerm", "raftLeader", "raftLog", "raftLastApplied", "raftCommitIndex", "raftNextIndex",
-    "raftMatchIndex", "raftElectionDeadline", "newAppendEntriesTime", "connectedNodes",
+    "raftMatchIndex", "raftElectionDeadline", "newAppendEntriesTime", "connectedNodes", "otherNodes", "readonlyNodes",
+    "lastResponseTime",
 }  # fmt: skip
 """Private attributes that we read or set."""
 METHODS = {
