@@ -363,7 +363,7 @@ class Replica:
         now = self._clock.monotonic()
         self._changes.advance(now, 0, False)
         self._waiting.expire(now)
-        self._reads.expire(now)
+        self._reads.expire(float("inf"))  # another member can answer them
 
     def _follow_leadership(self) -> None:
         current = (self.core.leader_id, self.core.term)
