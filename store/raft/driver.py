@@ -32,9 +32,10 @@ from store.raft.contract import (
 )
 from store.raft.disk import Directory
 from store.raft.elections import Timing
+from store.raft.environment import Identity, Limits
 from store.raft.members import check_name, first_membership
 from store.raft.membership import to_message
-from store.raft.replica import Identity, Limits, Replica
+from store.raft.replica import Replica
 from store.raft.statistics import Statistics
 from store.raft.transport import PeerNetwork
 
@@ -354,7 +355,8 @@ class RaftConsensus:
                 question.set_result(frame.answer)
         else:
             try:
-                self._replica.receive(peer_id, frame)
+                if not self._replica.receive(peer_id, frame):
+                    return
             except Exception as error:  # noqa: BLE001 - whatever it is ends this member
                 self._fail(error)
             self._soon()

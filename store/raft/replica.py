@@ -14,8 +14,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Protocol
 
 from google.protobuf.message import DecodeError
 
@@ -36,6 +34,7 @@ from store.raft.contract import (
 )
 from store.raft.disk import Disk
 from store.raft.elections import Random, Timing
+from store.raft.environment import Clock, Identity, Limits
 from store.raft.installs import Installer, Sender
 from store.raft.journal import Journal
 from store.raft.members import check_same_members
@@ -46,47 +45,11 @@ from store.raft.room import Room
 from store.raft.sessions import Sessions, first_sequence
 from store.raft.snapshots import Snapshots
 from store.raft.states import StateKeeper
-from store.raft.wal import SEGMENT_BYTES, CorruptWalError, Wal
+from store.raft.wal import CorruptWalError, Wal
 
 logger = logging.getLogger(__name__)
 
 ReadDone = Callable[[int | None], None]
-
-
-class Clock(Protocol):
-    """Where time comes from."""
-
-    def monotonic(self) -> float:
-        """Return seconds that never go back."""
-        ...
-
-    def time_ns(self) -> int:
-        """Return the wall clock."""
-        ...
-
-
-@dataclass(frozen=True)
-class Limits:
-    """Bounds of one member; see ConsensusConfig."""
-
-    queue_requests_max: int = 20_000
-    group_bytes_max: int = 1 << 20
-    payload_bytes_max: int = 1_600_000
-    request_timeout_s: float = 7.0
-    snapshot_entries: int = 10_000
-    snapshot_bytes: int = 64 << 20
-    segment_bytes: int = SEGMENT_BYTES
-    strict_reconfiguration: bool = False
-    """Whether changes of membership are refused while members are not connected, as etcd does."""
-
-
-@dataclass(frozen=True)
-class Identity:
-    """Who a member is."""
-
-    cluster_id: int
-    member_id: int
-    peer_ids: tuple[int, ...]
 
 
 class Replica:
@@ -277,13 +240,33 @@ class Replica:
         self.core.disconnected(peer_id)
         self._health.since.pop(peer_id, None)
 
-    def receive(self, peer_id: int, frame: pb.Frame) -> None:
-        """Take a frame from a peer; one that can promise nothing takes none, as if it were away."""
+    def receive(self, peer_id: int, frame: pb.Frame) -> bool:
+        """Take a frame from a peer; return whether ``advance`` has anything to do after it.
+
+        An idle cluster's frames are heartbeats and acknowledgements of nothing new: they are answered here, and a pass
+        is spared that would find nothing. What is due later has its deadline. A full member takes none at all.
+        """
         if self.is_full:
-            return
-        if self.core.receive(peer_id, frame):
-            return
+            return False
         kind = frame.WhichOneof("body")
+        if not self.core.receive(peer_id, frame):
+            self._receive_own(peer_id, kind, frame)
+        elif kind in ("append_entries", "acknowledgement") and self._is_quiet():
+            self.core.sync()
+            return False
+        return True
+
+    def _is_quiet(self) -> bool:
+        core = self.core
+        return (
+            (core.leader_id, core.term) == self._leadership
+            and core.applied_index == core.commit_index == self._journal.last_index
+            and not (len(self._waiting) or len(self._reads) or self._groups.ready or self._keeper.writing)
+            and self._heir is None
+            and self._changes.next_deadline() == float("inf")
+        )
+
+    def _receive_own(self, peer_id: int, kind: str | None, frame: pb.Frame) -> None:
         if kind == "forward":
             if self.core.is_leader:
                 for batch in frame.forward.batches:
