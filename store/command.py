@@ -40,6 +40,9 @@ _FIELDS = {
     "heartbeat_interval": "heartbeat_interval_ms",
     "election_timeout": "election_timeout_ms",
     "experimental_watch_progress_notify_interval": "watch_progress_notify_interval_s",
+    "grpc_keepalive_min_time": "grpc_keepalive_min_time_s",
+    "grpc_keepalive_interval": "grpc_keepalive_interval_s",
+    "grpc_keepalive_timeout": "grpc_keepalive_timeout_s",
 }
 """Flags whose unit stands in the field's name."""
 _CLIENT = ("http://localhost:2379",)
@@ -139,6 +142,10 @@ Each flag is also read from the environment, as etcd does: --data-dir is ETCD_DA
     default="10m",
     help="How often quiet watchers are told the revision.",
 )
+@click.option("--max-concurrent-streams", type=click.IntRange(1), default=10_000, help="Calls of one connection.")
+@click.option("--grpc-keepalive-min-time", type=Duration(1.0), default="5s", help="Faster pings are too many.")
+@click.option("--grpc-keepalive-interval", type=Duration(1.0), default="2h", help="Ping quiet clients; 0 for never.")
+@click.option("--grpc-keepalive-timeout", type=Duration(1.0), default="20s", help="Wait for their answer.")
 @click.option(
     "--front-door",
     type=click.Choice(["native", "reference"]),

@@ -11,7 +11,9 @@ from urllib.parse import urlsplit
 from store import self_signed
 from store.api.compactor import Retention
 from store.ciphers import VERSIONS, of_openssl
+from store.frontdoor.abuse import Limits as DoorLimits
 from store.frontdoor.door import DoorKind
+from store.frontdoor.frames import STREAM_ID_MAX
 from store.frontdoor.tls import ServerTLS
 from store.raft.contract import TLSFiles
 from store.raft.members import cluster_id, member_id
@@ -90,6 +92,11 @@ class StoreConfig:
     quota_backend_bytes: int = QUOTA_BYTES
     watch_progress_notify_interval_s: float = 600.0
     auto_compaction: Retention = KEEP_ALL
+    max_concurrent_streams: int = 10_000
+    grpc_keepalive_min_time_s: float = 5.0
+    grpc_keepalive_interval_s: float = 7200.0
+    """0 for never."""
+    grpc_keepalive_timeout_s: float = 20.0
     front_door: DoorKind = "native"
     """Which server carries the calls; not a flag of etcd's."""
 
@@ -155,6 +162,15 @@ class StoreConfig:
     def cluster_id(self) -> int:
         """The cluster's id."""
         return cluster_id(member.member_id for member in self.members())
+
+    def door_limits(self) -> DoorLimits:
+        """What one client's connection may do."""
+        return DoorLimits(
+            streams_max=min(self.max_concurrent_streams, STREAM_ID_MAX),
+            ping_interval_s=self.grpc_keepalive_min_time_s,
+            keepalive_interval_s=self.grpc_keepalive_interval_s,
+            keepalive_timeout_s=self.grpc_keepalive_timeout_s,
+        )
 
     def lease_ttl_min_s(self) -> int:
         """The shortest lease: one and a half election timeouts in whole seconds."""

@@ -16,7 +16,6 @@ log = logging.getLogger(__name__)
 _NO_BBOLT = "there is no bbolt file"
 _NO_PROXY = "the v2 proxy is not part of the store"
 _NO_DISCOVERY = "members are named by --initial-cluster or added by etcdctl member add"
-_DOOR_BOUNDS = "the front door has bounds of its own against floods, idle and dead connections"
 _NO_TRACING = "no traces are sent; /metrics has the figures"
 _MEMBER_URI = "members are known by the URI raftsman://member/NAME in their certificates"
 
@@ -56,8 +55,6 @@ WITHOUT_EFFECT = (
     *_ignored_switch(_NO_BBOLT, "experimental-txn-mode-write-with-shared-buffer"),
     *_ignored_switch("defragmentation stops nothing", "experimental-stop-grpc-service-on-defrag"),
     *_ignored("two snapshots are kept, and the log back to the older one", "max-snapshots", "max-wals"),
-    *_ignored(_DOOR_BOUNDS, "max-concurrent-streams"),
-    *_ignored(_DOOR_BOUNDS, "grpc-keepalive-min-time", "grpc-keepalive-interval", "grpc-keepalive-timeout"),
     *_ignored("connections between members have bounds of their own", "raft-read-timeout", "raft-write-timeout"),
     *_ignored_switch("there is no JSON gateway; pages for probes are always served", "enable-grpc-gateway"),
     *_ignored("browsers are not served: there is no JSON gateway", "cors", "host-whitelist"),

@@ -50,7 +50,7 @@ async def serve(config: StoreConfig, make_consensus: ConsensusFactory) -> AsyncI
     backend = Backend(machine, consensus, standing.cluster_id, limits(config))
     services = Services(backend)
     plain = PlainDoor(backend)
-    door = make_door(config.front_door, services.table(), config.max_request_bytes, plain)
+    door = make_door(config.front_door, services.table(), config.max_request_bytes, plain, config.door_limits())
     tls = config.server_tls()
     client_ports = []
     for url in config.listen_client_urls:

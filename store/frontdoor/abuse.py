@@ -33,6 +33,7 @@ class Limits:
     stall_timeout_s: float = 120.0
     """Time after which a client that takes nothing of what it asked for is given up."""
     keepalive_interval_s: float = 7200.0
+    """After so much silence the client is asked whether it lives; 0 for never."""
     keepalive_timeout_s: float = 20.0
 
 

@@ -177,7 +177,7 @@ class Connection:
                 self.fail(ErrorCode.NO_ERROR, "no answer to a ping")
             else:
                 self._pinged_at = None
-        elif self._pinged_at is None and now - self._heard_at > limits.keepalive_interval_s:
+        elif self._pinged_at is None and 0 < limits.keepalive_interval_s < now - self._heard_at:
             self.outgoing.control(frames.encode(frames.PING, 0, 0, _ALIVE_PING))
             self._pinged_at = now
         for stream in list(self.outgoing.waiting.values()):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal, Protocol
 
 from store.api.table import ServiceTable
+from store.frontdoor.abuse import Limits
 from store.frontdoor.native import NativeDoor
 from store.frontdoor.pages import Pages
 from store.frontdoor.tls import ServerTLS
@@ -28,11 +29,11 @@ class Door(Protocol):
         ...
 
 
-def make_door(kind: DoorKind, table: ServiceTable, request_bytes_max: int, pages: Pages) -> Door:
+def make_door(kind: DoorKind, table: ServiceTable, request_bytes_max: int, pages: Pages, limits: Limits) -> Door:
     """The door of a kind."""
     if kind == "native":
-        return NativeDoor(table, request_bytes_max, pages)
+        return NativeDoor(table, request_bytes_max, pages, limits)
     # grpcio is large; who does not use it need not load it.
     from store.frontdoor.reference import ReferenceDoor
 
-    return ReferenceDoor(table, request_bytes_max)
+    return ReferenceDoor(table, request_bytes_max, limits)

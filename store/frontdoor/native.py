@@ -53,6 +53,7 @@ class _Client(asyncio.Protocol):
         self._common_name = ""
         self._made_at = door.loop.time()
         self._paused_at: float | None = None
+        self._closing_at: float | None = None
         self._is_plain = False
         self.connection: Connection | None = None
 
@@ -107,7 +108,9 @@ class _Client(asyncio.Protocol):
         if outgoing.out:
             self._transport.write(outgoing.take())
         if connection.is_over:
-            self._transport.close()
+            if self._closing_at is None:
+                self._closing_at = self._loop.time()
+                self._transport.close()
         elif outgoing.is_paused:
             if self._transport.get_write_buffer_size() > _WRITE_BUFFER_BYTES_MAX:
                 self.cut_off()
@@ -123,7 +126,9 @@ class _Client(asyncio.Protocol):
                 self.cut_off()
             return
         self.connection.tick(now)
-        if self._paused_at is not None and now - self._paused_at > limits.stall_timeout_s:
+        closing_s = now - self._closing_at if self._closing_at is not None else 0.0
+        paused_s = now - self._paused_at if self._paused_at is not None else 0.0
+        if closing_s > limits.handshake_timeout_s or paused_s > limits.stall_timeout_s:
             self.cut_off()
         elif self.connection.is_over:
             self.flush()
@@ -220,7 +225,11 @@ class NativeDoor:
             secured: dict[str, Any] = {}
             if certificates is not None:
                 timeout_s = self.limits.handshake_timeout_s
-                secured = {"ssl": certificates.context, "ssl_handshake_timeout": timeout_s}
+                secured = {
+                    "ssl": certificates.context,
+                    "ssl_handshake_timeout": timeout_s,
+                    "ssl_shutdown_timeout": timeout_s,
+                }
             server = await self.loop.create_server(lambda: _Client(self), sock=one, backlog=_BACKLOG, **secured)
             self._servers.append(server)
         self._timer = self.loop.call_later(_TICK_S, self._tick)

@@ -12,12 +12,14 @@ import grpc
 
 from store.api.errors import EtcdError
 from store.api.table import Call, ServiceTable, Streaming, Unary
+from store.frontdoor.abuse import Limits
 from store.frontdoor.tls import ServerTLS
 
 log = logging.getLogger(__name__)
 
 _OVERHEAD_BYTES = 512 * 1024
 _STOP_GRACE_S = 0.5
+_NEVER_S = 1_000_000.0
 _STATUS_OF = {status.value[0]: status for status in grpc.StatusCode}
 
 
@@ -54,14 +56,17 @@ class _TableHandler(grpc.GenericRpcHandler):
 class ReferenceDoor:
     """One gRPC server over any number of addresses."""
 
-    def __init__(self, table: ServiceTable, request_bytes_max: int) -> None:
+    def __init__(self, table: ServiceTable, request_bytes_max: int, limits: Limits) -> None:
         self._server = grpc.aio.server(
             options=(
                 ("grpc.so_reuseport", 0),
                 ("grpc.max_receive_message_length", request_bytes_max + _OVERHEAD_BYTES),
                 ("grpc.max_send_message_length", -1),
                 ("grpc.keepalive_permit_without_calls", 1),
-                ("grpc.http2.min_ping_interval_without_data_ms", 5000),
+                ("grpc.http2.min_ping_interval_without_data_ms", int(limits.ping_interval_s * 1000)),
+                ("grpc.max_concurrent_streams", limits.streams_max),
+                ("grpc.keepalive_time_ms", int((limits.keepalive_interval_s or _NEVER_S) * 1000)),
+                ("grpc.keepalive_timeout_ms", int(limits.keepalive_timeout_s * 1000)),
             )
         )
         self._server.add_generic_rpc_handlers((_TableHandler(table),))

@@ -56,6 +56,8 @@ def test_ids_are_those_of_etcd() -> None:
         (["--election-timeout", "5000"], {}, "election_timeout_ms", 5000),
         (["--listen-client-urls", "http://a:1,https://b:2"], {}, "listen_client_urls", ("http://a:1", "https://b:2")),
         ([], {"ETCD_CLIENT_CERT_AUTH": "true"}, "client_cert_auth", True),
+        (["--grpc-keepalive-interval", "30s"], {}, "grpc_keepalive_interval_s", 30.0),
+        ([], {"ETCD_MAX_CONCURRENT_STREAMS": "7"}, "max_concurrent_streams", 7),
         (["--experimental-watch-progress-notify-interval", "5s"], {}, "watch_progress_notify_interval_s", 5.0),
         (["--experimental-watch-progress-notify-interval", "1m30s"], {}, "watch_progress_notify_interval_s", 90.0),
         (["--auto-compaction-retention", "2"], {}, "auto_compaction", Retention("periodic", 7200.0)),

@@ -231,6 +231,21 @@ async def test_who_asks_and_never_reads_the_answers_is_cut_off() -> None:
         writer.close()
 
 
+async def test_who_does_not_take_the_last_words_is_cut_off_all_the_same() -> None:
+    async with running(replace(SMALL, handshake_timeout_s=0.5)) as served:
+        _, writer = await asyncio.open_connection("127.0.0.1", served.port, limit=1024)
+        writer.transport.pause_reading()  # type: ignore[attr-defined]
+        raw: socket.socket = writer.get_extra_info("socket")
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        writer.write(START + encode(frames.SETTINGS, 0, 0, setting(4, 2**31 - 1)))
+        writer.write(encode(frames.WINDOW_UPDATE, 0, 0, u32(2**31 - 1 - 65_535)))
+        writer.write(headers(1, request_block(POUR)) + data(1, message(b"")))
+        await eventually(lambda: any(one._paused_at is not None for one in served.door._clients))
+        writer.write(data(0, b"wrong"))
+        await eventually(lambda: not served.door._clients)
+        writer.close()
+
+
 @pytest.mark.parametrize(
     "said",
     [b"", b"P", b"PRI * HT", frames.PREFACE, START[:-1], START + encode(frames.HEADERS, 0, 1, b"\x20")],

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hpack
+import pytest
+
 from store.frontdoor import frames
 from store.frontdoor.abuse import Limits
 from store.frontdoor.frames import ErrorCode, encode
-from store.frontdoor.outgoing import OUT_BYTES_MAX
+from store.frontdoor.outgoing import OUT_BYTES_MAX, constant_headers
 from tests.store.frontdoor.wire import (
     END_BOTH,
     PUT,
@@ -44,6 +47,55 @@ def test_a_body_waits_for_both_windows_and_trailers_wait_for_the_body() -> None:
     assert [(kind, flags) for kind, flags, *_ in sent] == [(frames.DATA, 0), (frames.HEADERS, END_BOTH)]
     assert side.events[-1] == ("closed", 1, None)
     assert not outgoing.waiting
+
+
+@pytest.mark.parametrize(
+    ("connection_window", "stream_window", "sent"),
+    [(65_535, 65_535, b"0123456789"), (65_535, 4, b"0123"), (6, 65_535, b"012345"), (65_535, 0, b"")],
+    ids=["room enough", "a small stream", "a small connection", "no room"],
+)
+def test_a_whole_answer_goes_out_at_once_where_there_is_room(
+    connection_window: int, stream_window: int, sent: bytes
+) -> None:
+    side = Side()
+    side.say(START, encode(frames.SETTINGS, 0, 0, setting(4, stream_window)))
+    open_streams(side, 1, 3)
+    outgoing = side.connection.outgoing
+    outgoing.begin(side.connection.streams[3], b"\x88", ends_stream=True)
+    outgoing.window = connection_window
+    first, last = constant_headers(b"\x88", ends_stream=False), constant_headers(TRAILERS, ends_stream=True)
+    outgoing.answer(side.connection.streams[1], first, b"0123456789", last)
+    assert body_of(side.take(), 1) == sent
+    assert (1 in side.connection.streams) == (sent != b"0123456789")
+    rest = side.say(encode(frames.WINDOW_UPDATE, 0, 0, u32(100)))
+    if 1 in side.connection.streams:
+        rest += side.say(encode(frames.WINDOW_UPDATE, 0, 1, u32(100)))
+    assert sent + body_of(rest, 1) == b"0123456789"
+    assert side.sent[-1] == (frames.HEADERS, END_BOTH, 1, TRAILERS)
+    assert not side.connection.streams
+
+
+def test_our_first_block_says_that_we_use_no_table() -> None:
+    side = Side()
+    side.say(START, encode(frames.SETTINGS, 0, 0, setting(1, 0)))
+    decoder = hpack.Decoder()
+    decoder.max_allowed_table_size = 0
+    for stream_id in (1, 3):
+        sent = side.say(headers(stream_id, request_block("/echo"), END_BOTH))
+        blocks = [payload for kind, _, _, payload in sent if kind == frames.HEADERS]
+        fields = [list(decoder.decode(block, raw=True)) for block in blocks]
+        assert fields == [[(b":status", b"200")], [(b"grpc-status", b"0")]]
+
+
+def test_streams_that_were_reset_are_remembered_for_a_while() -> None:
+    side = Side(Limits(closed_streams_max=8))
+    side.say(START)
+    for number in range(1, 41, 2):
+        side.say(headers(number, request_block(PUT, ("Token", "x"))))
+    assert len(side.connection._resets) == 8
+    for number in (1, 39):
+        side.say(data(number, b"late"))
+    assert side.goaway is None
 
 
 def test_the_connections_window_is_shared_in_turns() -> None:
