@@ -187,7 +187,7 @@ async def _calls(case: Case, members: Members, duration_s: float) -> Measured:
 
 
 async def _watch(case: Case, members: Members, duration_s: float) -> Measured:
-    """Count the events that arrive while one client changes the watched key; times are those of its puts, eight in flight."""
+    """Count the events that arrive while one client changes the watched key; times are those of its puts."""
     port = await members.leader_port()
     events = 0
     tails: dict[tuple[int, int], bytes] = {}

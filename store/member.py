@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+from store import collector
 from store.api.backend import Backend, Limits
 from store.api.compactor import keep_compacting
 from store.api.services import Services
@@ -35,8 +36,9 @@ class Serving:
 
 async def run(config: StoreConfig) -> None:
     """Serve as a member until cancelled."""
-    async with serve(config, RaftConsensus):
-        await asyncio.Event().wait()
+    collector.hold()
+    async with serve(config, RaftConsensus) as serving:
+        await collector.keep_collecting(lambda: serving.backend.consensus.applied_index)
 
 
 @asynccontextmanager

@@ -1,11 +1,13 @@
 """Every kept change in the order of its revision: what watchers replay and snapshots carry.
 
 A change is kept as the encoded ``mvccpb.KeyValue`` that readers get, so that answers are put together from finished
-bytes. The history is a list of short segments, which keeps appending, finding and dropping cheap at any size.
+bytes. The history is a list of short segments, which keeps appending, finding and dropping cheap at any size. What is
+in a full segment is nothing to the garbage collector: an array of numbers and a tuple of bytes.
 """
 
 from __future__ import annotations
 
+from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 
@@ -16,8 +18,8 @@ class _Segment:
     __slots__ = ("records", "revisions")
 
     def __init__(self, revision: int, record: bytes) -> None:
-        self.revisions = [revision]
-        self.records = [record]
+        self.revisions = array("Q", (revision,))
+        self.records: list[bytes] | tuple[bytes, ...] = [record]
 
 
 class History:
@@ -35,12 +37,14 @@ class History:
 
     def append(self, revision: int, record: bytes) -> None:
         """Add the newest change."""
-        if self._segments and len(self._segments[-1].revisions) < _SEGMENT_CHANGES:
-            last = self._segments[-1]
+        last = self._segments[-1] if self._segments else None
+        if last is not None and len(last.revisions) < _SEGMENT_CHANGES and isinstance(last.records, list):
             assert revision > last.revisions[-1], "history only grows at its end"
             last.revisions.append(revision)
             last.records.append(record)
         else:
+            if last is not None:
+                last.records = tuple(last.records)
             self._segments.append(_Segment(revision, record))
             self._firsts.append(revision)
         self._changes += 1
@@ -59,7 +63,9 @@ class History:
         assert segment.revisions[position] == revision, "only what is kept can be dropped"
         self.size_bytes -= len(segment.records[position])
         self._changes -= 1
-        del segment.revisions[position], segment.records[position]
+        kept = (*segment.records[:position], *segment.records[position + 1 :])
+        segment.records = kept if isinstance(segment.records, tuple) else list(kept)
+        del segment.revisions[position]
         if not segment.revisions:
             del self._segments[place], self._firsts[place]
 

@@ -46,6 +46,8 @@ class KeyClients:
         self.operations: list[Operation] = []
         self.answered = 0
         self.stopped = False
+        self.under_way = 0
+        """Calls whose clients still wait."""
         self._chance = chance
         self._keys = [b"key-%d" % at for at in range(keys)]
         self._patience_s = cluster.limits.request_timeout_s + 1.0
@@ -135,11 +137,13 @@ class KeyClients:
         self.cluster.do(member, lambda replica: replica.propose(payload, done))
 
     def _expire(self, call: _Call) -> None:
+        self.under_way += 1
         self.cluster.agenda.at(self._now + self._patience_s, lambda: self._end(call, None))
 
     def _forget(self, call: _Call) -> None:
         if not call.over:
             call.over = True
+            self.under_way -= 1
             self._think(call.client)
 
     def _end(self, call: _Call, output: Answer | None) -> None:
@@ -169,11 +173,6 @@ class KeyClients:
             self._last_seen[call.client, call.key] = output
         elif call.kind == "put" and isinstance(call.input, bytes):
             self._last_seen[call.client, call.key] = Answer(call.input, revision=output.revision)
-
-    def finish(self) -> None:
-        """Note what is still under way as unknown and begin nothing new."""
-        self.stopped = True
-        self.cluster.run(self._patience_s + 0.1)
 
 
 def unlike_any_other(cluster: Cluster, request: InternalRequest) -> bytes:

@@ -101,6 +101,8 @@ class Cluster:
         self.trace = hashlib.sha256()
         self.narrate: Callable[[str], None] | None = None
         """Takes one line for each thing that happens, for those who replay a seed."""
+        self.on_frame: Callable[[int, int, pb.Frame], None] = lambda _source, _target, _frame: None
+        """Told of each frame that a member sends."""
         self.on_start: list[Callable[[Member], None]] = []
         self._proposed = 0
 
@@ -301,6 +303,7 @@ class Cluster:
         if self.narrate is not None:
             self.tell(f"{source} -> {target} {frame_said(frame)}")
         self.network.send(source, target, data, member.clock.spent_s)
+        self.on_frame(source, target, frame)
         return True
 
     def _deliver(self, source: int, target: int, data: bytes) -> None:
@@ -375,6 +378,13 @@ class Cluster:
         self.do(member, lambda replica: replica.read_index(done))
 
     # Checks.
+
+    def is_settled(self, members: Iterable[int]) -> bool:
+        """Tell whether members have applied everything that any did, and none waits for anything."""
+        count = len(self.agreement.payloads)
+        return all(self.members[one].machine.count == count for one in members) and not any(
+            len(replica._waiting) for member in self.members.values() if (replica := member.replica) is not None
+        )
 
     def check_settled(self, members: Iterable[int] | None = None) -> None:
         """After all faults: everything acknowledged is there once, on every member."""

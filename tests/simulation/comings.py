@@ -42,6 +42,8 @@ class Comings:
             for one in membership.members:
                 if one.is_learner:
                     self._ask(MemberChange(ChangeKind.PROMOTE, one.member_id))
+        elif kind == "remove" and len(membership.voters) > 1 and self._chance.random() < 0.3:
+            self._remove_leader_alone()
         elif kind == "remove" and len(membership.voters) > 1:
             self._ask(MemberChange(ChangeKind.REMOVE, self._chance.choice(others)))
         elif kind == "replace" and len(membership.voters) >= 3 and not self.gone & membership.ids:
@@ -65,14 +67,29 @@ class Comings:
 
     def settle(self) -> None:
         """Let the last changes come to their end and everybody start who belongs to the cluster."""
-        for _ in range(4):
-            self.cluster.run(4.0)
+        for _ in range(16):
+            if self._is_over():
+                return
+            self.cluster.run(1.0)
             membership = self._membership()
             if membership is not None:
                 for member_id in sorted(membership.ids - self.cluster.members.keys()):
                     self._join(member_id, membership)
                 for member_id in sorted(self.gone & membership.ids):
                     self._ask(MemberChange(ChangeKind.REMOVE, member_id))
+
+    def _is_over(self) -> bool:
+        membership = self._membership()
+        if membership is None or self.gone & membership.ids:
+            return False
+        members = [self.cluster.members.get(one) for one in sorted(membership.ids)]
+        replicas = [member.replica for member in members if member is not None]
+        return len(replicas) == len(membership.ids) and all(
+            replica is not None
+            and replica.membership.members == membership.members
+            and not any(one.is_joining for one in replica.membership.members)
+            for replica in replicas
+        )
 
     def settled(self) -> list[int]:
         """Return the members at the end: all have the same idea of who they are."""
@@ -113,6 +130,19 @@ class Comings:
         self.cluster.crash(member_id)
         self.gone.add(member_id)
         self._ask(MemberChange(ChangeKind.REMOVE, member_id))
+
+    def _remove_leader_alone(self) -> None:
+        """Have a leader add its own removal to its log while nobody hears of it, and lose its power."""
+        leader = self.cluster.leader()
+        if leader is None:
+            return
+        member = self.cluster.members[leader.member_id]
+        self.cluster.isolate(member.member_id)
+        change = MemberChange(ChangeKind.REMOVE, member.member_id)
+        self.cluster.do(member, lambda replica: replica.change_members(change, lambda _result, _error: None))
+        self.cluster.run(0.05)
+        self.cluster.crash(member.member_id)
+        self.cluster.network.heal()
 
     def _return(self, membership: Membership) -> None:
         """Start a removed member once more: somebody forgot to stop its service."""

@@ -156,6 +156,11 @@ class Leases:
             f"lease {lease_id} ended at {ended_at:.3f}, promised until {until:.3f}; seed={self.cluster.seed}"
         )
 
+    def all_ended(self) -> bool:
+        """Tell whether no member knows a lease any more."""
+        living = [member for member in self.cluster.members.values() if member.replica is not None]
+        return not any(len(machine_of(member.machine).lessor) for member in living)
+
     def check_all_ended(self) -> None:
         """After quiet time all leases are gone, and their keys with them."""
         for member in self.cluster.members.values():

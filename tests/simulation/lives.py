@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from proto.raft import message_pb2 as pb
 from store.raft import replication
 from store.raft.replica import Replica
 from tests.simulation.clients import KeyClients
@@ -42,6 +43,9 @@ class Life:
         if profile.old_copies:
             copies = random.Random(seed + 3)
             self.cluster.network.copied = lambda _source, _target, _data: copies.random() < profile.old_copies
+        self._fates = random.Random(seed + 19)
+        if profile.forgetful:
+            self.cluster.on_frame = self._lose_power_after_a_vote
 
     def _equip(self, member: Member) -> None:
         """Give a member its clock's error and its disk's speed."""
@@ -76,6 +80,19 @@ class Life:
                 self._bring_back()
             self._heal()
             self._settle()
+
+    def _lose_power_after_a_vote(self, source: int, _target: int, frame: pb.Frame) -> None:
+        """Have a voter lose its power as soon as its vote is out, and come back at once."""
+        cluster = self.cluster
+        if not frame.HasField("vote") or self._settling or self._fates.random() > self.profile.forgetful:
+            return
+
+        def lose() -> None:
+            if cluster.members[source].replica is not None:
+                cluster.crash(source)
+                cluster.start(source)
+
+        cluster.agenda.at(cluster.clock.now, lose)
 
     # Clients.
 
@@ -239,9 +256,17 @@ class Life:
         for member_id, member in cluster.members.items():
             member.disk.revive()
             member.disk.empty()
+            member.busy_until = min(member.busy_until, cluster.clock.now)
+            member.wake()
             if member.replica is None and not (self.comings is not None and member_id in self.comings.gone):
                 cluster.start(member_id)
         cluster.heal()
+
+    def _wait(self, seconds: float, until: Callable[[], bool]) -> None:
+        """Let time pass until something is so, but no longer than it may take."""
+        end = self.cluster.clock.now + seconds
+        while not until() and self.cluster.clock.now < end:
+            self.cluster.run(0.1)
 
     def _settle(self) -> None:
         """Check that a healthy cluster works and that nothing was lost, doubled or told wrongly."""
@@ -249,24 +274,27 @@ class Life:
         self._settling = True
         if self.comings is not None:
             self.comings.settle()
-        cluster.run(12.0)
+        self._wait(12.0, lambda: cluster.leader() is not None)
         assert cluster.leader() is not None, f"no leader after everything healed; seed={seed}"
         if self.clients is not None:
             before = self.clients.answered
-            cluster.run(2.0)
+            self._wait(8.0, lambda: self.clients is not None and self.clients.answered > before + 3)
             assert self.clients.answered > before, f"a healthy cluster does not answer; seed={seed}"
-            self.clients.finish()
+            self.clients.stopped = True
+            self._wait(5.0, lambda: self.clients is not None and not self.clients.under_way)
         if self.leases is not None:
             self.leases.stopped = True
-            cluster.run(15.0)
+            self._wait(20.0, self.leases.all_ended)
             self.leases.check_all_ended()
+        members = self.comings.settled() if self.comings is not None else list(cluster.members)
+        self._wait(8.0, lambda: cluster.is_settled(members))
         if not self.profile.store:
-            members = self.comings.settled() if self.comings is not None else list(cluster.members)
             last = cluster.propose(self.chance.choice(members))
-            cluster.run(5.0)
+            self._wait(6.0, lambda: last.done)
             assert last.done, f"a healthy cluster does not answer; seed={seed}"
             assert last.error is None, f"a healthy cluster does not write; seed={seed}: {last.error}"
-        cluster.check_settled(self.comings.settled() if self.comings is not None else None)
+        self._wait(8.0, lambda: cluster.is_settled(members))
+        cluster.check_settled(members)
         if self.clients is not None:
             self.clients.check()
 

@@ -9,13 +9,12 @@ from typing import Any
 
 from pysyncobj import SyncObj
 
-from store.raft import consensus, journal
+from store.raft import journal
 from store.raft.consensus import RaftCore
 from store.raft.journal import Journal
 from store.raft.proposals import Waiting
 from store.raft.replica import Replica
-from store.raft.sessions import Session
-from store.raft.wal import Wal
+from store.raft.sessions import Sessions
 
 Patch = tuple[object, str, Any]
 
@@ -98,15 +97,18 @@ def _confirm_at_once(replica: Any) -> None:
     replica._reads.confirm(replica._reads.round, replica._read_commit)
 
 
-def _apply_unguarded(replica: Any, index: int, now_ns: int, requests: Any) -> None:
-    for request in requests:
-        if replica._sessions.admit(request.member_id, request.sequence):
-            result = replica._machine.apply(index, now_ns, request.payload)
-            if request.member_id == replica.member_id:
-                replica._waiting.resolve(request.sequence, result)
+def _apply_unguarded(replica: Any, index: int, now_ns: int, payloads: Any) -> list[object]:
+    return [replica._machine.apply(index, now_ns, payload) for payload in payloads]
 
 
-_ALL = ("plain", "disks", "keys", "elections", "stale", "leases", "alone")
+def _change_any_time(core: Any) -> bool:
+    """Let changes overlap, but no member be admitted again and again."""
+    before = core._journal.memberships.current.index
+    joining = any(one.is_joining for one in core.membership.members)
+    return bool(core.is_leader and core.term_started and (before <= core.applied_index or not joining))
+
+
+_ALL = ("plain", "members", "disks", "keys", "elections", "stale", "leases", "alone")
 _COVERS = "tests/store/raft/test_covers.py::"
 
 MUTANTS = (
@@ -141,18 +143,28 @@ MUTANTS = (
     Mutant(
         "d7",
         "the library sends entries itself, in pieces",
-        (
-            (RaftCore, "_SyncObj__sendAppendEntries", SyncObj._SyncObj__sendAppendEntries),
-            (consensus, "COMMAND_BYTES_MAX", 1 << 14),
-        ),
+        ((RaftCore, "_SyncObj__sendAppendEntries", SyncObj._SyncObj__sendAppendEntries),),
         _ALL,
         5,
     ),
     Mutant(
+        "d8",
+        "changes of membership overlap",
+        ((RaftCore, "change_is_possible", property(_change_any_time)),),
+        ("members",),
+        100,
+    ),
+    Mutant(
         "d9", "requests wait for ever", ((Waiting, "expire", _nothing), (Waiting, "send_again", _nothing)), _ALL, 20
     ),
-    Mutant("d10", "a failing request stops the member", ((Replica, "_apply_requests", _apply_unguarded),), _ALL, 20),
-    Mutant("d11", "a repeated request is applied again", ((Session, "admit", _yes),), _ALL, 20),
+    Mutant("d10", "a failing request stops the member", ((Replica, "_one_by_one", _apply_unguarded),), _ALL, 20),
+    Mutant(
+        "d11",
+        "a repeated request is applied again",
+        ((Sessions, "admit", _yes), (Sessions, "admit_run", _yes)),
+        _ALL,
+        20,
+    ),
     Mutant(
         "d12-read", "a leader confirms reads by itself", ((Replica, "_check_round", _confirm_at_once),), ("stale",), 60
     ),
@@ -166,5 +178,12 @@ MUTANTS = (
         _COVERS + "test_d12_a_candidate_does_not_disturb_a_leader_that_is_heard",
     ),
     Mutant("votes", "a repeated vote counts again", ((RaftCore, "_first_vote_of", _yes),), ("elections",), 60),
-    Mutant("names", "a start takes names for durable", ((Wal, "_sync_names", _nothing),), ("disks", "alone"), 200),
+    Mutant(
+        "stand",
+        "a member whose removal is not committed does not stand",
+        ((RaftCore, "may_stand", property(lambda core: core.member_id in core.voters)),),
+        ("members",),
+        100,
+        "tests/store/raft/test_membership.py::test_a_leader_whose_own_removal_nobody_else_has_can_be_elected_again",
+    ),
 )

@@ -58,6 +58,8 @@ class Profile:
     """How long a sync takes, more or less; one in fifty takes fifty times as long."""
     old_copies: float = 0.0
     """Share of frames that arrive once more, much later."""
+    forgetful: float = 0.0
+    """Share of votes after which the voter loses its power."""
     events: int = 25
     read_every_s: float = 0.1
     """How often somebody reads, where there are no clients who do."""
@@ -124,6 +126,7 @@ def profile_of(seed: int) -> Profile:
         rates=rates,
         sync_s=sync_s,
         old_copies=old_copies,
+        forgetful=0.3 if kind == "elections" else 0.0,
         read_every_s=0.03 if kind in ("stale", "elections") else 0.1,
         events=EVENTS.get(kind, 22),
     )
