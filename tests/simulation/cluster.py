@@ -116,6 +116,12 @@ class Cluster:
         self.members[member_id] = member
         return member
 
+    def fingerprint(self) -> str:
+        """Return what is the same whenever a seed is lived, wherever: all frames, and all that was applied."""
+        whole = self.trace.copy()
+        whole.update(self.agreement.fingerprint())
+        return whole.hexdigest()
+
     def tell(self, what: str) -> None:
         """Narrate, where somebody listens."""
         if self.narrate is not None:
