@@ -355,7 +355,8 @@ class RaftConsensus:
             except Exception as error:
                 logger.exception("consensus cannot go on")
                 self._fail(error)
-            self._soon()
+            if not self._replica.changes_nothing(peer_id, frame):
+                self._soon()
 
     def _may_ask(self, peer_id: int, change: membership_pb2.MemberChange) -> bool:
         published = change.kind == membership_pb2.MemberChange.PUBLISH
