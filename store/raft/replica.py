@@ -299,7 +299,7 @@ class Replica:
             logger.warning("dropping a frame of an unknown kind from peer=%x", peer_id)
 
     def changes_nothing(self, peer_id: int, frame: pb.Frame) -> bool:
-        """Tell whether a frame that was received leaves nothing to do: the last follower's word on what is committed."""
+        """Tell whether a frame that was received leaves nothing to do: a late word on what is committed."""
         if len(self._reads) or not self.core.is_leader or frame.WhichOneof("body") != "acknowledgement":
             return False
         return self.core.match_index(peer_id) <= self.core.commit_index
