@@ -68,7 +68,7 @@ class Failure(enum.Enum):
     MEMBER_EXISTS = (Code.FAILED_PRECONDITION, "etcdserver: member ID already exist")
     PEER_URL_EXISTS = (Code.FAILED_PRECONDITION, "etcdserver: Peer URLs already exists")
     MEMBER_NOT_ENOUGH_STARTED = (
-        Code.FAILED_PRECONDITION,
+        Code.UNKNOWN,  # etcd means FAILED_PRECONDITION and sends this: seen on the wire of 3.5
         "etcdserver: re-configuration failed due to not enough started members",
     )
     MEMBER_BAD_URLS = (Code.INVALID_ARGUMENT, "etcdserver: given member URLs are invalid")

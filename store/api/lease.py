@@ -85,8 +85,6 @@ class LeaseService:
             self._access.known(call)
             # Made before the renewal: the client must not see a revision at which the lease was gone already.
             header = self._backend.header()
-            if self._backend.consensus.is_leader:
-                await self._backend.read_barrier()  # one that was cut off must not promise time
             answer = await self._ask(LeaderRequest(lease_keep_alive=request))
             response = LeaseKeepAliveResponse(header=header, ID=request.ID, TTL=answer.lease_keep_alive.TTL)
             await stream.write(response.SerializeToString())

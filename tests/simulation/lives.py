@@ -256,6 +256,8 @@ class Life:
         for member_id, member in cluster.members.items():
             member.disk.revive()
             member.disk.empty()
+            member.busy_until = min(member.busy_until, cluster.clock.now)
+            member.wake()
             if member.replica is None and not (self.comings is not None and member_id in self.comings.gone):
                 cluster.start(member_id)
         cluster.heal()
@@ -276,7 +278,7 @@ class Life:
         assert cluster.leader() is not None, f"no leader after everything healed; seed={seed}"
         if self.clients is not None:
             before = self.clients.answered
-            self._wait(4.0, lambda: self.clients is not None and self.clients.answered > before + 3)
+            self._wait(8.0, lambda: self.clients is not None and self.clients.answered > before + 3)
             assert self.clients.answered > before, f"a healthy cluster does not answer; seed={seed}"
             self.clients.stopped = True
             self._wait(5.0, lambda: self.clients is not None and not self.clients.under_way)

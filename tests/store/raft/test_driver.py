@@ -185,6 +185,22 @@ async def test_questions_reach_the_leader_from_every_member(tmp_path: Path) -> N
             assert await member.ask_leader(b"hi") == b"%d:hi" % leader.member_id
 
 
+async def test_a_leader_that_is_cut_off_answers_no_questions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lease's time, say: another leader may have counted it down meanwhile."""
+    async with cluster(tmp_path, request_timeout_s=1.5) as members:
+        leader = await members.leader()
+        await leader.propose(b"x")
+        asked: list[bytes] = []
+        leader.handle_questions(lambda body: asked.append(body) or b"answer")  # type: ignore[func-returns-value]
+        assert await leader.ask_leader(b"before") == b"answer"
+        monkeypatch.setattr(leader._replica.core, "_send_frame", lambda *_: None)
+        follower = members.followers()[0]
+        leader._answer(follower.member_id, pb.Question(id=1, body=b"from a follower"))
+        with pytest.raises((NoLeaderError, OutcomeUnknownError)):
+            await leader.ask_leader(b"from its own client")
+        assert asked == [b"before"]
+
+
 async def test_leadership_and_applied_entries_are_told(tmp_path: Path) -> None:
     members = Members(tmp_path, 1, tls=False)
     told: list[tuple[bool, int]] = []
