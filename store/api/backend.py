@@ -207,7 +207,7 @@ class Backend:
         return answer
 
     def has_room(self, added_bytes: int) -> bool:
-        """Whether the store may grow by so much."""
+        """Whether the store may grow by so much, and nothing else stands in the way of a write."""
         machine = self.machine
         return not machine.alarms and machine.store.size_bytes + added_bytes <= self.limits.quota_backend_bytes
 
@@ -215,7 +215,7 @@ class Backend:
         """Refuse to grow past the quota, and have the whole cluster refuse from now on."""
         if self.machine.has_no_space:
             raise Failure.NO_SPACE.error()
-        if self.has_room(added_bytes):
+        if self.machine.store.size_bytes + added_bytes <= self.limits.quota_backend_bytes:
             return
         alarm = AlarmRequest(action=AlarmRequest.ACTIVATE, memberID=self.consensus.member_id, alarm=AlarmType.NOSPACE)
         await self.propose(InternalRequest(alarm=alarm), STORE_ITSELF)

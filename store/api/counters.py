@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,7 +22,8 @@ class MethodCounts:
     started: int = 0
     received: int = 0
     sent: int = 0
-    handled: Counter[Code] = field(default_factory=Counter)
+    handled: list[int] = field(default_factory=lambda: [0] * len(Code))
+    """By code."""
 
 
 @dataclass
@@ -32,8 +32,8 @@ class Counters:
 
     methods: dict[str, MethodCounts] = field(default_factory=dict)
     """By path."""
-    client_requests: Counter[tuple[str, str]] = field(default_factory=Counter)
-    """By the client's API version and whether it is unary or a stream."""
+    client_requests: dict[str, list[int]] = field(default_factory=lambda: {_UNKNOWN_VERSION: [0, 0]})
+    """By the client's API version: calls, streams."""
     received_bytes: int = 0
     sent_bytes: int = 0
     proposals_failed: int = 0
@@ -47,19 +47,22 @@ class Counters:
         """The counts of a method."""
         return self.methods.setdefault(path, MethodCounts(kind))
 
-    def note_client(self, call: Call, kind: str) -> None:
-        """Count a call under what its client says of itself."""
-        key = (call.metadata.get("client-api-version", _UNKNOWN_VERSION), kind)
-        if key not in self.client_requests and len(self.client_requests) >= _API_VERSIONS_MAX:
-            key = (_UNKNOWN_VERSION, kind)  # clients may say anything
-        self.client_requests[key] += 1
+    def of_client(self, call: Call) -> list[int]:
+        """The counts of calls and streams for what a client says of itself."""
+        version = call.metadata.get("client-api-version", _UNKNOWN_VERSION)
+        counts = self.client_requests.get(version)
+        if counts is None:
+            if len(self.client_requests) > _API_VERSIONS_MAX:
+                return self.client_requests[_UNKNOWN_VERSION]  # clients may say anything
+            counts = self.client_requests[version] = [0, 0]
+        return counts
 
     def unary(self, path: str, handler: UnaryHandler) -> UnaryHandler:
         """The handler, counted."""
         counts = self.method(path, "unary")
 
         async def counted(body: bytes, call: Call) -> bytes:
-            self.note_client(call, "unary")
+            self.of_client(call)[0] += 1
             counts.started += 1
             counts.received += 1
             self.received_bytes += len(body)
@@ -99,7 +102,7 @@ class Counters:
         counts = self.method(path, "bidi_stream" if client_streaming else "server_stream")
 
         async def counted(stream: Stream, call: Call) -> None:
-            self.note_client(call, "stream")
+            self.of_client(call)[1] += 1
             counts.started += 1
             code = Code.CANCELLED
             try:
@@ -120,7 +123,7 @@ class Counters:
 class _CountedReply:
     """A reply that counts the call when it is given."""
 
-    __slots__ = ("_call", "_counters", "_counts", "_received_bytes", "_reply", "wait")
+    __slots__ = ("_call", "_counters", "_counts", "_received_bytes", "_reply")
 
     def __init__(self, reply: Reply, counters: Counters, counts: MethodCounts, call: Call, received_bytes: int) -> None:
         self._reply = reply
@@ -128,10 +131,12 @@ class _CountedReply:
         self._counts = counts
         self._call = call
         self._received_bytes = received_bytes
-        self.wait = reply.wait
+
+    def wait(self) -> None:
+        self._reply.wait()
 
     def send(self, message: bytes) -> None:
-        self._note(Code.OK)
+        self._note(0)
         self._counts.sent += 1
         self._counters.sent_bytes += len(message)
         self._reply.send(message)
@@ -140,9 +145,9 @@ class _CountedReply:
         self._note(error.code)
         self._reply.refuse(error)
 
-    def _note(self, code: Code) -> None:
+    def _note(self, code: int) -> None:
         counters, counts = self._counters, self._counts
-        counters.note_client(self._call, "unary")
+        counters.of_client(self._call)[0] += 1
         counts.started += 1
         counts.received += 1
         counts.handled[code] += 1

@@ -209,8 +209,9 @@ def _of_calls(backend: Backend) -> Iterator[Metric]:
         started.append((_labels(**labels), counts.started))
         received.append((_labels(**labels), counts.received))
         sent.append((_labels(**labels), counts.sent))
-        for code, count in sorted((counts.handled | {Code.OK: counts.handled[Code.OK]}).items()):
-            handled.append((_labels(grpc_code=_CODE_NAMES[code], **labels), count))
+        for code in Code:
+            if counts.handled[code] or code == Code.OK:
+                handled.append((_labels(grpc_code=_CODE_NAMES[code], **labels), counts.handled[code]))
     yield Metric("grpc_server_started_total", "counter", "Calls begun.", tuple(started))
     yield Metric("grpc_server_handled_total", "counter", "Calls ended.", tuple(handled))
     yield Metric("grpc_server_msg_received_total", "counter", "Messages of clients.", tuple(received))
@@ -221,7 +222,9 @@ def _of_calls(backend: Backend) -> Iterator[Metric]:
     yield _counter("etcd_network_client_grpc_sent_bytes_total", "Bytes of messages to clients.", counters.sent_bytes)
     requests = tuple(
         (_labels(client_api_version=version, type=kind), count)
-        for (version, kind), count in sorted(counters.client_requests.items())
+        for version, counts in sorted(counters.client_requests.items())
+        for kind, count in zip(("unary", "stream"), counts, strict=True)
+        if count
     )
     yield Metric("etcd_server_client_requests_total", "counter", "Calls by the client's version.", requests)
 

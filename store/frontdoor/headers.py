@@ -65,13 +65,17 @@ class HeadCache:
 
     def __init__(self) -> None:
         self.heads: dict[bytes, Head] = {}
+        """Of connections without a table."""
+        self.first: dict[bytes, Head] = {}
+        """Of a connection's first block, when the table that it may fill is still empty."""
 
-    def keep(self, block: bytes, head: Head) -> None:
-        """Keep a head for the next block of the same bytes."""
-        if len(block) <= _KEPT_BLOCK_BYTES_MAX:
-            if len(self.heads) >= _KEPT_HEADS_MAX:
-                self.heads.clear()
-            self.heads[block] = head
+
+def _keep(heads: dict[bytes, Head], block: bytes, head: Head) -> None:
+    """Keep a head for the next block of the same bytes."""
+    if len(block) <= _KEPT_BLOCK_BYTES_MAX:
+        if len(heads) >= _KEPT_HEADS_MAX:
+            heads.clear()
+        heads[block] = head
 
 
 class HeaderDecoder:
@@ -84,6 +88,9 @@ class HeaderDecoder:
         # What is merely too large costs its stream; what is far too large, the connection.
         self._decoder = hpack.Decoder(max_header_list_size=2 * list_bytes_max)
         self._is_stateless = False
+        self._is_first = True
+        self._skipped = b""
+        """A first block whose head was known, so that what it does to the table has not been done yet."""
 
     def acknowledged(self) -> None:
         """Take note that the peer knows that it may use no table."""
@@ -92,7 +99,7 @@ class HeaderDecoder:
     def head(self, block: bytes) -> Head:
         """The head of a request."""
         if not self._is_stateless:
-            return make_head(self.fields(block), self._list_bytes_max)
+            return self._head_with_table(block)
         head = self._heads.get(block)
         if head is not None:
             return head
@@ -113,13 +120,37 @@ class HeaderDecoder:
         head = self._heads.get(block)
         if head is None:
             head = make_head(self.fields(block), self._list_bytes_max)
-            self._cache.keep(block, head)
+            _keep(self._heads, block, head)
+        return head
+
+    def _head_with_table(self, block: bytes) -> Head:
+        """The head of a request whose block may use the table, or give it up."""
+        decoder = self._decoder
+        if not decoder.max_allowed_table_size and block[:1] == NO_TABLE and block[1:2] and block[1] & 0xE0 != 0x20:
+            # Whatever is in the table is of no use any more.
+            self._skipped = b""
+            self._is_first = False
+            decoder.header_table_size = 0
+            self._is_stateless = True
+            return self.head(block[1:])
+        is_first, self._is_first = self._is_first, False
+        if not is_first or not decoder.max_allowed_table_size:
+            return make_head(self.fields(block), self._list_bytes_max)
+        head = self._cache.first.get(block)
+        if head is None:
+            head = make_head(self.fields(block), self._list_bytes_max)
+            _keep(self._cache.first, block, head)
+        else:
+            self._skipped = block
         return head
 
     def fields(self, block: bytes) -> list[Field]:
         """The fields of a block, such as trailers; every block must come by, also one of no interest."""
         decoder = self._decoder
         try:
+            if self._skipped:
+                skipped, self._skipped = self._skipped, b""
+                decoder.decode(skipped, raw=True)
             found = [(name, value) for name, value in decoder.decode(block, raw=True)]
         except OversizedHeaderListError as error:
             raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, str(error)) from error

@@ -351,7 +351,8 @@ class RaftConsensus:
                 question.set_result(frame.answer)
         else:
             try:
-                self._replica.receive(peer_id, frame)
+                if not self._replica.receive(peer_id, frame):
+                    return
             except Exception as error:
                 logger.exception("consensus cannot go on")
                 self._fail(error)

@@ -271,11 +271,31 @@ class Replica:
         self.core.disconnected(peer_id)
         self._health.since.pop(peer_id, None)
 
-    def receive(self, peer_id: int, frame: pb.Frame) -> None:
-        """Take a frame from a peer."""
-        if self.core.receive(peer_id, frame):
-            return
+    def receive(self, peer_id: int, frame: pb.Frame) -> bool:
+        """Take a frame from a peer; return whether ``advance`` has anything to do after it.
+
+        An idle cluster's frames are heartbeats and acknowledgements of nothing new: they are answered here, and a pass
+        is spared that would find nothing. What is due later has its deadline.
+        """
         kind = frame.WhichOneof("body")
+        if not self.core.receive(peer_id, frame):
+            self._receive_own(peer_id, kind, frame)
+        elif kind in ("append_entries", "acknowledgement") and self._is_quiet():
+            self.core.sync()
+            return False
+        return True
+
+    def _is_quiet(self) -> bool:
+        core = self.core
+        return (
+            (core.leader_id, core.term) == self._leadership
+            and core.applied_index == core.commit_index == self._journal.last_index
+            and not (len(self._waiting) or len(self._reads) or self._groups.ready or self._keeper.writing)
+            and self._heir is None
+            and self._changes.next_deadline() == float("inf")
+        )
+
+    def _receive_own(self, peer_id: int, kind: str | None, frame: pb.Frame) -> None:
         if kind == "forward":
             if self.core.is_leader:
                 for batch in frame.forward.batches:

@@ -327,4 +327,5 @@ async def say(
     response.header.ClearField("raft_term")
     if isinstance(response, pb.AlarmResponse):
         response.header.ClearField("revision")  # etcd leaves it out of this one
+        response.alarms.sort(key=lambda member: member.alarm)  # and has them in no order
     return grpc.StatusCode.OK, "", response

@@ -40,9 +40,11 @@ def test_a_table_may_be_used_until_our_settings_are_acknowledged() -> None:
     encoder.header_table_size = 0
     first = block_of(encoder, REQUEST)
     assert first[0] == 0x20, "the encoder gives up its table"
-    assert decoder.head(first).path == b"/s/m"
+    head = decoder.head(first)
+    assert head.path == b"/s/m"
     second = block_of(encoder, REQUEST)
-    assert decoder.head(second) is decoder.head(second)
+    assert second == first[1:]
+    assert decoder.head(second) is head
     assert list(cache.heads) == [second]
 
 
@@ -58,6 +60,62 @@ def test_kept_heads_are_shared_by_connections_without_tables_alone() -> None:
     assert fresh.head(content) is not kept
     with pytest.raises(ConnectionFault):
         stateless.head(b"\xbe")
+
+
+def test_a_first_block_is_kept_and_its_table_filled_when_it_is_needed() -> None:
+    cache, encoder = HeadCache(), hpack.Encoder()
+    first, again = block_of(encoder, REQUEST), block_of(encoder, REQUEST)
+    assert len(again) < len(first), "it refers to the table"
+    known = decoder_of(cache).head(first)
+    assert known.path == b"/s/m"
+    for _ in range(2):
+        decoder = decoder_of(cache)
+        assert decoder.head(first) is known
+        assert decoder.head(again).path == b"/s/m"
+        decoder.acknowledged()
+        assert decoder.head(b"\x20" + b"".join(literal(*one) for one in REQUEST)).path == b"/s/m"
+    late = decoder_of(cache)
+    late.acknowledged()
+    with pytest.raises(ConnectionFault):
+        late.head(first)
+    late = decoder_of(cache)
+    late.head(first)
+    late.acknowledged()
+    with pytest.raises(ConnectionFault):
+        late.head(again)
+
+
+field_lists = st.lists(
+    st.tuples(st.sampled_from([b"te", b"token", b"x", b":path", b"grpc-timeout"]), st.sampled_from([b"", b"a", b"5S"])),
+    max_size=4,
+)
+
+
+@given(st.lists(field_lists, min_size=1, max_size=5), st.integers(0, 5), st.booleans())
+def test_what_is_kept_changes_nothing(lists: list[list[Field]], acknowledged_at: int, obeys: bool) -> None:
+    """Decode the same blocks with and without what other connections have left."""
+    encoder = hpack.Encoder()
+    blocks = []
+    for number, fields in enumerate(lists):
+        if number == acknowledged_at and obeys:
+            encoder.header_table_size = 0
+        blocks.append(block_of(encoder, [*REQUEST, *fields]))
+    warm = HeadCache()
+    results = []
+    for cache in (warm, warm, HeadCache()):
+        decoder = decoder_of(cache)
+        found: list[tuple[object, ...]] = []
+        for number, block in enumerate(blocks):
+            if number == acknowledged_at:
+                decoder.acknowledged()
+            try:
+                head = decoder.head(block)
+            except ConnectionFault as fault:
+                found.append((fault.code, b"", b""))
+                break
+            found.append((bool(head.fault), head.path, head.timeout if not head.fault else None))
+        results.append(found)
+    assert results[0] == results[1] == results[2]
 
 
 @pytest.mark.parametrize("huffman", [True, False], ids=["huffman", "plain"])
@@ -76,7 +134,7 @@ def test_heads_that_differ_by_their_deadline_are_kept_once(huffman: bool) -> Non
         assert len({id(head.origin) for head in heads}) == 1
         assert {head.path for head in heads} == {b"/s/m"}
         assert not any(head.fault for head in heads)
-    assert len(cache.heads) == len(REQUEST) + 1 - 4
+    assert len(cache.heads) == len(REQUEST) + 2 - 4
     early = decoder.head(block_of(encoder, [(b"grpc-timeout", b"1S"), *REQUEST], huffman=huffman))
     assert early.fault, "pseudo fields come first"
     assert decoder.head(block_of(encoder, [*REQUEST, (b"grpc-timeout", b" 1S")], huffman=huffman)).fault

@@ -148,6 +148,35 @@ async def test_grpcio_over_tls(files: Path, client_cert_auth: bool) -> None:
                 assert await call == b""
 
 
+async def test_a_renewed_authority_counts_from_the_next_connection_on(files: Path) -> None:
+    async with running(tls=tls_of(files, client_cert_auth=True)) as served:
+        target = f"127.0.0.1:{served.port}"
+        old = credentials(files, with_certificate=True)
+        async with grpc.aio.secure_channel(target, old) as channel:
+            assert await unary(channel, ECHO)(b"", timeout=10) == b""
+            renewed = pki.make_authority(files, "ca", "another")
+            pki.issue(renewed, files, "server", "server", usages=[pki.SERVER], addresses=["127.0.0.1"])
+            pki.issue(renewed, files, "ann", "ann", usages=[pki.CLIENT])
+            assert await unary(channel, ECHO)(b"", timeout=10) == b"", "what is open stays open"
+        for creds, is_served in ((credentials(files, with_certificate=True), True), (old, False)):
+            async with grpc.aio.secure_channel(target, creds) as channel:
+                call = unary(channel, ECHO)(b"", timeout=10)
+                if is_served:
+                    assert await call == b""
+                else:
+                    with pytest.raises(grpc.aio.AioRpcError):
+                        await call
+
+
+@pytest.mark.parametrize("broken", ["server.crt", "server.key", "ca.crt"])
+async def test_files_that_are_broken_leave_those_that_were_in_use(files: Path, broken: str) -> None:
+    async with running(tls=tls_of(files)) as served:
+        creds = credentials(files, with_certificate=False)
+        (files / broken).write_text("nonsense")
+        async with grpc.aio.secure_channel(f"127.0.0.1:{served.port}", creds) as channel:
+            assert await unary(channel, ECHO)(b"", timeout=10) == b""
+
+
 async def test_http_1_is_served_over_tls_by_alpn(files: Path) -> None:
     async with running(tls=tls_of(files)) as served:
 
