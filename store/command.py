@@ -24,6 +24,8 @@ from store.raft.contract import MemberRemovedError
 from store.raft.members import MembershipError
 from store.raft.wal import WalError
 
+_FAILURES = (OSError, WalError, MembershipError)
+"""What ends a member and is said in one sentence."""
 log = logging.getLogger(__name__)
 
 _LEVELS = {
@@ -184,12 +186,16 @@ def command(context: click.Context, /, config_file: Path | None, **flags: Any) -
     _raise_file_limit()
     try:
         uvloop.run(_run_until_signalled(config))
-    except (OSError, WalError, MembershipError) as error:
+    except _FAILURES as error:
         raise click.ClickException(str(error)) from error
-    except BaseExceptionGroup as failures:
-        removed, others = failures.split(MemberRemovedError)
+    except BaseExceptionGroup as group:
+        # What ends a member that serves comes out of its tasks.
+        removed, others = group.split(MemberRemovedError)
+        failures, others = others.split(_FAILURES) if others is not None else (None, None)
         if others is not None:
             raise
+        if failures is not None:
+            raise click.ClickException(str(_first(failures))) from group
         logging.getLogger(__name__).warning("stopped name=%s reason=%s", config.name, _first(removed))
 
 

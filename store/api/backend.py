@@ -23,6 +23,7 @@ from store.mvcc.plain import GuardHeld
 from store.raft.contract import (
     ChangeRefusedError,
     Consensus,
+    DiskIsFullError,
     MemberChange,
     MemberRecord,
     NoLeaderError,
@@ -150,7 +151,7 @@ class Backend:
         if len(payload) > self.limits.request_bytes_max:
             raise Failure.REQUEST_TOO_LARGE.error()
         try:
-            result = await self._until_decided(lambda: self.consensus.propose(payload))
+            result = await self._until_decided(lambda: self.consensus.propose(payload), on_full_disk=Failure.NO_SPACE)
         except EtcdError:
             self.counters.proposals_failed += 1
             raise
@@ -234,8 +235,17 @@ class Backend:
             await asyncio.sleep(_SCRUB_INTERVAL_S)
             await self.scrub()
 
-    async def _until_decided(self, attempt: Callable[[], Awaitable[object]], *, is_repeatable: bool = False) -> object:
-        """Repeat what certainly had no effect until it has one or the time is over."""
+    async def _until_decided(
+        self,
+        attempt: Callable[[], Awaitable[object]],
+        *,
+        is_repeatable: bool = False,
+        on_full_disk: Failure = Failure.NO_LEADER,
+    ) -> object:
+        """Repeat what certainly had no effect until it has one or the time is over.
+
+        A member whose disk is full takes no part in consensus: to write it has no space, to read it has no leader.
+        """
         pause_s = _RETRY_FIRST_S
         failure: ProposalError | None = None
         try:
@@ -248,6 +258,8 @@ class Backend:
                         raise Failure.REQUEST_TOO_LARGE.error() from error
                     except TooManyRequestsError as error:
                         raise Failure.TOO_MANY_REQUESTS.error() from error
+                    except DiskIsFullError as error:
+                        raise on_full_disk.error() from error
                     except OutcomeUnknownError as error:
                         if not is_repeatable:
                             raise Failure.TIMEOUT.error() from error
@@ -280,6 +292,8 @@ def error_of(error: ProposalError) -> EtcdError:
             return Failure.REQUEST_TOO_LARGE.error()
         case TooManyRequestsError():
             return Failure.TOO_MANY_REQUESTS.error()
+        case DiskIsFullError():
+            return Failure.NO_SPACE.error()
         case NoLeaderError():
             return Failure.NO_LEADER.error()
         case _:

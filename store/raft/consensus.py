@@ -227,9 +227,9 @@ class RaftCore(Roster, CommitNews, ElectionRules, ReplicationRules, SyncObj):  #
         self._SyncObj__sendAppendEntries()
 
     def sync(self) -> None:
-        """Have the log on disk, then let the frames go that waited for it."""
+        """Have the log on disk, then let the frames go that waited for it; all stay where the disk is full."""
         self._journal.sync()
-        while self._held:
+        while self._held and not self._journal.full:
             held, self._held = self._held, []
             for peer_id, frame in held:
                 self._send_frame(peer_id, frame)
@@ -238,6 +238,9 @@ class RaftCore(Roster, CommitNews, ElectionRules, ReplicationRules, SyncObj):  #
         """Do what is due: elections, commit, apply, heartbeats."""
         self._enter()
         self.sync()
+        if self._journal.full:
+            # The library counts this member for every entry that it holds, on disk or not.
+            return
         self._stand_when_due()
         self._onTick(0)
         self._election_granted = self._transfer = False
@@ -246,7 +249,8 @@ class RaftCore(Roster, CommitNews, ElectionRules, ReplicationRules, SyncObj):  #
 
     def next_deadline(self) -> float:
         """Return when ``tick`` has something to do."""
-        if self.applied_index < self.commit_index:
+        alone = self.is_leader and self.stands_alone and self.commit_index < self.last_index
+        if self.applied_index < self.commit_index or alone:
             return self._clock()
         if self.is_leader:
             return min(float(self._SyncObj__newAppendEntriesTime) + 0.001, self.commit_due)
@@ -278,6 +282,19 @@ class RaftCore(Roster, CommitNews, ElectionRules, ReplicationRules, SyncObj):  #
             return False
         self.hold(peer_id, pb.Frame(timeout_now=pb.TimeoutNow(term=self.term)))
         return True
+
+    def retire(self) -> None:
+        """Lead no longer, in the same term; the follower that has most of the log is asked to stand at once."""
+        self._enter()
+        heirs = [one for one in sorted(self.voters) if self._nodes.get(one) in self._SyncObj__connectedNodes]
+        if self.is_leader and heirs:
+            heir = max(heirs, key=lambda peer_id: (self.match_index(peer_id), peer_id))
+            # It depends on nothing that is not on disk, and so waits for nothing.
+            self._send_frame(heir, pb.Frame(timeout_now=pb.TimeoutNow(term=self.term)))
+        self._SyncObj__setState(FOLLOWER)
+        self._SyncObj__raftLeader = None
+        self._pre_votes = None
+        self._SyncObj__raftElectionDeadline = self._clock() + self._SyncObj__generateRaftTimeout()
 
     def receive(self, peer_id: int, frame: pb.Frame) -> bool:
         """Take a frame of Raft's own; return whether it was one."""
@@ -338,6 +355,8 @@ class RaftCore(Roster, CommitNews, ElectionRules, ReplicationRules, SyncObj):  #
             self._floor[peer_id] = self._journal.last_index
         super()._SyncObj__onBecomeLeader()
         self._journal.sync()
+        if self._journal.full:
+            self.retire()
 
     def _SyncObj__getEntries(  # noqa: N802
         self,

@@ -67,6 +67,10 @@ class TooManyRequestsError(ProposalError):
     """The queue of waiting proposals is full; nothing was proposed."""
 
 
+class DiskIsFullError(ProposalError):
+    """This member has no room for its log, and takes no part until it has; nothing was proposed."""
+
+
 class RequestTooLargeError(ProposalError):
     """The payload is above the limit of one command; nothing was proposed."""
 

@@ -4,22 +4,31 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import logging
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
 from store.raft.statistics import Histogram, Statistics
 
+logger = logging.getLogger(__name__)
+
 LOCK = "lock"
 """The file that the process holds which works in the directory."""
+
+
+class DiskFullError(OSError):
+    """There is no room; nothing of what was asked for was done, and it may be asked again."""
 
 
 class File(Protocol):
     """A file open for appending."""
 
     def write(self, data: bytes) -> None:
-        """Append; nothing is promised until ``sync``."""
+        """Append all or, with DiskFullError, nothing; nothing is promised until ``sync``."""
         ...
 
     def reserve(self, length: int) -> None:
@@ -54,7 +63,7 @@ class Disk(Protocol):
         ...
 
     def create(self, name: str) -> File:
-        """Open an empty file for appending, emptying one that exists."""
+        """Open an empty file for appending, emptying one that exists; raises DiskFullError where there is no room."""
         ...
 
     def append(self, name: str) -> File:
@@ -83,12 +92,14 @@ class DirectoryFile:
 
     def __init__(self, path: Path, flags: int, syncs: Histogram | None = None) -> None:
         self._syncs = syncs
-        self._descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC | flags, 0o600)
+        with _full_told_apart(path):
+            self._descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC | flags, 0o600)
+        self._path = path
         self._end = os.fstat(self._descriptor).st_size
         self._is_reserved = False
 
     def write(self, data: bytes) -> None:
-        """Append all of the data."""
+        """Append all of the data; where it does not fit, take back what was written of it."""
         self._write_at(self._end, data)
         self._end += len(data)
 
@@ -97,20 +108,26 @@ class DirectoryFile:
         self._is_reserved = True
         try:
             self._write_at(self._end, bytes(length))
-        except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                raise
-            os.ftruncate(self._descriptor, self._end)
+        except DiskFullError:
+            logger.debug("no room for a reserve: file=%s", self._path)
 
     def _write_at(self, offset: int, data: bytes) -> None:
-        written = os.pwrite(self._descriptor, data, offset)
-        while written < len(data):
-            written += os.pwrite(self._descriptor, memoryview(data)[written:], offset + written)
+        try:
+            with _full_told_apart(self._path):
+                written = os.pwrite(self._descriptor, data, offset)
+                while written < len(data):
+                    written += os.pwrite(self._descriptor, memoryview(data)[written:], offset + written)
+        except DiskFullError:
+            os.ftruncate(self._descriptor, self._end)
+            raise
 
     def sync(self) -> None:
-        """Have the kernel and the device write data and length."""
+        """Have the kernel and the device write data and length; a failure names the file."""
         started_s = time.perf_counter()
-        os.fdatasync(self._descriptor)
+        try:
+            os.fdatasync(self._descriptor)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self._path)) from error
         if self._syncs is not None:
             self._syncs.observe(time.perf_counter() - started_s)
 
@@ -195,7 +212,8 @@ class Directory:
 
     def rename(self, source: str, target: str) -> None:
         """Rename and sync the directory."""
-        (self.path / source).replace(self.path / target)
+        with _full_told_apart(self.path / target):
+            (self.path / source).replace(self.path / target)
         self.sync_names()
 
     def sync_names(self) -> None:
@@ -205,6 +223,21 @@ class Directory:
     def remove(self, name: str) -> None:
         """Remove a file; after a crash it may be back, which its readers bear."""
         (self.path / name).unlink(missing_ok=True)
+
+
+@contextmanager
+def _full_told_apart(path: Path) -> Iterator[None]:
+    """Raise DiskFullError where there is no room.
+
+    Used where the kernel says so before it has taken anything on. What a sync says is never told apart: after it
+    failed, for whatever reason, nobody knows what is on the disk.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFullError(error.errno, os.strerror(error.errno), str(path)) from error
+        raise
 
 
 def _sync_way_to(path: Path) -> None:

@@ -19,6 +19,7 @@ from proto.raft import membership_pb2
 from proto.raft import message_pb2 as pb
 from store.raft.contract import (
     ConsensusConfig,
+    DiskIsFullError,
     Done,
     MemberChange,
     MemberRecord,
@@ -31,9 +32,10 @@ from store.raft.contract import (
 )
 from store.raft.disk import Directory
 from store.raft.elections import Timing
+from store.raft.environment import Identity, Limits
 from store.raft.members import check_name, first_membership
 from store.raft.membership import to_message
-from store.raft.replica import Identity, Limits, Replica
+from store.raft.replica import Replica
 from store.raft.statistics import Statistics
 from store.raft.transport import PeerNetwork
 
@@ -239,6 +241,7 @@ class RaftConsensus:
     async def read_index(self) -> int:
         """Wait until this member has applied all that was committed when the call was made, and return that index."""
         loop = self._running()
+        self._require_room()
         future: asyncio.Future[int] = loop.create_future()
 
         def done(index: int | None) -> None:
@@ -294,6 +297,7 @@ class RaftConsensus:
     async def _ask_once(self, body: bytes, deadline: float) -> bytes | None:
         """Ask whoever leads now; None where it does not, or nobody."""
         loop = self._running()
+        self._require_room()
         if self._replica.serving:
             own: asyncio.Future[bytes | None] = loop.create_future()
             self._answer_as_leader(body, lambda answer: None if own.done() else own.set_result(answer))
@@ -353,8 +357,7 @@ class RaftConsensus:
             try:
                 if not self._replica.receive(peer_id, frame):
                     return
-            except Exception as error:
-                logger.exception("consensus cannot go on")
+            except Exception as error:  # noqa: BLE001 - whatever it is ends this member
                 self._fail(error)
             if not self._replica.changes_nothing(peer_id, frame):
                 self._soon()
@@ -409,6 +412,10 @@ class RaftConsensus:
             raise NoLeaderError("this member does not run")
         return self._loop
 
+    def _require_room(self) -> None:
+        if self._replica.is_full:
+            raise DiskIsFullError("no room for the log: this member hears of no leader")
+
     def _soon(self) -> None:
         if not self._scheduled and not self._stopped and self._loop is not None:
             self._scheduled = True
@@ -428,8 +435,7 @@ class RaftConsensus:
             self._replica.advance()
             self._count_leaders()
             deadline = self._replica.next_deadline()
-        except Exception as error:
-            logger.exception("consensus cannot go on")
+        except Exception as error:  # noqa: BLE001 - whatever it is ends this member
             self._fail(error)
             return
         now = time.monotonic()
@@ -457,6 +463,8 @@ class RaftConsensus:
             self._advance()
 
     def _fail(self, error: Exception) -> None:
+        # A disk that fails is no defect of ours, and its sentence says all.
+        logger.critical("consensus cannot go on: %s", error, exc_info=not isinstance(error, OSError))
         if self._failure is not None and not self._failure.done():
             self._failure.set_exception(error)
 

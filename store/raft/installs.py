@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from proto.raft import message_pb2 as pb
 from store.raft.consensus import RaftCore
+from store.raft.disk import DiskFullError
 from store.raft.snapshots import Snapshot, SnapshotError, SnapshotReceiver, Snapshots
 
 logger = logging.getLogger(__name__)
@@ -107,7 +108,12 @@ class Installer:
         receiver = self._receiver
         if receiver is None or receiver.snapshot != snapshot or receiver.size != piece.size:
             self._abandon()
-            receiver = self._receiver = self._snapshots.receive(snapshot, piece.size)
+            try:
+                receiver = self._receiver = self._snapshots.receive(snapshot, piece.size)
+            except DiskFullError as error:
+                logger.warning("no room for a snapshot that arrives: %s", error)
+                self._report(peer_id, piece, 0)
+                return
         receiver.take(piece.offset, piece.data)
         if receiver.complete and not self._finish(receiver):
             self._report(peer_id, piece, 0)
@@ -123,6 +129,9 @@ class Installer:
             receiver.finish(self._snapshots)
         except SnapshotError as error:
             logger.warning("a snapshot arrived damaged: %s", error)
+            return False
+        except DiskFullError as error:
+            logger.warning("no room for a snapshot that has arrived: %s", error)
             return False
         return True
 

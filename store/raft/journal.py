@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import overload
 
+from store.raft.disk import DiskFullError
 from store.raft.membership import MEMBERS, Membership, Memberships, decode, encode
 from store.raft.wal import Entry, Recovered, Wal, suffix_after
 
@@ -32,6 +33,8 @@ class Journal:
         self.bytes_added = sum(len(entry[0]) for entry in recovered.entries)
         """Bytes of commands that the log has taken in; only differences have a meaning."""
         self.durable_index = self.last_index
+        self.full = False
+        """Whether the last ``sync`` found no room: nothing that has waited since then may be promised."""
         self.memberships = Memberships(decode(recovered.members))
         for command, index, _ in recovered.entries:
             if command[:1] == MEMBERS:
@@ -130,13 +133,18 @@ class Journal:
         return self._entries[place][2] if 0 <= place < len(self._entries) else None
 
     def sync(self) -> bool:
-        """Have everything on disk; return whether there was anything to do."""
+        """Have everything on disk; return whether anything was done, which a full disk prevents."""
         if not self._wal.dirty:
             return False
         if self._commit > self._commit_noted:
             self._commit_noted = min(self._commit, self.last_index)
             self._wal.set_commit(self._commit_noted)
-        self._wal.sync()
+        try:
+            self._wal.sync()
+        except DiskFullError:
+            self.full = True
+            return False
+        self.full = False
         self.durable_index = self.last_index
         return True
 

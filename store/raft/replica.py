@@ -14,8 +14,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Protocol
 
 from google.protobuf.message import DecodeError
 
@@ -24,6 +22,7 @@ from proto.raft import message_pb2 as pb
 from store.raft.changes import Changes, Health
 from store.raft.consensus import COMMAND_BYTES_MAX, GROUP, RaftCore
 from store.raft.contract import (
+    DiskIsFullError,
     Done,
     MemberChange,
     MemberRecord,
@@ -35,56 +34,22 @@ from store.raft.contract import (
 )
 from store.raft.disk import Disk
 from store.raft.elections import Random, Timing
+from store.raft.environment import Clock, Identity, Limits
 from store.raft.installs import Installer, Sender
 from store.raft.journal import Journal
 from store.raft.members import check_same_members
 from store.raft.membership import Membership, encode
 from store.raft.proposals import Groups, Waiting
 from store.raft.reads import Read, Reads
+from store.raft.room import Room
 from store.raft.sessions import Sessions, first_sequence
 from store.raft.snapshots import Snapshots
 from store.raft.states import StateKeeper
-from store.raft.wal import SEGMENT_BYTES, CorruptWalError, Wal
+from store.raft.wal import CorruptWalError, Wal
 
 logger = logging.getLogger(__name__)
 
 ReadDone = Callable[[int | None], None]
-
-
-class Clock(Protocol):
-    """Where time comes from."""
-
-    def monotonic(self) -> float:
-        """Return seconds that never go back."""
-        ...
-
-    def time_ns(self) -> int:
-        """Return the wall clock."""
-        ...
-
-
-@dataclass(frozen=True)
-class Limits:
-    """Bounds of one member; see ConsensusConfig."""
-
-    queue_requests_max: int = 20_000
-    group_bytes_max: int = 1 << 20
-    payload_bytes_max: int = 1_600_000
-    request_timeout_s: float = 7.0
-    snapshot_entries: int = 10_000
-    snapshot_bytes: int = 64 << 20
-    segment_bytes: int = SEGMENT_BYTES
-    strict_reconfiguration: bool = False
-    """Whether changes of membership are refused while members are not connected, as etcd does."""
-
-
-@dataclass(frozen=True)
-class Identity:
-    """Who a member is."""
-
-    cluster_id: int
-    member_id: int
-    peer_ids: tuple[int, ...]
 
 
 class Replica:
@@ -103,14 +68,14 @@ class Replica:
         membership: Membership | None = None,
     ) -> None:
         """Recover from disk; ``membership`` is that of a new log, without it ``identity`` names the first voters."""
-        if self._fits_no_command(limits or Limits()):
+        self._limits = limits or Limits()
+        if self._limits.group_bytes_max + self._limits.payload_bytes_max >= COMMAND_BYTES_MAX // 2:
             raise ValueError(f"a group and a request together must stay below {COMMAND_BYTES_MAX} bytes")
         self._clock = clock
         self._send = send
         self._machine = machine
         self._run = machine.apply_run if isinstance(machine, RunStateMachine) else self._one_by_one
         self._timing = timing or Timing()
-        self._limits = limits or Limits()
         self.member_id = identity.member_id
         first = membership or Membership.of(map(MemberRecord, (identity.member_id, *identity.peer_ids)))
         self._sessions = Sessions()
@@ -136,6 +101,7 @@ class Replica:
         self._sender = Sender(snapshots, self._timing.election_s, self.core.hold)
         self._installer = Installer(snapshots, self.core)
         self._waiting = Waiting(self.member_id, first_sequence(recovered.start))
+        self._room = Room(self._journal, self.core, clock.monotonic)
         self._groups = Groups(self._limits.group_bytes_max, self._limits.queue_requests_max)
         self._reads = Reads()
         self._read_id = 0
@@ -148,10 +114,6 @@ class Replica:
         self.on_applied: list[Callable[[int], None]] = []
         self.on_members: list[Callable[[], None]] = []
         """Called whenever other members are to be dialled, or a membership was applied."""
-
-    @staticmethod
-    def _fits_no_command(limits: Limits) -> bool:
-        return limits.group_bytes_max + limits.payload_bytes_max >= COMMAND_BYTES_MAX // 2
 
     def _make_core(self, identity: Identity, random: Random) -> RaftCore:
         core = RaftCore(
@@ -173,6 +135,11 @@ class Replica:
     def serving(self) -> bool:
         """Whether this member leads and knows all that was committed before its term."""
         return self._serving
+
+    @property
+    def is_full(self) -> bool:
+        """Whether this member has no room for its log; it takes no part then, and goes on by itself."""
+        return self._room.is_full
 
     # Members.
 
@@ -202,6 +169,9 @@ class Replica:
 
     def _follow_members(self) -> None:
         """Tell of members that are new or gone; a leader that is itself removed hands on."""
+        if not self.core.members_changed:
+            return
+        self.core.members_changed = False
         if self.core.is_leader and self.removed:
             logger.info("this member was removed and leads no longer: term=%d", self.core.term)
             self.core.step_aside()
@@ -221,7 +191,9 @@ class Replica:
     def propose(self, payload: bytes, done: Done) -> None:
         """Have a request replicated; ``done`` gets the state machine's result, or the reason why there is none."""
         error: ProposalError | None = None
-        if len(payload) > self._limits.payload_bytes_max:
+        if self.is_full:
+            error = DiskIsFullError("no room for the log")
+        elif len(payload) > self._limits.payload_bytes_max:
             error = RequestTooLargeError(f"request of {len(payload)} bytes, limit {self._limits.payload_bytes_max}")
         elif len(self._waiting) >= self._limits.queue_requests_max:
             error = TooManyRequestsError("too many requests wait")
@@ -275,8 +247,10 @@ class Replica:
         """Take a frame from a peer; return whether ``advance`` has anything to do after it.
 
         An idle cluster's frames are heartbeats and acknowledgements of nothing new: they are answered here, and a pass
-        is spared that would find nothing. What is due later has its deadline.
+        is spared that would find nothing. What is due later has its deadline. A full member takes none at all.
         """
+        if self.is_full:
+            return False
         kind = frame.WhichOneof("body")
         if not self.core.receive(peer_id, frame):
             self._receive_own(peer_id, kind, frame)
@@ -326,11 +300,17 @@ class Replica:
 
     def advance(self) -> None:
         """Do everything that can be done now."""
+        if not self._room.ask():
+            self._wait_for_room()
+            return
         self._follow_leadership()
         self._begin_round()
         self._hand_over()
         self._make_groups()
         self.core.tick()
+        if not self._room.ask():
+            self._wait_for_room()
+            return
         self._follow_leadership()
         self._groups.applied(self.core.applied_index)
         self._hand_over()
@@ -349,6 +329,8 @@ class Replica:
     def next_deadline(self) -> float:
         """Return when ``advance`` has something to do without further input."""
         now = self._clock.monotonic()
+        if self.is_full:
+            return min(self._room.next_deadline, self._waiting.next_deadline(), self._reads.next_deadline())
         if self._keeper.writing:
             return now + 0.001
         deadline = min(self.core.next_deadline(), self._waiting.next_deadline(), self._reads.next_deadline())
@@ -366,6 +348,14 @@ class Replica:
         self._wal.close()
 
     # Steps of ``advance``.
+
+    def _wait_for_room(self) -> None:
+        """Do the little that is left to a member that takes no part."""
+        self._follow_leadership()
+        now = self._clock.monotonic()
+        self._changes.advance(now, 0, False)
+        self._waiting.expire(now)
+        self._reads.expire(float("inf"))  # another member can answer them
 
     def _follow_leadership(self) -> None:
         current = (self.core.leader_id, self.core.term)

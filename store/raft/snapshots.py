@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from store.raft.disk import Disk, File
+from store.raft.disk import Disk, DiskFullError, File
 
 logger = logging.getLogger(__name__)
 
@@ -59,9 +59,14 @@ class SnapshotWriter:
         self.snapshot = snapshot
         self._temporary = snapshot.name + TEMPORARY
         self._file: File = disk.create(self._temporary)
+        self._is_open = True
         header = _HEADER.pack(MAGIC, VERSION, cluster_id, snapshot.index, snapshot.term, 0)[:-4]
         self._crc = zlib.crc32(header)
-        self._file.write(header + struct.pack("<I", self._crc))
+        try:
+            self._file.write(header + struct.pack("<I", self._crc))
+        except DiskFullError:
+            self.abandon()
+            raise
 
     def write(self, chunk: bytes) -> None:
         """Append one chunk; an empty one is left out."""
@@ -76,13 +81,18 @@ class SnapshotWriter:
         """End the file and put it in its place."""
         self._write(b"")
         self._file.sync()
-        self._file.close()
+        self._close()
         self._disk.rename(self._temporary, self.snapshot.name)
 
     def abandon(self) -> None:
         """Give the snapshot up."""
-        self._file.close()
+        self._close()
         self._disk.remove(self._temporary)
+
+    def _close(self) -> None:
+        if self._is_open:
+            self._is_open = False
+            self._file.close()
 
     def _write(self, chunk: bytes) -> None:
         self._crc = zlib.crc32(chunk, self._crc)
@@ -101,9 +111,13 @@ class SnapshotReceiver:
         self._file: File = disk.create(self._temporary)
 
     def take(self, offset: int, data: bytes) -> None:
-        """Append a piece that follows what has arrived; others are ignored."""
+        """Append a piece that follows what has arrived; others are ignored, as is one for which there is no room."""
         if offset == self.received and offset + len(data) <= self.size:
-            self._file.write(data)
+            try:
+                self._file.write(data)
+            except DiskFullError as error:
+                logger.warning("no room for a snapshot that arrives: %s", error)
+                return
             self._file.sync()
             self.received += len(data)
 
@@ -113,7 +127,7 @@ class SnapshotReceiver:
         return self.received == self.size
 
     def finish(self, snapshots: Snapshots) -> None:
-        """Check the file and put it in its place; remove it and raise SnapshotError where it is damaged."""
+        """Check the file and put it in its place; remove it where it is damaged (SnapshotError) or finds no room."""
         self._file.close()
         try:
             for _ in snapshots.chunks(self.snapshot, self._temporary):
@@ -121,7 +135,11 @@ class SnapshotReceiver:
         except SnapshotError:
             self._disk.remove(self._temporary)
             raise
-        self._disk.rename(self._temporary, self.snapshot.name)
+        try:
+            self._disk.rename(self._temporary, self.snapshot.name)
+        except DiskFullError:
+            self._disk.remove(self._temporary)
+            raise
 
     def abandon(self) -> None:
         """Give up what has arrived."""

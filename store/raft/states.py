@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Protocol
 
 from store.raft.contract import StateMachine
+from store.raft.disk import DiskFullError
 from store.raft.journal import Journal
 from store.raft.membership import Membership, decode, encode
 from store.raft.sessions import Sessions
@@ -75,10 +76,16 @@ class StateKeeper:
 
     def advance(self, applied_index: int) -> None:
         """Write the next slice, or begin a snapshot where one is due."""
-        if self._writer is not None:
-            self._write_slice(self._writer)
-        elif applied_index > max(self._last_index, 1) and self._due(applied_index):
-            self.begin(applied_index)
+        try:
+            if self._writer is not None:
+                self._write_slice(self._writer)
+            elif applied_index > max(self._last_index, 1) and self._due(applied_index):
+                self.begin(applied_index)
+        except DiskFullError as error:
+            # The log has all of it. The next attempt is made when a tenth of the usual distance is gone.
+            logger.warning("no room for a snapshot: index=%d reason=%s", applied_index, error)
+            self.abandon()
+            self._last_index = applied_index - self._limits.snapshot_entries * 9 // 10
 
     def begin(self, applied_index: int) -> None:
         """Begin to write the state as it is now."""

@@ -7,13 +7,17 @@ that would be lost with older ones, so that whole segments can be dropped once a
 
 from __future__ import annotations
 
+import logging
 import struct
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import NoReturn
 
-from store.raft.disk import Disk, File
+from store.raft.disk import Disk, DiskFullError, File
 from store.raft.records import Damage, Kind, encode, read
+
+logger = logging.getLogger(__name__)
 
 Entry = tuple[bytes, int, int]
 """A log entry as PySyncObj keeps it: command, index, term."""
@@ -52,6 +56,10 @@ class CorruptWalError(WalError):
 
 class NewerWalError(WalError):
     """A later version of Raftsman wrote this log."""
+
+
+class FailedWalError(WalError, OSError):
+    """The disk failed under the log."""
 
 
 class ForeignWalError(WalError):
@@ -148,7 +156,7 @@ class Wal:
         self._crc = 0
         self._buffer: list[bytes] = []
         self._carried: dict[int, bytes] = {}
-        self._failed: OSError | None = None
+        self._failed: FailedWalError | None = None
         self.syncs = 0
 
     @property
@@ -225,27 +233,41 @@ class Wal:
     def sync(self) -> None:
         """Have everything that was appended on disk; start a new segment where this one is full.
 
-        After a failed write or sync nobody knows what the disk holds (the kernel may drop the pages), so the log
-        refuses to go on.
+        Where there is no room, DiskFullError says so, everything still waits, and ``sync`` may be tried again. After
+        any other failure nobody knows what the disk holds (the kernel may drop the pages), so the log refuses to go on.
         """
         if self._failed is not None:
             raise self._failed
         if not self._buffer or self._file is None:
             return
         data = b"".join(self._buffer)
-        self._buffer.clear()
         try:
             self._file.write(data)
+            self._buffer.clear()
             self._reserve(self._offset + len(data), len(data))
             self._file.sync()
-            self.syncs += 1
-            self._offset += len(data)
-            self._durable = self._offset
-            if self._offset >= self._segment_bytes:
-                self._begin_segment(self._segments[-1].sequence + 1)
-        except OSError as error:
-            self._failed = error
+        except DiskFullError:
             raise
+        except OSError as error:
+            self._fail(error)
+        self.syncs += 1
+        self._offset += len(data)
+        self._durable = self._offset
+        if self._offset >= self._segment_bytes:
+            try:
+                self._begin_segment(self._segments[-1].sequence + 1)
+            except DiskFullError:
+                # Everything is on disk already; this segment grows until there is room for the next.
+                logger.warning("no room for the log's next segment")
+
+    def _fail(self, error: OSError) -> NoReturn:
+        name = self._segments[-1].name
+        self._failed = FailedWalError(
+            f"{self._disk}/{name}: the disk failed while the log was written ({error.strerror}). What it holds now is "
+            "not known, so this member stops and promises nothing more. Check the disk before it is started again; "
+            "the other members are not concerned."
+        )
+        raise self._failed from error
 
     def _reserve(self, end: int, written: int) -> None:
         """Keep room behind the end, so that most syncs need not write the file system's journal.
@@ -268,31 +290,47 @@ class Wal:
     def close(self) -> None:
         """Write what waits and close."""
         if self._file is not None:
-            if self._failed is None:
-                self.sync()
+            try:
+                if self._failed is None:
+                    self.sync()
+            except DiskFullError:
+                logger.warning("closing the log without what found no room; nobody was promised anything of it")
             self._file.close()
             self._file = None
 
     def _begin_segment(self, sequence: int) -> None:
-        if self._file is not None:
-            self._file.close()
-            self._file = None
         name = f"{sequence:016x}{SUFFIX}"
-        head = [_encode_header(*self._identity, sequence, self._crc)]
+        crc = self._crc
+        head = [_encode_header(*self._identity, sequence, crc)]
         for kind, payload in sorted(self._carried.items()):
-            record, self._crc = encode(kind, payload, self._crc, 0)
+            record, crc = encode(kind, payload, crc, 0)
             head.append(record)
         data = b"".join(head)
-        file = self._disk.create(name + TEMPORARY)
+        file = self._create(name, data)
+        if self._file is not None:
+            self._file.close()
+        self._segments.append(_Segment(name, sequence))
+        self._crc = crc
+        self._file, self._offset, self._durable, self._reserved_to = file, len(data), len(data), 0
+
+    def _create(self, name: str, data: bytes) -> File:
+        """Put a segment with its first bytes in its place; where there is no room, nothing has changed."""
+        file: File | None = None
         try:
+            file = self._disk.create(name + TEMPORARY)
             file.write(data)
             file.sync()
             self._disk.rename(name + TEMPORARY, name)
-        except OSError:
-            file.close()
-            raise
-        self._segments.append(_Segment(name, sequence))
-        self._file, self._offset, self._durable, self._reserved_to = file, len(data), len(data), 0
+        except OSError as error:
+            if file is not None:
+                file.close()
+            if isinstance(error, DiskFullError):
+                self._disk.remove(name + TEMPORARY)
+                raise
+            if not self._segments:
+                raise
+            self._fail(error)
+        return file
 
     def _carry(self, recovered: Recovered) -> None:
         self._carried = {

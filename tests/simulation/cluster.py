@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from proto.raft import message_pb2 as pb
 from store.raft.contract import OutcomeUnknownError, ProposalError, StateMachine
 from store.raft.elections import Timing
+from store.raft.environment import Identity, Limits
 from store.raft.membership import Membership
-from store.raft.replica import Identity, Limits, Replica
+from store.raft.replica import Replica
 from tests.simulation.invariants import Invariants
 from tests.simulation.machines import Agreement, ListMachine, Recorder, recorded
 from tests.simulation.network import Agenda, SimulatedNetwork, Weather

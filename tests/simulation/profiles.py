@@ -6,7 +6,7 @@ import random
 from dataclasses import dataclass, field
 
 from store.raft.elections import Timing
-from store.raft.replica import Limits
+from store.raft.environment import Limits
 from tests.simulation.network import Weather
 
 STORMY = Weather(loss=0.05, duplication=0.05, delay_s=0.004, delay_tail_s=0.8)

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NoReturn
 
+from store.raft.disk import DiskFullError
+
 SECTOR_BYTES = 512
 RESERVED_BYTES_MAX = 3000
 """How much of what is reserved is imitated."""
@@ -83,8 +85,12 @@ class SimulatedFile:
         self._check_open()
         self.disk.tick()
         if self.disk.full:
-            # What still fits is written: as much as chance has it.
+            # What still fits is written, as much as chance has it, and taken back, unless the end comes in between.
+            length = len(self.content.data)
             self.content.data += data[: self.disk.chance.randint(0, len(data))]
+            self.disk.tick()
+            del self.content.data[length:]
+            self.content.reserved_to = 0
             self.disk.refuse()
         self.content.data += data
 
@@ -159,7 +165,7 @@ class SimulatedDisk:
             self.calls_until_kill -= 1
 
     def refuse(self) -> NoReturn:
-        raise OSError(errno.ENOSPC, "no space left on the simulated device")
+        raise DiskFullError(errno.ENOSPC, "no space left on the simulated device")
 
     def list(self) -> list[str]:
         return sorted(self.files)

@@ -1,8 +1,10 @@
-"""A member whose log has segments of 8 KiB, so that a test of seconds sees many begun and dropped."""
+"""A member whose log has segments of 8 KiB and reserves 4 KiB, so that a test of seconds sees many begun and dropped."""
 
 from store.raft import wal
 
-wal.SEGMENT_BYTES = 8 << 10  # before the modules that take it over are imported
+# Before the modules that take them over are imported.
+wal.SEGMENT_BYTES = 8 << 10
+wal.RESERVE_BYTES = 4 << 10
 
 from store.command import command  # noqa: E402
 

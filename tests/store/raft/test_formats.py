@@ -9,10 +9,11 @@ import pytest
 
 from store.raft.contract import MemberRecord
 from store.raft.disk import Directory
+from store.raft.environment import Identity
 from store.raft.journal import Journal
 from store.raft.members import MembershipError
 from store.raft.membership import Membership, decode, encode
-from store.raft.replica import Identity, Replica
+from store.raft.replica import Replica
 from store.raft.snapshots import Snapshot, Snapshots
 from store.raft.wal import VERSION, Wal, identity_on
 from tests.simulation.machines import ListMachine

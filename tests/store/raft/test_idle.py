@@ -7,7 +7,8 @@ import pytest
 
 from proto.raft import message_pb2 as pb
 from store.raft.elections import Timing
-from store.raft.replica import Identity, Replica
+from store.raft.environment import Identity
+from store.raft.replica import Replica
 from tests.simulation.machines import ListMachine
 from tests.simulation.world import SimulatedDisk, VirtualClock
 

@@ -9,8 +9,8 @@ import pytest
 
 from proto.raft import message_pb2 as pb
 from store.raft.disk import Directory
+from store.raft.environment import Limits
 from store.raft.installs import Sender
-from store.raft.replica import Limits
 from store.raft.snapshots import VERSION, NewerSnapshotError, Snapshot, SnapshotError, Snapshots
 from tests.simulation.cluster import Cluster
 from tests.simulation.world import SimulatedDisk

@@ -305,19 +305,6 @@ def test_a_segment_whose_name_was_not_synced_keeps_its_entries(seed: int) -> Non
     assert opened(disk)[1].entries == [*recovered.entries, entry(3)]
 
 
-def test_a_disk_that_is_full_when_a_segment_begins_ends_the_log_once() -> None:
-    disk = SimulatedDisk()
-    wal, _ = opened(disk, segment_bytes=200)
-    wal.append_entry(entry(2, command=bytes(200)))
-    disk.calls_until_full = 3
-    for _ in range(2):
-        with pytest.raises(OSError, match="no space"):
-            wal.sync()
-    wal.close()
-    disk.empty()
-    assert opened(disk)[1].entries == [entry(2, command=bytes(200))]
-
-
 OPERATIONS = st.lists(
     st.one_of(
         st.tuples(st.just("add"), st.binary(min_size=1, max_size=600)),
