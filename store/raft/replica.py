@@ -294,9 +294,8 @@ class Replica:
 
     def changes_nothing(self, peer_id: int, frame: pb.Frame) -> bool:
         """Tell whether a frame that was received leaves nothing to do: a late word on what is committed."""
-        if len(self._reads) or not self.core.is_leader or frame.WhichOneof("body") != "acknowledgement":
-            return False
-        return self.core.match_index(peer_id) <= self.core.commit_index
+        is_late = self.core.is_leader and self.core.match_index(peer_id) <= self.core.commit_index
+        return is_late and not len(self._reads) and frame.WhichOneof("body") == "acknowledgement"
 
     def advance(self) -> None:
         """Do everything that can be done now."""
