@@ -31,6 +31,8 @@ logger = logging.getLogger(__name__)
 
 CHANGES_MAX = 64
 """Changes that wait, here for a result or at the leader for their turn."""
+RETRY_S = 0.1
+"""Between two attempts to hand one change to a leader."""
 ADMISSION_LAG_ENTRIES = 64
 """A joining member gets its vote when it lacks no more than so much of the log."""
 READY_PART = 0.9
@@ -47,6 +49,8 @@ class _Waiting:
     done: Done
     sent_to: tuple[int, int] | None = None
     """The leader and term that it was handed to."""
+    not_before: float = 0.0
+    """When it may be handed over again: who is asked and does not lead says so at once."""
 
 
 @dataclass(frozen=True)
@@ -165,8 +169,8 @@ class Changes:
         self._follow(leader_id)
         if leader_id and (serving or leader_id != self._core.member_id):
             for sequence, waiting in list(self._waiting.items()):
-                if waiting.sent_to is None:
-                    waiting.sent_to = self._leadership
+                if waiting.sent_to is None and waiting.not_before <= now:
+                    waiting.sent_to, waiting.not_before = self._leadership, now + RETRY_S
                     self._hand_over(leader_id, sequence, waiting)
         if serving:
             self._admit_joining()
