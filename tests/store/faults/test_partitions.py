@@ -73,11 +73,8 @@ def schedule(leader: str) -> list[tuple[str, set[Cut], bool]]:
     return [
         ("nobody hears the leader", {(leader, first), (leader, second)}, True),
         ("the leader hears nobody", {(first, leader), (second, leader)}, True),
-        ("a follower is alone", isolated(first), True),
-        ("the leader hears one follower no more", {(first, leader)}, True),
         ("leader and one follower do not see each other", both_ways([leader], [first]), True),
         ("each hears one other only", {(leader, first), (first, second), (second, leader)}, False),
-        ("everybody is alone", isolated(leader) | isolated(first), False),
     ]
 
 
@@ -103,7 +100,7 @@ async def test_a_flapping_leader_and_a_pulled_cable(cluster: NetworkCluster) -> 
     async with workload.running():
         await workload.more(20)
         leader = await cluster.one_leader()
-        for length_s in (0.1, 0.2, 0.3, 0.4, 0.6, 0.8):
+        for length_s in (0.1, 0.3, 0.5, 0.8):
             cluster.network.cut(isolated(leader))
             await asyncio.sleep(length_s)
             cluster.network.heal()
