@@ -25,7 +25,9 @@ def ensure(data_dir: Path, hosts: Iterable[str], validity_years: int) -> tuple[P
     names = _names(hosts)
     now = datetime.datetime.now(datetime.UTC)
     if not (key_file.is_file() and _is_good(cert_file, names, now)):
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        data_dir.parent.mkdir(parents=True, exist_ok=True)
+        for one in (data_dir, folder.parent, folder):
+            one.mkdir(mode=0o700, exist_ok=True)
         key = ec.generate_private_key(ec.SECP256R1())
         certificate = _signed(key, names, now, now + validity_years * _YEAR)
         form = serialization.PrivateFormat.PKCS8

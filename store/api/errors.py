@@ -118,6 +118,11 @@ class Failure(enum.Enum):
     CORRUPT = (Code.DATA_LOSS, "etcdserver: corrupt cluster")
     BAD_LEADER_TRANSFEREE = (Code.FAILED_PRECONDITION, "etcdserver: bad leader transferee")
 
+    WRONG_DOWNGRADE_VERSION_FORMAT = (
+        Code.INVALID_ARGUMENT,
+        "etcdserver: wrong downgrade target version format",
+    )
+    UNKNOWN_METHOD = (Code.UNKNOWN, "etcdserver: unknown method")
     INVALID_DOWNGRADE_TARGET_VERSION = (Code.INVALID_ARGUMENT, "etcdserver: invalid downgrade target version")
     NO_INFLIGHT_DOWNGRADE = (Code.FAILED_PRECONDITION, "etcdserver: no inflight downgrade job")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import cast
 
 from proto.etcd.rpc_pb2 import (
@@ -31,6 +32,8 @@ from store.api.errors import Failure, of_refusal
 from store.api.table import Call, ServiceTable, Stream, Streaming, Unary
 from store.refusal import Refused
 from store.snapshot import sealed
+
+_VERSION = re.compile(r"\d+\.\d+(\.\d+)?([-+][0-9A-Za-z.+-]+)?")
 
 
 class MaintenanceService:
@@ -143,6 +146,10 @@ class MaintenanceService:
         self._access.admin(call)
         if request.action == DowngradeRequest.CANCEL:
             raise Failure.NO_INFLIGHT_DOWNGRADE.error()
+        if request.action not in (DowngradeRequest.VALIDATE, DowngradeRequest.ENABLE):
+            raise Failure.UNKNOWN_METHOD.error()
+        if not _VERSION.fullmatch(request.version):
+            raise Failure.WRONG_DOWNGRADE_VERSION_FORMAT.error()
         raise Failure.INVALID_DOWNGRADE_TARGET_VERSION.error()
 
     async def move_leader(self, body: bytes, call: Call) -> bytes:

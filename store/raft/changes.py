@@ -208,12 +208,12 @@ class Changes:
 
     def _admit_joining(self) -> None:
         """Give a vote to a member that was added and has the log by now."""
-        for record in self._core.membership.members:
-            match = self._core.match_index(record.member_id)
+        for member_id in self._core.joining:
+            match = self._core.match_index(member_id)
             ready = match > 0 and self._core.last_index - match <= ADMISSION_LAG_ENTRIES
-            if record.is_joining and ready and self._core.change_is_possible:
-                logger.info("admitting a member: member=%x", record.member_id)
-                self._core.append_change(MemberChange(ChangeKind.ADMIT, record.member_id))
+            if ready and self._core.change_is_possible:
+                logger.info("admitting a member: member=%x", member_id)
+                self._core.append_change(MemberChange(ChangeKind.ADMIT, member_id))
 
     def _carry_out(self, turn: _Turn, now: float) -> None:
         change = turn.change

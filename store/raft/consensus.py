@@ -249,7 +249,8 @@ class RaftCore(Roster, CommitNews, ElectionRules, ReplicationRules, SyncObj):  #
 
     def next_deadline(self) -> float:
         """Return when ``tick`` has something to do."""
-        if self.applied_index < self.commit_index:
+        alone = self.is_leader and self.stands_alone and self.commit_index < self.last_index
+        if self.applied_index < self.commit_index or alone:
             return self._clock()
         if self.is_leader:
             return min(float(self._SyncObj__newAppendEntriesTime) + 0.001, self.commit_due)

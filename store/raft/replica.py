@@ -169,6 +169,9 @@ class Replica:
 
     def _follow_members(self) -> None:
         """Tell of members that are new or gone; a leader that is itself removed hands on."""
+        if not self.core.members_changed:
+            return
+        self.core.members_changed = False
         if self.core.is_leader and self.removed:
             logger.info("this member was removed and leads no longer: term=%d", self.core.term)
             self.core.step_aside()

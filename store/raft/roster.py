@@ -49,6 +49,10 @@ class Roster:
         self._guests: dict[int, Any] = {}
         self._voting: frozenset[int] = frozenset()
         """Who counts, this member among them where it does."""
+        self.joining: tuple[int, ...] = ()
+        """Who is to get a vote as soon as it has the log."""
+        self.members_changed = True
+        """Whether there is something new in effect or applied; whoever looks at it sets it back."""
         self.on_members_applied: Callable[[membership_pb2.MembershipEntry], None] = lambda _entry: None
 
     @property
@@ -133,6 +137,8 @@ class Roster:
             self._take_in(peer_id)
         self._nodes = dict(sorted(self._nodes.items()))
         self._voting = current.voters
+        self.joining = tuple(one.member_id for one in current.members if one.is_joining)
+        self.members_changed = True
         others = {node for peer_id, node in self._nodes.items() if peer_id in self._voting}
         self._SyncObj__readonlyNodes = set(self._nodes.values()) - others
         if self.member_id not in self._voting:

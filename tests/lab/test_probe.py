@@ -70,7 +70,7 @@ def test_controllers_that_a_container_cannot_hand_down(
         pytest.param("mount -t tmpfs -o ro t $RAFTSMAN_STATE_DIR", "cannot be written, where clusters are kept; ", id="state folder"),
         pytest.param("mount --bind /dev/null $(command -v containerd); PATH=/nowhere", "programs are missing; install them with: apt-get install .*containerd", id="programs"),
         pytest.param("set -- setpriv --bounding-set -sys_admin --inh-caps -sys_admin \"$@\"", "this machine refuses new namespaces; ", id="namespaces"),
-        pytest.param("set -- setpriv --reuid 65534 --clear-groups \"$@\"", "this needs root, ", id="root"),
+        pytest.param("set -- setpriv --reuid 65534 --clear-groups --inh-caps +dac_read_search --ambient-caps +dac_read_search \"$@\"", "this needs root, ", id="root"),
     ],
 )  # fmt: skip
 def test_what_is_missing_is_said_before_anything_is_changed(tmp_path: Path, prepare: str, said: str) -> None:

@@ -18,6 +18,7 @@ from proto.etcd.rpc_pb2 import (
 )
 from proto.raft.command_pb2 import InternalRequest
 from store.machine import Machine
+from store.mvcc.plain import GuardHeld
 from store.raft.contract import NoLeaderError, ProposalDroppedError, ProposalError, TooManyRequestsError
 from tests.simulation.cluster import Cluster, Member
 from tests.simulation.linearizability import Answer, Operation, Swap, check
@@ -177,9 +178,10 @@ class KeyClients:
 
 def unlike_any_other(cluster: Cluster, request: InternalRequest) -> bytes:
     """Return a request that differs from all others, so that one that is applied twice is seen."""
-    cluster._proposed += 1
-    # Nobody looks at it as long as there are no users.
-    request.auth_revision = cluster._proposed
+    if request.WhichOneof("request") not in ("put", "txn"):
+        cluster._proposed += 1
+        # Nobody looks at it as long as there are no users. What puts a value differs by that.
+        request.auth_revision = cluster._proposed
     return request.SerializeToString()
 
 
@@ -200,7 +202,9 @@ def look(machine: Recorder, key: bytes) -> Answer:
 
 
 def answer_of(result: object) -> Answer:
-    """Translate a response of the state machine; that to a plain put may be just its revision."""
+    """Translate a response of the state machine; that to a plain put or swap may be just its revision."""
+    if isinstance(result, GuardHeld):
+        return Answer(revision=result.revision, header_revision=result.revision)
     if isinstance(result, int):
         return Answer(revision=result, header_revision=result)
     if isinstance(result, PutResponse):

@@ -82,6 +82,9 @@ class Comings:
         membership = self._membership()
         if membership is None or self.gone & membership.ids:
             return False
+        living = [member.replica for member in self.cluster.members.values() if member.replica is not None]
+        if any(len(replica._changes) for replica in living):
+            return False
         members = [self.cluster.members.get(one) for one in sorted(membership.ids)]
         replicas = [member.replica for member in members if member is not None]
         return len(replicas) == len(membership.ids) and all(

@@ -5,8 +5,9 @@ from __future__ import annotations
 import random
 
 from proto.etcd.rpc_pb2 import LeaseGrantRequest, LeaseGrantResponse, LeaseRevokeRequest, PutRequest
-from proto.raft.command_pb2 import InternalRequest
-from store.raft.contract import ProposalError
+from proto.raft.command_pb2 import InternalRequest, LeaseClock
+from store.machine import Machine
+from store.raft.contract import ProposalError, StateMachine
 from store.refusal import Refused
 from tests.simulation.clients import machine_of, unlike_any_other
 from tests.simulation.cluster import Cluster, Member
@@ -28,7 +29,7 @@ class Leases:
         self._ended_at: dict[int, float] = {}
         self._revocations: dict[bytes, int] = {}
         cluster.on_start.append(self._started)
-        cluster.agreement.on_new = self._applied
+        cluster.agreement.on_done = self._applied
         for _ in range(holders):
             cluster.agenda.at(cluster.clock.now + 2.0 * chance.random(), self._grant)
 
@@ -77,10 +78,11 @@ class Leases:
         replica, machine = member.replica, member.machine
 
         def confirmed(index: int | None) -> None:
-            if index is None or replica is None or not replica.serving:
+            lessor = machine_of(machine).lessor
+            if index is None or replica is None or not replica.serving or lessor.term < replica.core.term:
                 return
             try:
-                machine_of(machine).lessor.renew(lease_id, member.clock.monotonic())
+                lessor.renew(lease_id, member.clock.monotonic())
             except Refused:
                 return
             self._promised(lease_id, ttl_s, called_at)
@@ -98,9 +100,10 @@ class Leases:
     def _started(self, member: Member) -> None:
         lessor = machine_of(member.machine).lessor
 
-        def leads(serving: bool, _term: int) -> None:
+        def leads(serving: bool, term: int) -> None:
             if serving:
                 lessor.promote(member.clock.monotonic())
+                self._propose(member, InternalRequest(lease_clock=LeaseClock(term=term)))
             else:
                 lessor.demote()
 
@@ -111,38 +114,33 @@ class Leases:
         def look() -> None:
             if member.replica is not None and member.starts == start:
                 if self.cluster.clock.now >= member.busy_until:
-                    self._revoke_ended(member)
+                    self._revoke_ended(member, member.replica.core.term)
                 self._look_later(member, start)
 
         self.cluster.agenda.at(self.cluster.clock.now + _EXPIRY_INTERVAL_S, look)
 
-    def _revoke_ended(self, member: Member) -> None:
-        replica = member.running
-        ended = machine_of(member.machine).lessor.expired(member.clock.monotonic(), 500)
-        if not ended:
+    def _revoke_ended(self, member: Member, term: int) -> None:
+        lessor = machine_of(member.machine).lessor
+        if not member.running.serving:
             return
+        if lessor.term < term:
+            self._propose(member, InternalRequest(lease_clock=LeaseClock(term=term)))
+            return
+        for lease_id in lessor.expired(member.clock.monotonic(), 500):
+            request = InternalRequest(lease_revoke=LeaseRevokeRequest(ID=lease_id), lease_term=term)
+            self._revocations[self._propose(member, request)] = lease_id
 
-        def confirmed(index: int | None) -> None:
-            if index is None or not replica.core.is_leader:
-                return
-            for lease_id in ended:
-                request = InternalRequest(lease_revoke=LeaseRevokeRequest(ID=lease_id))
-                payload = unlike_any_other(self.cluster, request)
-                self._revocations[payload] = lease_id
-                self.revoke(member, payload)
-
-        self.cluster.do(member, lambda replica: replica.read_index(confirmed))
-
-    def revoke(self, member: Member, payload: bytes) -> None:
-        """Have a lease revoked as the lease service does."""
-        member.running.propose(payload, lambda _result, _error: None)
-        member.wake()
+    def _propose(self, member: Member, request: InternalRequest) -> bytes:
+        payload = unlike_any_other(self.cluster, request)
+        self.cluster.do(member, lambda replica: replica.propose(payload, lambda _result, _error: None))
+        return payload
 
     # Checks.
 
-    def _applied(self, payload: bytes) -> None:
+    def _applied(self, payload: bytes, machine: StateMachine) -> None:
         lease_id = self._revocations.get(payload)
-        if lease_id is not None and lease_id not in self._ended_at:
+        assert isinstance(machine, Machine)
+        if lease_id is not None and lease_id not in self._ended_at and not machine.lessor.has(lease_id):
             self.ended += 1
             self._ended_at[lease_id] = self.cluster.clock.now
             self.cluster.tell(f"lease {lease_id} has ended")

@@ -293,6 +293,7 @@ class Life:
             self._wait(6.0, lambda: last.done)
             assert last.done, f"a healthy cluster does not answer; seed={seed}"
             assert last.error is None, f"a healthy cluster does not write; seed={seed}: {last.error}"
+        members = self.comings.settled() if self.comings is not None else members
         self._wait(8.0, lambda: cluster.is_settled(members))
         cluster.check_settled(members)
         if self.clients is not None:

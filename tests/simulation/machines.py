@@ -55,18 +55,20 @@ class Agreement:
         self.payloads: list[bytes] = []
         self._digests: list[bytes] = []
         self._seen: set[bytes] = set()
-        self.on_new: Callable[[bytes], None] = lambda _payload: None
-        """Told of each request when the first member applies it."""
+        self.on_done: Callable[[bytes, StateMachine], None] = lambda _payload, _machine: None
+        """Told of each request, and of that member's state, afterwards."""
 
-    def applied(self, count: int, digest: bytes, payload: bytes) -> None:
+    def applied(self, count: int, digest: bytes, payload: bytes) -> bool:
+        """Take note of what a member applies; return whether it is the first to do so."""
+        new = count > len(self._digests)
         if count > len(self._digests):
             assert count == len(self._digests) + 1, f"a member applied something out of thin air; seed={self.seed}"
             assert payload not in self._seen, f"a write took effect twice: {payload!r}; seed={self.seed}"
             self._digests.append(digest)
             self.payloads.append(payload)
             self._seen.add(payload)
-            self.on_new(payload)
         assert self._digests[count - 1] == digest, f"members differ at their request {count}; seed={self.seed}"
+        return new
 
 
 class Recorder:
@@ -81,17 +83,21 @@ class Recorder:
         self._agreement = agreement
 
     def apply(self, index: int, now_ns: int, payload: bytes) -> object:
-        self._count(index, now_ns, payload)
-        return self.inner.apply(index, now_ns, payload)
+        new = self._count(index, now_ns, payload)
+        try:
+            return self.inner.apply(index, now_ns, payload)
+        finally:
+            if new:
+                self._agreement.on_done(payload, self.inner)
 
-    def _count(self, index: int, now_ns: int, payload: bytes) -> None:
+    def _count(self, index: int, now_ns: int, payload: bytes) -> bool:
         assert index >= self._index, "entries are applied in order"
         assert now_ns >= self._now_ns, "the log's time does not go back"
         self._index, self._now_ns = index, now_ns
         self.count += 1
         data = self._digest + struct.pack("<Qq", index, now_ns) + payload
         self._digest = hashlib.blake2b(data, digest_size=16).digest()
-        self._agreement.applied(self.count, self._digest, payload)
+        return self._agreement.applied(self.count, self._digest, payload)
 
     def snapshot(self) -> Iterator[bytes]:
         position = _POSITION.pack(self.count, self._index, self._now_ns, self._digest)
@@ -115,10 +121,12 @@ class RunRecorder(Recorder):
     """Wraps a state machine that takes several requests at once."""
 
     def apply_run(self, index: int, now_ns: int, payloads: Sequence[bytes]) -> list[object]:
-        for payload in payloads:
-            self._count(index, now_ns, payload)
+        new = [payload for payload in payloads if self._count(index, now_ns, payload)]
         assert isinstance(self.inner, RunStateMachine)
-        return self.inner.apply_run(index, now_ns, payloads)
+        results = self.inner.apply_run(index, now_ns, payloads)
+        for payload in new:
+            self._agreement.on_done(payload, self.inner)
+        return results
 
 
 def recorded(inner: StateMachine, agreement: Agreement) -> Recorder:

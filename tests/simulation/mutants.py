@@ -9,6 +9,7 @@ from typing import Any
 
 from pysyncobj import SyncObj
 
+from store.machine import Machine
 from store.raft import journal
 from store.raft.consensus import RaftCore
 from store.raft.journal import Journal
@@ -109,6 +110,8 @@ def _change_any_time(core: Any) -> bool:
     return bool(core.is_leader and core.term_started and (before <= core.applied_index or not joining))
 
 
+_REVOKE = Machine._revoke
+
 MUTANTS = (
     Mutant(
         "d1",
@@ -190,6 +193,13 @@ MUTANTS = (
         "a candidate is listened to while the leader is heard",
         ((RaftCore, "_in_contact_with_leader", _no),),
         test=test_covers.test_d12_a_candidate_does_not_disturb_a_leader_that_is_heard,
+    ),
+    Mutant(
+        "lease-term",
+        "a leader that is deposed ends leases that its successor has lengthened",
+        ((Machine, "_revoke", lambda machine, request, _term: _REVOKE(machine, request, 0)),),
+        ("leases",),
+        60,
     ),
     Mutant("votes", "a repeated vote counts again", ((RaftCore, "_first_vote_of", _yes),), ("elections",), 40),
     Mutant(

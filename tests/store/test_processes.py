@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -200,3 +201,22 @@ async def test_a_member_starts_from_its_snapshot_and_catches_up(tmp_path: Path) 
         assert "wrote a snapshot" in (tmp_path / f"{away}.log").read_text()
     finally:
         await cluster.stop()
+
+
+async def test_a_member_that_lost_its_log_does_not_begin_anew(cluster: StoreCluster) -> None:
+    """It may have promised what it has forgotten; remove it and add it again."""
+    async with cluster.channel("a") as channel, asyncio.timeout(30):
+        while not all(one.name for one in (await members_of(channel)).members):
+            await asyncio.sleep(0.1)
+    await cluster.kill("b")
+    shutil.rmtree(cluster.data_dir("b"))
+    await cluster.start("b")
+    async with asyncio.timeout(30):
+        assert await cluster.processes.pop("b").wait() != 0
+    assert "has already been bootstrapped" in (cluster.directory / "b.log").read_text()
+
+
+async def members_of(channel: grpc.aio.Channel) -> pb.MemberListResponse:
+    response = await rpc_pb2_grpc.ClusterStub(channel).MemberList(pb.MemberListRequest())
+    assert isinstance(response, pb.MemberListResponse)
+    return response

@@ -76,7 +76,7 @@ async def test_a_node_that_was_given_up_speaks_again(kubelet: Kubelet, api: Node
 async def test_the_lease_is_renewed(config: KubeletConfig, api: NodeApi) -> None:
     def renewed() -> str:
         lease = api.find(LEASES, "n1", "kube-node-lease") or {}
-        return str((lease.get("spec") or {}).get("renewTime"))
+        return str((lease.get("spec") or {}).get("renewTime", ""))
 
     async with running(replace(config, node_lease_duration_s=2), api):
         first = await until(renewed, what="the lease is there")

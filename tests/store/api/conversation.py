@@ -24,6 +24,9 @@ RESPONSES: dict[type[Message], tuple[str, type[Message]]] = {
     pb.LeaseLeasesRequest: ("/etcdserverpb.Lease/LeaseLeases", pb.LeaseLeasesResponse),
     pb.AlarmRequest: ("/etcdserverpb.Maintenance/Alarm", pb.AlarmResponse),
     pb.DefragmentRequest: ("/etcdserverpb.Maintenance/Defragment", pb.DefragmentResponse),
+    pb.HashKVRequest: ("/etcdserverpb.Maintenance/HashKV", pb.HashKVResponse),
+    pb.MoveLeaderRequest: ("/etcdserverpb.Maintenance/MoveLeader", pb.MoveLeaderResponse),
+    pb.DowngradeRequest: ("/etcdserverpb.Maintenance/Downgrade", pb.DowngradeResponse),
 }
 AUTH_METHODS = (
     *("AuthEnable", "AuthDisable", "AuthStatus", "Authenticate"),
@@ -184,6 +187,24 @@ ALARM_CALLS: list[Message] = [
     pb.AlarmRequest(action=DEACTIVATE, memberID=7, alarm=pb.CORRUPT),
     pb.AlarmRequest(action=DEACTIVATE, memberID=7, alarm=pb.NOSPACE),
     *CHANGES,
+]
+
+# Only what is refused: checksums and versions differ.
+MAINTENANCE_CALLS: list[Message] = [
+    pb.PutRequest(key=b"a"),
+    pb.PutRequest(key=b"a"),
+    pb.PutRequest(key=b"a"),
+    pb.HashKVRequest(revision=99),
+    pb.CompactionRequest(revision=3, physical=True),
+    pb.HashKVRequest(revision=2),
+    pb.DowngradeRequest(action=pb.DowngradeRequest.CANCEL),
+    pb.DowngradeRequest(action=pb.DowngradeRequest.VALIDATE),
+    pb.DowngradeRequest(action=pb.DowngradeRequest.VALIDATE, version="nonsense"),
+    pb.DowngradeRequest(action=pb.DowngradeRequest.VALIDATE, version="3.3.0"),
+    pb.DowngradeRequest(action=pb.DowngradeRequest.ENABLE, version="3.3.0"),
+    pb.DowngradeRequest(action=7),  # type: ignore[arg-type]
+    pb.MoveLeaderRequest(targetID=404),
+    pb.MoveLeaderRequest(),
 ]
 
 OFFICE = election_pb2.LeaderKey(name=b"office", key=b"office/5", rev=4, lease=5)

@@ -13,7 +13,15 @@ from google.protobuf.message import Message
 from proto.etcd import rpc_pb2 as pb
 from proto.etcd import rpc_pb2_grpc
 from tests.store.api.conftest import Member
-from tests.store.api.conversation import ALARM_CALLS, AUTH_CALLS, CALLS, QUEUE_CALLS, RANGE_OF_ALL, say
+from tests.store.api.conversation import (
+    ALARM_CALLS,
+    AUTH_CALLS,
+    CALLS,
+    MAINTENANCE_CALLS,
+    QUEUE_CALLS,
+    RANGE_OF_ALL,
+    say,
+)
 from tests.store.mvcc.requests import op_delete, op_put
 from tests.store.programs import etcd_server
 
@@ -30,13 +38,20 @@ async def etcd(etcds: dict[str, Path], tmp_path: Path) -> AsyncIterator[grpc.aio
         yield channel
 
 
-@pytest.mark.parametrize("calls", [CALLS, QUEUE_CALLS, ALARM_CALLS], ids=["keys", "locks and elections", "alarms"])
+@pytest.mark.parametrize(
+    "calls",
+    [CALLS, QUEUE_CALLS, ALARM_CALLS, MAINTENANCE_CALLS],
+    ids=["keys", "locks and elections", "alarms", "maintenance"],
+)
 async def test_every_call_is_answered_alike(member: Member, etcd: grpc.aio.Channel, calls: list[Message]) -> None:
     async with grpc.aio.insecure_channel(member.endpoint) as ours:
+        differences = []
         for place, request in enumerate(calls):
             expected = await say(etcd, request)
             answer = await say(ours, request)
-            assert answer == expected, f"call {place}: {type(request).__name__} {str(request)[:300]}"
+            if answer != expected:
+                differences.append(f"call {place}: {type(request).__name__} {str(request)[:300]} {answer} {expected}")
+    assert not differences
 
 
 async def test_users_and_roles_are_kept_alike(member: Member, etcd: grpc.aio.Channel) -> None:

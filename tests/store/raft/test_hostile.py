@@ -6,7 +6,7 @@ from google.protobuf.message import Message
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proto.raft import command_pb2
+from proto.raft import command_pb2, membership_pb2
 from proto.raft import message_pb2 as pb
 from tests.simulation.cluster import Cluster
 from tests.simulation.world import SimulatedDisk
@@ -20,8 +20,28 @@ def built(kind: type[Message], **fields: st.SearchStrategy[object]) -> st.Search
     return st.builds(kind, **fields)
 
 
-ENTRY = built(pb.Entry, index=ANY, term=ANY, command=DATA)
 BATCH = built(command_pb2.Batch, member_id=ANY, first_sequence=ANY, payloads=st.lists(DATA, max_size=3))
+CHANGE = st.builds(
+    membership_pb2.MemberChange,
+    kind=st.integers(0, 9),
+    member_id=SMALL,
+    name=st.sampled_from(["", "n"]),
+    peer_urls=st.lists(st.sampled_from(["http://x:1", "x"]), max_size=2),
+    is_learner=st.booleans(),
+)
+MEMBERS = st.builds(
+    lambda ids, removed: (
+        b"\x11"
+        + membership_pb2.MembershipEntry(
+            membership=membership_pb2.Membership(
+                members=[membership_pb2.MemberRecord(member_id=one) for one in ids], removed=removed
+            )
+        ).SerializeToString()
+    ),
+    st.lists(SMALL, max_size=4),
+    st.lists(SMALL, max_size=2),
+)
+ENTRY = built(pb.Entry, index=ANY, term=ANY, command=st.one_of(DATA, MEMBERS))
 FRAMES = st.one_of(
     st.builds(
         lambda body: pb.Frame(append_entries=body),
@@ -67,6 +87,14 @@ FRAMES = st.one_of(
         built(pb.SnapshotProgress, term=SMALL, index=ANY, offset=ANY),
     ),
     st.builds(lambda body: pb.Frame(forward=body), built(pb.Forward, batches=st.lists(BATCH, max_size=3))),
+    st.builds(
+        lambda body: pb.Frame(change_request=body),
+        built(pb.ChangeRequest, sequence=ANY, change=CHANGE),
+    ),
+    st.builds(
+        lambda body: pb.Frame(change_reply=body),
+        built(pb.ChangeReply, sequence=SMALL, refusal=st.sampled_from(["", "UNHEALTHY", "x"])),
+    ),
     st.builds(lambda body: pb.Frame(read_request=body), built(pb.ReadRequest, id=ANY)),
     st.builds(lambda body: pb.Frame(read_reply=body), built(pb.ReadReply, id=ANY, index=ANY)),
     st.just(pb.Frame()),

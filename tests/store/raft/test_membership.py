@@ -143,6 +143,31 @@ def test_a_leader_whose_own_removal_nobody_else_has_can_be_elected_again() -> No
     assert voters(cluster) == {3 - old}
 
 
+def test_a_member_that_was_away_meets_none_that_it_knows() -> None:
+    cluster = grown(6, 3, 3)
+    cluster.crash(3)
+    for member_id in (4, 5):
+        change(cluster, ChangeKind.ADD, member_id)
+        cluster.run(1.0)
+        join(cluster, member_id)
+        cluster.run(3.0)
+    for member_id in (1, 2):
+        change(cluster, ChangeKind.REMOVE, member_id)
+        cluster.run(3.0)
+        cluster.kill(member_id)
+    assert voters(cluster) == {3, 4, 5}
+    write(cluster)
+    # Its own log names 1, 2 and itself; whoever leads is a guest to it, and without its vote nobody would.
+    cluster.start(3)
+    cluster.crash(cluster.elect().member_id)
+    cluster.run(10.0)
+    write(cluster)
+    assert voters(cluster) == {3, 4, 5}
+    returned = cluster.members[3].replica
+    assert returned is not None
+    assert returned.membership.removed == {1, 2}
+
+
 def test_memberships_follow_the_log() -> None:
     first = Membership.of([MemberRecord(1), MemberRecord(2)])
     memberships = Memberships(first)
