@@ -226,7 +226,7 @@ async def _h2load(case: Case, members: Members, duration_s: float) -> Measured:
         body, log = Path(directory) / "body", Path(directory) / "log"
         body.write_bytes(http2.message(put_body()))
         process = await asyncio.create_subprocess_exec(
-            *("h2load", "-D", f"{duration_s:g}", "--warm-up-time", f"{WARM_UP_S:g}", "-t", "1"),
+            *("h2load", "-D", f"{duration_s * 1e3:.0f}ms", "--warm-up-time", f"{WARM_UP_S * 1e3:.0f}ms", "-t", "1"),
             *("-c", str(case.connections), "-m", str(case.streams), "-d", str(body), "--log-file", str(log)),
             *("-H", "content-type: application/grpc", "-H", "te: trailers", f"http://127.0.0.1:{port}{_PUT}"),
             stdout=asyncio.subprocess.PIPE,

@@ -11,6 +11,7 @@ from store.api.backend import Backend, decode
 from store.api.cluster import ClusterService
 from store.api.election import ElectionService
 from store.api.errors import Failure
+from store.api.grpc_health import GrpcHealthService
 from store.api.kv import KVService
 from store.api.lease import LeaseService
 from store.api.lock import LockService
@@ -53,6 +54,7 @@ class Services:
             self._cluster,
             MaintenanceService(backend, access),
             AuthService(backend, access),
+            GrpcHealthService(),
         )
         backend.consensus.handle_questions(self._lease.answer)
         backend.consensus.on_leadership(self._lease.on_leadership)

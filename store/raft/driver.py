@@ -359,7 +359,8 @@ class RaftConsensus:
                     return
             except Exception as error:  # noqa: BLE001 - whatever it is ends this member
                 self._fail(error)
-            self._soon()
+            if not self._replica.changes_nothing(peer_id, frame):
+                self._soon()
 
     def _may_ask(self, peer_id: int, change: membership_pb2.MemberChange) -> bool:
         published = change.kind == membership_pb2.MemberChange.PUBLISH

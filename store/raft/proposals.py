@@ -134,15 +134,22 @@ class Groups:
         self._depth = depth
         self._queue: deque[command_pb2.Batch] = deque()
         self._requests = 0
-        self._under_way: deque[int] = deque()
+        self._taken = 0
+        self._under_way: deque[tuple[int, int]] = deque()
+        """Index and requests of each group."""
 
     def __len__(self) -> int:
         return self._requests
 
     @property
     def ready(self) -> bool:
-        """Whether a group can be made now."""
-        return bool(self._queue) and len(self._under_way) < self._depth
+        """Whether a group is to be made now.
+
+        Beside one under way another is worth its fixed cost once as many requests wait as are under way.
+        """
+        if not self._queue or len(self._under_way) >= self._depth:
+            return False
+        return self._requests >= sum(requests for _, requests in self._under_way)
 
     def add(self, batch: command_pb2.Batch) -> None:
         """Queue requests; beyond the bound they are left out and come again from where they wait."""
@@ -153,22 +160,23 @@ class Groups:
     def take(self) -> list[command_pb2.Batch]:
         """Return the next group: everything that waits, up to the group's size."""
         group: list[command_pb2.Batch] = []
-        total = 0
+        total, before = 0, self._requests
         while self._queue:
             total += self._queue[0].ByteSize()
             if group and total > self._bytes_max:
                 break
             group.append(self._queue.popleft())
             self._requests -= len(group[-1].payloads)
+        self._taken = before - self._requests
         return group
 
     def started(self, index: int) -> None:
-        """Take note that a group stands in the log."""
-        self._under_way.append(index)
+        """Take note that the group last taken stands in the log."""
+        self._under_way.append((index, self._taken))
 
     def applied(self, index: int) -> None:
         """Take note of what has been applied."""
-        while self._under_way and self._under_way[0] <= index:
+        while self._under_way and self._under_way[0][0] <= index:
             self._under_way.popleft()
 
     def clear(self) -> None:

@@ -292,6 +292,11 @@ class Replica:
         else:
             logger.warning("dropping a frame of an unknown kind from peer=%x", peer_id)
 
+    def changes_nothing(self, peer_id: int, frame: pb.Frame) -> bool:
+        """Tell whether a frame that was received leaves nothing to do: a late word on what is committed."""
+        is_late = self.core.is_leader and self.core.match_index(peer_id) <= self.core.commit_index
+        return is_late and not len(self._reads) and frame.WhichOneof("body") == "acknowledgement"
+
     def advance(self) -> None:
         """Do everything that can be done now."""
         if not self._room.ask():

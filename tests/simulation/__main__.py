@@ -48,7 +48,7 @@ def replay(seed: int) -> int:
         traceback.print_exc()
         return 1
     finally:
-        print(f"trace {life.cluster.trace.hexdigest()}")
+        print(f"trace {life.cluster.fingerprint()}")
     return 0
 
 

@@ -116,6 +116,12 @@ class Cluster:
         self.members[member_id] = member
         return member
 
+    def fingerprint(self) -> str:
+        """Return what is the same whenever a seed is lived, wherever: all frames, and all that was applied."""
+        whole = self.trace.copy()
+        whole.update(self.agreement.fingerprint())
+        return whole.hexdigest()
+
     def tell(self, what: str) -> None:
         """Narrate, where somebody listens."""
         if self.narrate is not None:
@@ -139,7 +145,7 @@ class Cluster:
         for callback in self.on_start:
             callback(member)
         for peer in self.peers_of(member_id):
-            self._connect(member_id, peer)
+            self.connect(member_id, peer)
         self.invariants.check(member_id, member.running)
         self._took_time(member)
         self._wake(member, self.clock.now)
@@ -281,7 +287,8 @@ class Cluster:
 
     # Frames.
 
-    def _connect(self, member_id: int, peer_id: int) -> None:
+    def connect(self, member_id: int, peer_id: int) -> None:
+        """Let two members notice that there is a link between them."""
         here, there = self.members[member_id].replica, self.members[peer_id].replica
         if (member_id, peer_id) in self.network.cut and (peer_id, member_id) in self.network.cut:
             return
@@ -326,7 +333,7 @@ class Cluster:
         for member_id in self.members:
             for peer in self.peers_of(member_id):
                 if peer > member_id:
-                    self._connect(member_id, peer)
+                    self.connect(member_id, peer)
 
     # Clients.
 

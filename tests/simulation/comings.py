@@ -68,9 +68,9 @@ class Comings:
     def settle(self) -> None:
         """Let the last changes come to their end and everybody start who belongs to the cluster."""
         for _ in range(16):
+            self.cluster.run(1.0)
             if self._is_over():
                 return
-            self.cluster.run(1.0)
             membership = self._membership()
             if membership is not None:
                 for member_id in sorted(membership.ids - self.cluster.members.keys()):

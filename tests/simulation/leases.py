@@ -47,7 +47,7 @@ class Leases:
             if isinstance(result, LeaseGrantResponse):
                 self._promised(lease_id, ttl_s, called_at)
                 self._attach(lease_id)
-                self._renew_later(lease_id, ttl_s, self._chance.randrange(4))
+                self._renew_later(lease_id, ttl_s, self._chance.randrange(8))
 
         request = InternalRequest(lease_grant=LeaseGrantRequest(ID=lease_id, TTL=ttl_s))
         payload = unlike_any_other(self.cluster, request)
@@ -63,7 +63,8 @@ class Leases:
 
     def _renew_later(self, lease_id: int, ttl_s: int, times: int) -> None:
         if times and not self.stopped:
-            at = self.cluster.clock.now + ttl_s * (0.2 + 0.7 * self._chance.random())
+            # Now and then too late, where nobody else was in time either.
+            at = self.cluster.clock.now + ttl_s * (0.2 + 1.2 * self._chance.random())
             self.cluster.agenda.at(at, lambda: self._renew(lease_id, ttl_s, times))
 
     def _renew(self, lease_id: int, ttl_s: int, times: int) -> None:
@@ -129,6 +130,21 @@ class Leases:
         for lease_id in lessor.expired(member.clock.monotonic(), 500):
             request = InternalRequest(lease_revoke=LeaseRevokeRequest(ID=lease_id), lease_term=term)
             self._revocations[self._propose(member, request)] = lease_id
+            if self._chance.random() < 0.3 and not self.stopped:
+                self._cut_off(member.member_id)
+
+    def _cut_off(self, member_id: int) -> None:
+        """Let nobody hear of a revocation before there is another leader."""
+        self.cluster.isolate(member_id)
+        cut = {link for link in self.cluster.network.cut if member_id in link}
+        heal_at = self.cluster.clock.now + 2.5
+
+        def heal() -> None:
+            self.cluster.network.cut -= cut
+            for peer in self.cluster.peers_of(member_id):
+                self.cluster.connect(member_id, peer)
+
+        self.cluster.agenda.at(heal_at, heal)
 
     def _propose(self, member: Member, request: InternalRequest) -> bytes:
         payload = unlike_any_other(self.cluster, request)

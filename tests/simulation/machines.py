@@ -70,6 +70,10 @@ class Agreement:
         assert self._digests[count - 1] == digest, f"members differ at their request {count}; seed={self.seed}"
         return new
 
+    def fingerprint(self) -> bytes:
+        """Return a digest of all that was applied."""
+        return self._digests[-1] if self._digests else b""
+
 
 class Recorder:
     """Wraps a state machine and holds it to the agreement, through snapshots too; all payloads are different."""

@@ -199,7 +199,7 @@ MUTANTS = (
         "a leader that is deposed ends leases that its successor has lengthened",
         ((Machine, "_revoke", lambda machine, request, _term: _REVOKE(machine, request, 0)),),
         ("leases",),
-        60,
+        120,
     ),
     Mutant("votes", "a repeated vote counts again", ((RaftCore, "_first_vote_of", _yes),), ("elections",), 40),
     Mutant(

@@ -131,6 +131,24 @@ def test_a_group_takes_all_that_waits_within_its_size() -> None:
     assert not groups.ready, "what no member hands over is not for the log"
 
 
+def test_a_second_group_waits_until_it_is_as_large_as_the_first() -> None:
+    groups = Groups(1 << 20, 50)
+    groups.add(batch(1, count=10))
+    groups.take()
+    groups.started(5)
+    groups.add(batch(11, count=9))
+    assert not groups.ready
+    groups.add(batch(20))
+    assert groups.ready
+    groups.take()
+    groups.started(6)
+    groups.add(batch(21))
+    groups.applied(5)
+    assert not groups.ready
+    groups.applied(6)
+    assert groups.ready, "nothing else is under way"
+
+
 def test_two_groups_are_under_way_at_once() -> None:
     groups = Groups(1000, 50)
     for index in (5, 6):

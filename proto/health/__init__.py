@@ -1,0 +1,1 @@
+"""gRPC's own health checking protocol."""
