@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import sys
 import threading
 from pathlib import Path
@@ -103,6 +104,7 @@ def obey(disk: VolatileDisk, command: dict[str, Any]) -> dict[str, Any]:
 def main() -> None:
     """Mount on the folder named, and obey until the input ends."""
     path = Path(sys.argv[1])
+    signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(1))
     disk = VolatileDisk()
     server = fuse.Server(fuse.mount(path), disk)
     serving = threading.Thread(target=server.serve, daemon=True)

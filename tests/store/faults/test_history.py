@@ -6,7 +6,9 @@ from dataclasses import replace
 
 import pytest
 
+from tests.simulation.linearizability import check
 from tests.store.faults.history import Call, Change, Kind, Outcome, findings
+from tests.store.faults.workload import operations
 
 DONE, REFUSED, UNKNOWN = Outcome.DONE, Outcome.REFUSED, Outcome.UNKNOWN
 K = b"k"
@@ -33,6 +35,7 @@ A, B, GONE = Change(K, b"a", 2), Change(K, b"b", 3), Change(K, None, 4)
 )
 def test_what_is_right(calls: list[Call], changes: list[Change]) -> None:
     assert findings(calls, changes) == []
+    assert check(operations(calls))
 
 
 @pytest.mark.parametrize(

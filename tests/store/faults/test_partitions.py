@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 
 from proto.etcd import rpc_pb2 as pb
 from proto.etcd import rpc_pb2_grpc
-from tests.store.faults.history import Kind, Outcome
+from tests.store.faults.history import Outcome
 from tests.store.faults.network import Cut, NetworkCluster, both_ways, isolated, networked
 from tests.store.faults.workload import Workload, verdict
 from tests.store.processes import NAMES
@@ -73,11 +74,8 @@ def schedule(leader: str) -> list[tuple[str, set[Cut], bool]]:
     return [
         ("nobody hears the leader", {(leader, first), (leader, second)}, True),
         ("the leader hears nobody", {(first, leader), (second, leader)}, True),
-        ("a follower is alone", isolated(first), True),
-        ("the leader hears one follower no more", {(first, leader)}, True),
         ("leader and one follower do not see each other", both_ways([leader], [first]), True),
         ("each hears one other only", {(leader, first), (first, second), (second, leader)}, False),
-        ("everybody is alone", isolated(leader) | isolated(first), False),
     ]
 
 
@@ -103,7 +101,7 @@ async def test_a_flapping_leader_and_a_pulled_cable(cluster: NetworkCluster) -> 
     async with workload.running():
         await workload.more(20)
         leader = await cluster.one_leader()
-        for length_s in (0.1, 0.2, 0.3, 0.4, 0.6, 0.8):
+        for length_s in (0.1, 0.3, 0.5, 0.8):
             cluster.network.cut(isolated(leader))
             await asyncio.sleep(length_s)
             cluster.network.heal()
@@ -123,12 +121,11 @@ async def test_nothing_is_acknowledged_while_everybody_is_alone(cluster: Network
         await workload.more(20)
         cluster.network.cut(isolated("a") | isolated("b"))
         await asyncio.sleep(1.0)
-        begun = len(workload.calls)
-        await asyncio.sleep(2.0)
-        meanwhile = workload.calls[begun:]
-        answered = [call for call in meanwhile if call.outcome is Outcome.DONE and call.kind is not Kind.GET]
-        assert meanwhile
+        since = time.monotonic()
+        await asyncio.sleep(2.5)
+        answered = [call for call in workload.calls if since < call.returned_at < float("inf")]
         assert not answered
+        assert any(call.outcome is Outcome.UNKNOWN for call in workload.calls)
         cluster.network.heal()
         await workload.more(15)
     assert await verdict(cluster, workload) == []

@@ -13,6 +13,8 @@ import grpc
 from proto.etcd import rpc_pb2 as pb
 from proto.etcd import rpc_pb2_grpc
 from proto.etcd.kv_pb2 import Event
+from tests.simulation import linearizability
+from tests.simulation.linearizability import Answer, Operation, Swap
 from tests.store.faults.history import Call, Change, Kind, Outcome, findings
 from tests.store.processes import NAMES, StoreCluster
 
@@ -21,6 +23,12 @@ END = b"w/end"
 KEYS = 6
 CALL_TIMEOUT_S = 3.0
 NO_SPACE = "etcdserver: mvcc: database space exceeded"
+_KINDS: dict[Kind, linearizability.Kind] = {
+    Kind.PUT: "put",
+    Kind.GET: "get",
+    Kind.DELETE: "delete",
+    Kind.SWAP: "compare-and-swap",
+}
 REFUSALS = {NO_SPACE, "etcdserver: no leader", "etcdserver: too many requests"}
 """Answers that promise that nothing was done."""
 
@@ -142,6 +150,30 @@ async def verdict(cluster: StoreCluster, workload: Workload) -> list[str]:
     if len(set(hashes.values())) != 1:
         wrong.append(f"the members differ at revision {revision}: {hashes}")
     return wrong
+
+
+def operations(calls: list[Call]) -> list[Operation]:
+    """The same calls as the search for a linear order wants them; histories of real runs are too long for it."""
+    return [_operation(call) for call in calls if call.outcome is not Outcome.REFUSED]
+
+
+def _operation(call: Call) -> Operation:
+    done = call.outcome is Outcome.DONE
+    answer = Answer(
+        value=call.seen if call.kind is Kind.GET else None,
+        succeeded=call.changed or call.kind is Kind.GET,
+        revision=call.revision if call.changed else 0,
+        header_revision=call.revision,
+    )
+    return Operation(
+        client=call.client,
+        kind=_KINDS[call.kind],
+        key=call.key,
+        input=Swap(call.value or b"", call.expected) if call.kind is Kind.SWAP else call.value,
+        output=answer if done else None,
+        called_at=call.called_at,
+        returned_at=call.returned_at if done else None,
+    )
 
 
 async def hash_at(cluster: StoreCluster, name: str, revision: int) -> tuple[int, int]:
