@@ -16,7 +16,7 @@ from store.api.backend import Backend, decode, error_of
 from store.api.errors import Code, EtcdError, Failure, of_refusal
 from store.api.table import Call, Reply
 from store.mvcc import txn
-from store.mvcc.encoding import block, plain_put, plain_put_request, scalar, tag
+from store.mvcc.encoding import block, plain_put, plain_put_request, plain_range, scalar, tag, varint
 from store.mvcc.plain import GuardHeld, guarded_put
 from store.mvcc.store import RangeResult
 from store.raft.contract import ProposalError
@@ -28,6 +28,7 @@ _TXN = tag(InternalRequest.DESCRIPTOR.fields_by_name["txn"].number, 2)
 _RANGE_KV = tag(2, 2)
 _RANGE_MORE = tag(3, 0)
 _RANGE_COUNT = tag(4, 0)
+_COUNT_ONE = scalar(_RANGE_COUNT, 1)
 
 
 _SUCCEEDED = scalar(tag(2, 0), 1)
@@ -77,7 +78,15 @@ class DirectKV:
             self._propose(block(_TXN, body), reply)
 
     def range(self, body: bytes, call: Call, reply: Reply) -> None:
-        """Read keys, as of now or of a revision."""
+        """Read keys, as of now or of a revision; one key as of now without a message being built."""
+        plain = plain_range(body)
+        if plain is not None and not self._auth.enabled:
+            key, is_serializable = plain
+            if is_serializable:
+                self._get(key, reply)
+            else:
+                self._when_confirmed(reply, lambda: self._get(key, reply))
+            return
         request = decode(RangeRequest, body)
         try:
             txn.check_range(request)
@@ -139,6 +148,12 @@ class DirectKV:
         else:
             self._backend.fill(response.header)
             reply.send(response.SerializeToString())
+
+    def _get(self, key: bytes, reply: Reply) -> None:
+        store = self._backend.machine.store
+        record = store.get(key)
+        header = self._backend.encoded_header(store.current_revision)
+        reply.send(header if record is None else b"".join((header, _RANGE_KV, varint(len(record)), record, _COUNT_ONE)))
 
     def _range(self, request: RangeRequest, reply: Reply) -> None:
         try:

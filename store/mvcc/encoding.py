@@ -83,6 +83,24 @@ def plain_put(data: bytes, start: int) -> tuple[bytes, bytes, bytes] | None:
     return data[start + 2 : key_end], data[start:key_end], data[key_end + 1 :]
 
 
+_PLAIN_RANGES = {b"": False, b"\x18\x01": False, b"\x38\x01": True, b"\x18\x01\x38\x01": True}
+"""What may follow the key in a plain RangeRequest (a limit of one, serializable), and whether it is serializable."""
+
+
+def plain_range(body: bytes) -> tuple[bytes, bool] | None:
+    """Cut a ``RangeRequest`` for one key as of now without decoding it.
+
+    Returns the key, and whether a serializable read will do. None where it asks for anything else, as ``plain_put``.
+    """
+    if len(body) < 3 or body[0] != _KEY or not 0 < body[1] < 0x80:
+        return None
+    key_end = 2 + body[1]
+    is_serializable = _PLAIN_RANGES.get(body[key_end:])
+    if is_serializable is None or key_end > len(body):
+        return None
+    return body[2:key_end], is_serializable
+
+
 def plain_put_request(body: bytes) -> bytes:
     """Wrap an encoded ``PutRequest`` as an ``InternalRequest``, as it is."""
     return _PUT_HEAD + varint(len(body)) + body

@@ -86,7 +86,7 @@ class RaftConsensus:
         self._timer_at = float("inf")
         self._handler: Callable[[bytes], bytes] | None = None
         self._questions: dict[int, asyncio.Future[pb.Answer]] = {}
-        self._question_id = 0
+        self._question_id = self._replica.first_number
         self._stopped = False
 
     def _open(self, machine: StateMachine) -> Replica:

@@ -95,16 +95,18 @@ class Replica:
         if snapshot is not None:
             self.core.install(snapshot.index, snapshot.term, self._keeper.membership)
         self._health = Health(self._timing.election_s, self._limits.strict_reconfiguration)
-        self._changes = Changes(self.core, self._health, first_sequence(recovered.start), self._send)
+        # Answers to what an earlier start of this member asked may still arrive.
+        self.first_number = first_sequence(recovered.start)
+        self._changes = Changes(self.core, self._health, self.first_number, self._send)
         self._members_told: tuple[MemberRecord, ...] = ()
         self._heir: tuple[int, float] | None = None
         self._sender = Sender(snapshots, self._timing.election_s, self.core.hold)
         self._installer = Installer(snapshots, self.core)
-        self._waiting = Waiting(self.member_id, first_sequence(recovered.start))
+        self._waiting = Waiting(self.member_id, self.first_number)
         self._room = Room(self._journal, self.core, clock.monotonic)
         self._groups = Groups(self._limits.group_bytes_max, self._limits.queue_requests_max)
         self._reads = Reads()
-        self._read_id = 0
+        self._read_id = self.first_number
         self._confirming: set[int] = set()
         self._retried_at = 0.0
         self._read_commit = 0

@@ -10,6 +10,7 @@ from proto.etcd.rpc_pb2 import (
     Compare,
     PutRequest,
     PutResponse,
+    RangeRequest,
     RequestOp,
     ResponseHeader,
     ResponseOp,
@@ -18,7 +19,7 @@ from proto.etcd.rpc_pb2 import (
 )
 from proto.raft.command_pb2 import InternalRequest
 from store.machine import Machine
-from store.mvcc.encoding import plain_put, plain_put_of, plain_put_request, varint
+from store.mvcc.encoding import plain_put, plain_put_of, plain_put_request, plain_range, varint
 from store.mvcc.interval import Interval
 from store.mvcc.plain import GuardHeld, guarded_put_of
 from tests.store.mvcc.requests import delete_range, op_delete, op_range
@@ -67,6 +68,39 @@ def test_a_length_in_more_bytes_than_it_needs_is_decoded() -> None:
     assert plain_put(b"\x0a\x01k\x12\x01v", 0) == (b"k", b"\x0a\x01k", b"\x01v")
     assert plain_put(b"\x0a\x01k\x12\x81\x00v", 0) is None
     assert plain_put(b"\x0a\x01k\x12\x81\x80\x00v", 0) is None
+
+
+RANGES = st.builds(
+    RangeRequest,
+    key=st.one_of(st.just(b""), KEYS),
+    range_end=st.sampled_from([b"", b"", b"z"]),
+    limit=st.sampled_from([0, 1, 2]),
+    revision=st.sampled_from([0, 0, 3]),
+    sort_order=st.sampled_from([RangeRequest.NONE, RangeRequest.NONE, RangeRequest.DESCEND]),
+    serializable=st.booleans(),
+    keys_only=st.sampled_from([False, False, True]),
+    count_only=st.sampled_from([False, False, True]),
+)
+
+
+@given(RANGES)
+def test_a_plain_range_is_for_one_key_as_of_now(request: RangeRequest) -> None:
+    cut = plain_range(request.SerializeToString())
+    plain = RangeRequest(key=request.key, serializable=request.serializable, limit=request.limit)
+    assert (cut is not None) == (request == plain and 0 < len(request.key) < 128 and request.limit <= 1)
+    assert cut is None or cut == (request.key, request.serializable)
+
+
+@given(st.binary(max_size=12), st.integers(0, 9), st.integers(0, 255))
+def test_no_bytes_are_a_plain_range_that_ask_for_something_else(noise: bytes, place: int, byte: int) -> None:
+    altered = bytearray(RangeRequest(key=b"key", limit=1, serializable=True).SerializeToString())
+    altered[place % len(altered)] = byte
+    for data in (noise, b"\x0a" + noise, bytes(altered), bytes(altered) + noise):
+        cut = plain_range(data)
+        if cut is not None:
+            decoded = RangeRequest.FromString(data)
+            assert decoded == RangeRequest(key=cut[0], serializable=cut[1], limit=decoded.limit)
+            assert decoded.limit <= 1
 
 
 FEW_KEYS = st.sampled_from([b"a", b"b", b"k" * 127])

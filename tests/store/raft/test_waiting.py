@@ -216,6 +216,26 @@ def test_a_leader_that_is_cut_off_confirms_no_read() -> None:
     assert told == [None]
 
 
+def test_an_answer_to_a_read_of_before_the_start_counts_for_nothing() -> None:
+    cluster = Cluster(14)
+    cluster.start_all()
+    leader = cluster.elect()
+    follower = next(one for one in cluster.members if one != leader.member_id)
+    ids: set[int] = set()
+    for _ in range(2):
+        replica = cluster.members[follower].replica
+        assert replica is not None
+        asked: list[int] = []
+        replica._send = lambda _peer, frame, asked=asked: asked.append(frame.read_request.id)  # type: ignore[misc]
+        replica.read_index(lambda _index: None)
+        replica.advance()
+        ids.update(number for number in asked if number)
+        cluster.crash(follower)
+        cluster.start(follower)
+        cluster.run(1.0)
+    assert len(ids) == 2
+
+
 def test_reads_share_a_round() -> None:
     cluster = Cluster(12)
     cluster.start_all()
