@@ -32,7 +32,10 @@ class Mutant:
     kinds: tuple[str, ...] = ()
     """The kinds of lives that find it."""
     seeds_max: int = 0
-    """Within how many lives of these kinds it is found; 0 where only its own test finds it."""
+    """After how many lives of these kinds the search ends; 0 where only its own test finds it.
+
+    It is found much earlier, but where changes with everything that is simulated.
+    """
     test: Callable[[], None] | None = None
     """The test that fails without the cover."""
 
@@ -118,7 +121,7 @@ MUTANTS = (
         "an old message cuts the log",
         ((RaftCore, "_without_known_prefix", lambda _core, message: (message, True)),),
         ("plain",),
-        5,
+        100,
         test_covers.test_d1_an_old_duplicate_voids_nothing,
     ),
     Mutant(
@@ -132,7 +135,7 @@ MUTANTS = (
         "promises leave before the sync",
         ((RaftCore, "hold", _send_at_once),),
         ("keys",),
-        10,
+        100,
         test_covers.test_d3_no_acknowledgement_before_the_sync,
     ),
     Mutant(
@@ -140,16 +143,16 @@ MUTANTS = (
         "term and vote are not on disk",
         ((Journal, "setCurrentTerm", _set_term_in_memory),),
         ("elections",),
-        20,
+        300,
     ),
     Mutant(
         "d4",
         "the leader counts itself before its sync",
         ((RaftCore, "tick", _tick_then_sync),),
         ("alone",),
-        10,
+        100,
     ),
-    Mutant("d5", "a snapshot takes the log after it away", ((journal, "suffix_after", lambda *_: []),), ("keys",), 5),
+    Mutant("d5", "a snapshot takes the log after it away", ((journal, "suffix_after", lambda *_: []),), ("keys",), 100),
     Mutant(
         "d6",
         "an acknowledgement of an earlier leadership counts",
@@ -161,7 +164,7 @@ MUTANTS = (
         "the library sends entries itself, in pieces",
         ((RaftCore, "_SyncObj__sendAppendEntries", SyncObj._SyncObj__sendAppendEntries),),
         ("plain",),
-        2,
+        20,
     ),
     Mutant(
         "d8",
@@ -174,20 +177,22 @@ MUTANTS = (
         "requests wait for ever",
         ((Waiting, "expire", _nothing), (Waiting, "send_again", _nothing)),
         ("disks",),
-        10,
+        100,
     ),
-    Mutant("d10", "a failing request stops the member", ((Replica, "_one_by_one", _apply_unguarded),), ("disks",), 10),
+    Mutant("d10", "a failing request stops the member", ((Replica, "_one_by_one", _apply_unguarded),), ("disks",), 100),
     Mutant(
         "d11",
         "a repeated request is applied again",
         ((Sessions, "admit", _yes), (Sessions, "admit_run", _yes)),
         ("keys",),
-        5,
+        100,
     ),
     Mutant(
-        "d12-read", "a leader confirms reads itself", ((Replica, "_check_round", _confirm_at_once),), ("stale",), 60
+        "d12-read", "a leader confirms reads itself", ((Replica, "_check_round", _confirm_at_once),), ("stale",), 300
     ),
-    Mutant("d12-term", "a leader serves before its term has begun", ((RaftCore, "term_started", True),), ("keys",), 10),
+    Mutant(
+        "d12-term", "a leader serves before its term has begun", ((RaftCore, "term_started", True),), ("keys",), 100
+    ),
     Mutant(
         "d12-contact",
         "a candidate is listened to while the leader is heard",
@@ -199,9 +204,9 @@ MUTANTS = (
         "a leader that is deposed ends leases that its successor has lengthened",
         ((Machine, "_revoke", lambda machine, request, _term: _REVOKE(machine, request, 0)),),
         ("leases",),
-        120,
+        400,
     ),
-    Mutant("votes", "a repeated vote counts again", ((RaftCore, "_first_vote_of", _yes),), ("elections",), 40),
+    Mutant("votes", "a repeated vote counts again", ((RaftCore, "_first_vote_of", _yes),), ("elections",), 300),
     Mutant(
         "stand",
         "a member whose removal is not committed does not stand",
