@@ -393,7 +393,9 @@ class Cluster:
         """Tell whether members have applied everything that any did, and none waits for anything."""
         count = len(self.agreement.payloads)
         return all(self.members[one].machine.count == count for one in members) and not any(
-            len(replica._waiting) for member in self.members.values() if (replica := member.replica) is not None
+            len(replica._waiting) or replica._room.is_full
+            for member in self.members.values()
+            if (replica := member.replica) is not None
         )
 
     def check_settled(self, members: Iterable[int] | None = None) -> None:
