@@ -57,7 +57,7 @@ def test_deleted_pod_is_replaced(lab: Lab) -> None:
 
 def test_killed_node_loses_its_pods_and_returns_clean(lab: Lab) -> None:
     node = "n3"
-    poll("pods on the node", lambda: [p for p in lab.pods("tier=web") if p["spec"]["nodeName"] == node] or None)
+    poll("pods on the node", lambda: [p for p in lab.pods("tier=web") if p["spec"].get("nodeName") == node] or None)
     lab.raftsman("node", "kill", node)
     try:
 
@@ -68,7 +68,7 @@ def test_killed_node_loses_its_pods_and_returns_clean(lab: Lab) -> None:
         poll("NotReady", lambda: node_ready() != "True", timeout_s=60)
 
         def moved() -> bool:
-            pods = [p for p in lab.pods("tier=web") if p["spec"]["nodeName"] != node]
+            pods = [p for p in lab.pods("tier=web") if p["spec"].get("nodeName", node) != node]
             return len(pods) == 3 and all(map(is_ready, pods))
 
         poll("three pods elsewhere", moved, timeout_s=120)
