@@ -268,8 +268,8 @@ class RuleBook:
         return differing
 
     def services(self) -> Mapping[str, tuple[PortRules, ...]]:
-        """Return the rules by Service; not to be changed, and true until the next update."""
-        return self._decided
+        """Return the rules by Service, as they are now."""
+        return dict(self._decided)
 
     def health_checks(self) -> dict[int, str]:
         """Return the Service that answers on each health-check port."""

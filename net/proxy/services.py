@@ -244,8 +244,9 @@ def parse_slice(slice_object: Object) -> SliceEndpoints:
     for port in slice_object.get("ports") or ():
         if not port.get("port"):
             continue
-        endpoints = [_parse_endpoint(entry, int(port["port"]), ip_version) for entry in slice_object.get("endpoints") or ()]
-        usable = tuple(endpoint for endpoint in endpoints if endpoint is not None)
+        entries = slice_object.get("endpoints") or ()
+        parsed = [_parse_endpoint(entry, int(port["port"]), ip_version) for entry in entries]
+        usable = tuple(endpoint for endpoint in parsed if endpoint is not None)
         found[(port.get("name") or "", port.get("protocol") or "TCP")] = usable
     return found
 
