@@ -23,8 +23,9 @@ from control.client.client import Client
 from control.client.informer import Informer
 from net import xtables
 from net.links import Address
-from net.netlink import NetlinkError, RouteSocket, read_sysctl
+from net.netlink import RouteSocket, read_sysctl
 from net.proxy import conntrack
+from net.proxy.applier import APPLY_ERRORS, Applier
 from net.proxy.apply import IptablesApplier
 from net.proxy.config import ProxyConfig
 from net.proxy.conntrack import ConntrackSocket, Place
@@ -69,7 +70,7 @@ class ProxyServer:
         self._tracker = ChangeTracker()
         self._book = RuleBook(NodeFacts(self._name))
         self._node_cidr = ""
-        self._applier = IptablesApplier(door, self._settings(()))
+        self._applier: Applier = IptablesApplier(door, self._settings(()))
         self._due = asyncio.Event()
         self._health = Health(patience_s=2 * config.sync_period_s)
         self._health_server = HealthServer()
@@ -157,7 +158,7 @@ class ProxyServer:
             self._due.clear()
             try:
                 await self.sync()
-            except (XtablesError, NetlinkError) as error:
+            except APPLY_ERRORS as error:
                 log.warning("rules are not as wanted, trying again error=%s delay_s=%.1f", error, delay_s)
                 await asyncio.sleep(delay_s)
                 delay_s = min(2 * delay_s, RETRY_MAX_S)
@@ -241,7 +242,7 @@ class ProxyServer:
         while True:
             await asyncio.sleep(self._config.canary_interval_s)
             try:
-                if await self._applier.canary_stands():
+                if await self._applier.stands():
                     continue
             except XtablesError as error:
                 log.warning("canary cannot be seen error=%s", error)
