@@ -14,7 +14,6 @@ call, so that the shell renders those alone:
 from __future__ import annotations
 
 import ipaddress
-import socket
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -221,12 +220,10 @@ def of_version(texts: Iterable[str], ip_version: int) -> tuple[str, ...]:
 
 def _address(text: str, ip_version: int) -> str:
     """Return an address in the kernel's spelling; empty where it is not of this version."""
-    family = socket.AF_INET6 if ip_version == 6 else socket.AF_INET
     try:
-        packed = socket.inet_pton(family, text)
-    except OSError:
+        return str(ipaddress.IPv6Address(text) if ip_version == 6 else ipaddress.IPv4Address(text))
+    except ValueError:
         return ""
-    return text if ip_version == 4 else socket.inet_ntop(family, packed)
 
 
 def _network(text: str, ip_version: int) -> str:
