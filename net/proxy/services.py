@@ -14,6 +14,7 @@ call, so that the shell renders those alone:
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -23,6 +24,8 @@ from control.api.meta import Object
 SERVICE_NAME_LABEL = "kubernetes.io/service-name"
 SERVICE_PROXY_NAME_LABEL = "service.kubernetes.io/service-proxy-name"
 AFFINITY_TIMEOUT_DEFAULT_S = 10800
+_OCTET = r"(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
+_IPV4 = re.compile(rf"{_OCTET}(?:\.{_OCTET}){{3}}")
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -220,8 +223,10 @@ def of_version(texts: Iterable[str], ip_version: int) -> tuple[str, ...]:
 
 def _address(text: str, ip_version: int) -> str:
     """Return an address in the kernel's spelling; empty where it is not of this version."""
+    if ip_version == 4:
+        return text if _IPV4.fullmatch(text) else ""
     try:
-        return str(ipaddress.IPv6Address(text) if ip_version == 6 else ipaddress.IPv4Address(text))
+        return str(ipaddress.IPv6Address(text))
     except ValueError:
         return ""
 
