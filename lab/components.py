@@ -6,7 +6,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from lab.cluster_pki import API_PORT, HUB_PORT, api_endpoints
+from lab.cluster_pki import API_PORT, HUB_PORT
 from lab.state import Cluster, NodeSpec
 
 CLIENT_PORT = 2379
@@ -117,8 +117,3 @@ def commands(cluster: Cluster, node: NodeSpec, socket: Path, timers: Timers) -> 
         found["controlplane"] = controlplane_command(cluster, node, timers)
     found["node"] = node_command(cluster, node, socket, timers)
     return found
-
-
-def endpoints_text(cluster: Cluster) -> str:
-    """Return the API servers' addresses for a person."""
-    return ", ".join(api_endpoints(cluster, API_PORT))
