@@ -73,12 +73,16 @@ def _of_service(question: Question, scene: Scene) -> Destination:
     service = hub.services[target.name]
     if why := reasons.without_rules(target.name, service):
         raise NoWayError(why)
+    if reasons.is_headless(service) and target.port.isdigit():
+        # Clients reach the pods themselves, at whatever port they like.
+        meant = [entry for entry in service["spec"].get("ports") or () if target.port == str(entry.get("port"))]
+        return Destination("", int(target.port), target.protocol or (meant or [{}])[0].get("protocol") or "TCP")
     if why := reasons.wrong_port(target.name, service, target.port, target.protocol):
         raise NoWayError(why)
     entry = port_entry(service, target)
     name, protocol = entry.get("name") or "", entry.get("protocol") or "TCP"
     if reasons.is_headless(service):
-        return Destination("", int(entry["port"]), protocol)
+        return Destination("", 0, protocol)
     node = _rules_node(question.source, hub)
     decided = hub.rules(target.name, node, question.ip_version)
     rules = next((r for r in decided if (r.port.name.port, r.port.name.protocol) == (name, protocol)), None)

@@ -13,6 +13,9 @@ from net.explain import objects
 from net.explain.objects import Objects
 
 Kind = Literal["pod", "node", "service", "outside", "unknown"]
+NEAR_ENOUGH = 0.6
+"""How alike two names must be for one to be a typing error of the other, from 0 to 1."""
+NODES_NAMED_MAX = 8
 PROTOCOLS = ("TCP", "UDP", "SCTP")
 
 
@@ -79,11 +82,13 @@ def _key(text: str, namespace: str) -> str:
 
 
 def _near(wanted: str, known: Iterable[str]) -> str:
-    """Return "; did you mean …" for names that come near, or for the same name elsewhere."""
+    """Return "; did you mean …?" for the same name in another namespace, or names that come near."""
     listed = list(known)
-    name = wanted.rpartition("/")[2]
-    same = [key for key in listed if key.rpartition("/")[2] == name]
-    found = same or difflib.get_close_matches(wanted, listed, 3, 0.7)
+    namespace, _, name = wanted.rpartition("/")
+    found = [key for key in listed if key.rpartition("/")[2] == name]
+    if not found:
+        names = {key.rpartition("/")[2]: key for key in listed if key.rpartition("/")[0] == namespace}
+        found = [names[near] for near in difflib.get_close_matches(name, names, 3, NEAR_ENOUGH)]
     return f"; did you mean {' or '.join(found[:3])}?" if found else ""
 
 
@@ -99,7 +104,7 @@ def find_source(text: str, hub: Objects, namespace: str, ip_version: int = 4, vi
         return _source_pod(key, hub.pods[key], hub, ip_version)
     if kind != "pod" and text in hub.nodes:
         return Source("node", text, _of(objects.node_addresses(hub.nodes[text]), ip_version, f"node {text}"), text)
-    near = _near(key, hub.pods) or _near(text, hub.nodes)
+    near = _near(key, hub.pods) or f"; the nodes are {', '.join(list(hub.nodes)[:NODES_NAMED_MAX])}"
     raise UnknownPartyError(f"there is no pod {key} and no node {text}{near}")
 
 

@@ -83,7 +83,7 @@ class Road:
         words = (
             f"goes to node {far} ({gateway}) by its own network"
             if is_node
-            else f"route to {address}: node {far} at {gateway}"
+            else f"{address} is behind node {far} at {gateway}"
         )
         wanted = () if is_node or not gateway else (WantedRoute(address, gateway),)
         yield Step(here, "route", words, "", f"Node {far}", wanted, away)
@@ -107,14 +107,14 @@ class Road:
         if not pod:
             yield Step(
                 place, "input", f"is for node {place.node} itself, for whoever listens at {self._protocol} port {port}",
-                "", f"Node {place.node}", (WantedAddress(address), Listener(self._protocol, port)),
+                "", f"Node {place.node}", (WantedAddress(address), Listener(self._protocol, address, port)),
             )  # fmt: skip
             return
         interface = WantedRoute(address, "", HOST_PREFIX)
-        yield Step(place, "route", f"route to {address}: the link to pod {pod}", "", f"Pod {pod}", (interface,))
+        yield Step(place, "route", f"{address} is behind the link to pod {pod}", "", f"Pod {pod}", (interface,))
         yield from self._judged("ingress", place, pod, self._source.address, port)
         if masquerade is not None or place.node == self._node:
             yield from self._masquerade(place, masquerade)
         inside = Place(place.node, pod)
-        things = (WantedAddress(address), Listener(self._protocol, port))
+        things = (WantedAddress(address), Listener(self._protocol, address, port))
         yield Step(inside, "socket", f"arrives in pod {pod} at {self._protocol} port {port}", "", f"Pod {pod}", things)

@@ -14,6 +14,7 @@ from typing import Protocol
 
 from net import chains
 from net.chains import Tables
+from net.explain.sockets import Waiting
 from net.links import Address, Link, Route
 
 
@@ -39,8 +40,8 @@ class Neighbour:
     is_permanent: bool = False
 
 
-NftElements = Mapping[tuple[str, str, str], Mapping[str, str]]
-"""The elements of nftables' sets and maps, by (family, table, set), as texts."""
+NftElements = Mapping[tuple[str, str, str], Mapping[bytes, bytes]]
+"""The elements of nftables' sets and maps, by (family, table, set): key and data as the kernel keeps them."""
 
 
 @dataclass(frozen=True)
@@ -50,14 +51,15 @@ class Standing:
     links: tuple[Link, ...] = ()
     addresses: tuple[Address, ...] = ()
     routes: tuple[Route, ...] = ()
-    neighbours: tuple[Neighbour, ...] = ()
+    neighbours: tuple[Neighbour, ...] | None = None
+    """None where they were not read."""
     tables: Tables = field(default_factory=dict)
     """iptables' tables, those of both IP versions under their own names."""
     chains: Mapping[tuple[str, str, str], tuple[str, ...]] = field(default_factory=dict)
     """nftables' chains by (family, table, chain), with the rules' texts."""
     elements: NftElements = field(default_factory=dict)
-    listeners: frozenset[tuple[str, int]] | None = None
-    """(protocol, port) of what a program waits at; None where it was not read."""
+    listeners: tuple[Waiting, ...] | None = None
+    """What programs wait at; None where it was not read."""
 
     def link(self, index: int) -> str:
         """Return a link's name."""
@@ -164,13 +166,15 @@ class NftChain:
 
 @dataclass(frozen=True, slots=True)
 class Element:
-    """One element of a set or map of nftables, with its value where it is a map."""
+    """One element of a set or map of nftables, with its data where it is a map."""
 
     family: str
     table: str
     set: str
-    key: str
-    value: str = ""
+    key: bytes
+    data: bytes
+    words: str
+    """The element as people write it."""
 
     @property
     def chain(self) -> str:
@@ -178,19 +182,19 @@ class Element:
         return ""
 
     def __str__(self) -> str:
-        """Return it as nft prints it."""
-        return f"{self.family} {self.table} {self.set} {{ {self.key}{' : ' + self.value if self.value else ''} }}"
+        """Return it nearly as nft prints it."""
+        return f"{self.family} {self.table} {self.set} {{ {self.words} }}"
 
     def missing(self, standing: Standing) -> str:
         """Look it up."""
         have = standing.elements.get((self.family, self.table, self.set))
         where = f"{self.set} of table {self.family} {self.table}"
         if have is None:
-            return f"the kernel has no {where}"
+            return f"the kernel has no set {where}"
         if self.key not in have:
-            return f"{where} lacks the element {self.key}"
-        if self.value and have[self.key] != self.value:
-            return f"{where} holds {have[self.key]} for {self.key}, not {self.value}"
+            return f"set {where} lacks the element {self.words}"
+        if self.data and have[self.key] != self.data:
+            return f"set {where} holds something else than {self.words}"
         return ""
 
 
@@ -272,6 +276,8 @@ class WantedNeighbour:
 
     def missing(self, standing: Standing) -> str:
         """Look it up."""
+        if standing.neighbours is None:
+            return ""
         found = next((entry for entry in standing.neighbours if entry.address == self.address and entry.mac), None)
         if found is None:
             return f"the neighbour {self.address} is not pinned"
@@ -285,6 +291,7 @@ class Listener:
     """A program that must wait at a port."""
 
     protocol: str
+    address: str
     port: int
 
     @property
@@ -298,6 +305,8 @@ class Listener:
 
     def missing(self, standing: Standing) -> str:
         """Look it up."""
-        if standing.listeners is None or self.protocol == "SCTP" or (self.protocol, self.port) in standing.listeners:
+        if standing.listeners is None or self.protocol == "SCTP":
+            return ""
+        if any(waiting.takes(self.protocol, self.address, self.port) for waiting in standing.listeners):
             return ""
         return f"nothing listens at {self.protocol} port {self.port}"

@@ -109,34 +109,25 @@ class _Walk:
     def _headless(self) -> list[Branch]:
         """Go to each pod that DNS names: the Service has no address, so no rule of the proxy takes part."""
         key = self.question.target.name
-        service = self.hub.services[key]
-        entry = destination.port_entry(service, self.question.target)
-        tracker = self.hub.trackers[self.version]
-        name = PortName(key, entry.get("name") or "", self.found.protocol)
-        endpoints = tracker.endpoints_of(name)
-        ready = [endpoint for endpoint in endpoints if endpoint.ready]
+        every = _headless_endpoints(self.scene, key, self.version, self.question.target.port)
+        ready = sorted({endpoint for _, endpoints in every for endpoint in endpoints if endpoint.ready})
         if not ready:
-            stops = (
-                reasons.no_endpoints(name, endpoints, self.hub)
-                or f"Service {key} is headless and none of its endpoints is ready."
-            )
+            stops = next((why for name, found in every if (why := reasons.no_endpoints(name, found, self.hub))), "")
+            stops = stops or f"Service {key} is headless, and none of its endpoints is ready."
             self._step(
-                "dns", f"Service {key} is headless, and DNS has no address for it", owner=f"Service {key}", stops=stops
+                "dns", f"Service {key} is headless, and DNS has no address for it", None, f"Service {key}", stops
             )
             return []
-        words = (
-            f"Service {key} is headless: DNS answers with its pods' {len(ready)} addresses, and the client takes one"
-        )
-        asked = self.question.target.port
-        wrong = {endpoint.port for endpoint in ready} - {self.found.port}
+        words = f"Service {key} is headless: DNS answers with its pods' {len(ready)} addresses, the client takes one"
         self._step("dns", words, owner=f"Service {key}")
-        if wrong and asked.isdigit() and int(asked) not in {endpoint.port for endpoint in ready}:
-            self.road.notes.append(
-                f"Nothing translates ports for a headless Service: clients connect to port {min(wrong)}, not {asked}."
-            )
+        asked, listening = self.found.port, {endpoint.port for endpoint in ready}
+        if asked and asked not in listening:
+            told = f"clients connect to port {min(listening)}, not {asked}"
+            self.road.notes.append(f"Nothing translates ports for a headless Service: {told}.")
+        places = sorted({(endpoint.ip, asked or endpoint.port) for endpoint in ready})
         return [
-            Branch(str(endpoint), 1 / len(ready), tuple(self.road.to(endpoint.ip, endpoint.port, masquerade=None)))
-            for endpoint in ready
+            Branch(_host_port(ip, port), 1 / len(places), tuple(self.road.to(ip, port, masquerade=None)))
+            for ip, port in places
         ]
 
     def _service(self, rules: PortRules) -> list[Branch]:
@@ -153,7 +144,7 @@ class _Walk:
             return self._spread(rules, rules.internal, self._from_elsewhere())
         if front.kind is FrontKind.LOAD_BALANCER and rules.firewalled:
             self._step(
-                self.hook, f"the source is within loadBalancerSourceRanges {reasons.listed(rules.port.source_ranges)}",
+                self.hook, f"the source is within loadBalancerSourceRanges {reasons.listed(rules.allowed_sources)}",
                 self.words.firewall(rules, front), owner,
             )  # fmt: skip
         external = self.words.external(rules)
@@ -219,9 +210,7 @@ class _Walk:
         return False
 
     def _may_pass(self, rules: PortRules) -> bool:
-        return self.source.address in rules.port.load_balancer_ips or objects.within(
-            self.source.address, rules.port.source_ranges
-        )
+        return objects.within(self.source.address, rules.allowed_sources)
 
     def _no_node_port(self) -> str:
         networks = [text for text in self.settings.node_port_addresses if text != "primary"]
@@ -266,3 +255,14 @@ class _Walk:
     def _slices(self, rules: PortRules) -> str:
         names = list(self.hub.slices_of(rules.port.name.service))
         return f"EndpointSlice {reasons.listed(names)}" if names else f"Service {rules.port.name.service}"
+
+
+def _headless_endpoints(
+    scene: Scene, service: str, ip_version: int, port: str
+) -> list[tuple[PortName, tuple[Endpoint, ...]]]:
+    """Return the endpoints of a headless Service by port: of the named one, else of all."""
+    tracker = scene.hub.trackers[ip_version]
+    entries = scene.hub.services[service]["spec"].get("ports") or ()
+    names = [PortName(service, entry.get("name") or "", entry.get("protocol") or "TCP") for entry in entries]
+    meant = [name for name in names if name.port == port] or names
+    return [(name, tracker.endpoints_of(name)) for name in meant]
