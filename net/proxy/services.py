@@ -190,8 +190,7 @@ def parse_service(service: Object, ip_version: int) -> tuple[ServicePort, ...]:
     vips = [entry.get("ip") or "" for entry in ingress if (entry.get("ipMode") or "VIP") == "VIP"]
     external_ips = of_version(spec.get("externalIPs") or (), ip_version)
     is_balanced = spec.get("type") == "LoadBalancer"
-    takes_strangers = is_balanced or spec.get("type") == "NodePort" or bool(spec.get("externalIPs"))
-    external_local = takes_strangers and spec.get("externalTrafficPolicy") == "Local"
+    external_local = spec.get("externalTrafficPolicy") == "Local"
     return tuple(
         ServicePort(
             name=PortName(meta.key(service), port.get("name") or "", port.get("protocol") or "TCP"),
