@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from net.netlink import NetlinkError
+from net.nftables.errors import NftablesError
 from net.proxy.rules import PortRules, RuleSettings
 from net.xtables import XtablesError
 
@@ -14,7 +15,7 @@ Services = Mapping[str, tuple[PortRules, ...]]
 """The rules of each Service, by namespace/name."""
 
 
-APPLY_ERRORS = (XtablesError, NetlinkError)
+APPLY_ERRORS = (XtablesError, NftablesError, NetlinkError)
 """What a door raises where the kernel does not hold the wanted rules; the old ones stand."""
 
 
