@@ -180,7 +180,9 @@ class DnsServer:
             for address in self._wanted:
                 version = ipaddress.ip_address(address).version
                 try:
-                    link.batch([messages.put_address(index, address, 32 if version == 4 else 128)])
+                    link.batch(
+                        [messages.put_address(index, address, 32 if version == 4 else 128, messages.RT_SCOPE_HOST)]
+                    )
                 except NetlinkError as error:
                     if version == 4 or error.errno not in NO_SUCH_FAMILY:
                         raise

@@ -54,7 +54,11 @@ class Peer:
     """Answers at one address until closed."""
 
     def __init__(
-        self, say: Say, address: str = "127.0.0.1", make: Callable[[int], socket.socket] | None = None
+        self,
+        say: Say,
+        address: str = "127.0.0.1",
+        make: Callable[[int], socket.socket] | None = None,
+        port: int = 0,
     ) -> None:
         self.say = say
         self.asked: list[tuple[str, bool]] = []
@@ -63,7 +67,7 @@ class Peer:
         self.ids: list[int] = []
         self._make = make or (lambda kind: socket.socket(socket.AF_INET, kind))
         self._datagrams = self._make(socket.SOCK_DGRAM)
-        self._datagrams.bind((address, 0))
+        self._datagrams.bind((address, port))
         self.port: int = self._datagrams.getsockname()[1]
         self._streams = self._make(socket.SOCK_STREAM)
         self._streams.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
