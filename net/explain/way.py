@@ -48,6 +48,11 @@ def _host_port(address: str, port: int) -> str:
     return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
+def _split(label: str) -> tuple[str, int]:
+    address, _, port = label.rpartition(":")
+    return address.strip("[]"), int(port)
+
+
 class _Walk:
     """One walk, with what all of its parts look at."""
 
@@ -73,9 +78,11 @@ class _Walk:
         found = self.found
         self._leave()
         branches: list[Branch] = []
+        first = ("", 0)
         if not found.address:
             packet = f"{found.protocol} {self.source.address} → what DNS answers for {self.question.target.name}"
             branches = self._headless()
+            first = _split(branches[0].label) if branches else first
         else:
             packet = f"{found.protocol} {self.source.address} → {_host_port(found.address, found.port)}"
             if found.rules is not None and found.front is not None:
@@ -84,8 +91,9 @@ class _Walk:
                 steps = self.road.to(found.address, found.port, masquerade=None)
                 branches = [Branch(_host_port(found.address, found.port), 1.0, tuple(steps))]
         return Explanation(
-            str(self.source), told, packet, tuple(self.steps), tuple(branches), (*found.notes, *self.road.notes)
-        )
+            str(self.source), told, packet, tuple(self.steps), tuple(branches), (*found.notes, *self.road.notes),
+            protocol=found.protocol, destination=(found.address, found.port) if found.address else first,
+        )  # fmt: skip
 
     def _step(self, hook: str, words: str, wording: Wording | None = None, owner: str = "", stops: str = "") -> None:
         where, things = (wording.where, wording.things) if wording is not None else ("", ())

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from net.explain.iptables_words import IptablesWords
 from net.explain.steps import Branch, Explanation, Scene, Step
+from net.explain.trace import Heard
 from net.explain.vocabulary import Vocabulary
 from net.explain.way import Vocabularies
 from net.proxy.rules import RuleSettings
@@ -42,6 +44,16 @@ def as_json(explanation: Explanation) -> dict[str, Any]:
         "steps": [_step(step) for step in explanation.steps],
         "branches": [_branch(branch) for branch in explanation.branches],
         "notes": list(explanation.notes),
+    }
+
+
+def heard_json(heard: Heard) -> dict[str, Any]:
+    """Return what the kernels told as JSON-shaped values."""
+    return {
+        "outcome": heard.outcome,
+        "answered": heard.answered,
+        "events": [asdict(line) for line in heard.lines],
+        "notes": list(heard.notes),
     }
 
 
