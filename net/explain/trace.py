@@ -17,6 +17,7 @@ from net.nftables.traces import Packet, Traced
 TABLE_PREFIX = "raftsman-trace-"
 PRIORITY = -350
 """Before connection tracking and everybody's rules."""
+IPTABLES_TABLES = ("raw", "mangle", "nat", "filter")
 _HANDLE = re.compile(r"^\t\t(?P<rule>.*?) # handle (?P<handle>\d+)$")
 _COUNTS = re.compile(r"counter packets \d+ bytes \d+")
 _CHAIN = re.compile(r"^\tchain (?P<chain>\S+) \{")
@@ -169,7 +170,8 @@ def lines(
         if event.table.startswith(TABLE_PREFIX):
             continue
         rule = texts.get((event.family, event.table, event.chain, event.handle), "") if event.handle else event.kind
-        step = steps.get(f"{event.table} {event.chain}")
+        prefix = "ip6/" if event.family == "ip6" and event.table in IPTABLES_TABLES else ""
+        step = steps.get(f"{prefix}{event.table} {event.chain}")
         where = f"{event.family} {event.table} {event.chain}"
         told.append(Line(node, where, rule, event.verdict, step.words if step is not None else "", packet))
         packet = ""

@@ -10,6 +10,7 @@ from net.explain.steps import Branch, Explanation, Scene, Step
 from net.explain.trace import Heard
 from net.explain.vocabulary import Vocabulary
 from net.explain.way import Vocabularies
+from net.proxy import iptables
 from net.proxy.rules import RuleSettings
 
 
@@ -28,7 +29,8 @@ def vocabularies(scene: Scene) -> Vocabularies:
     """Return what gives the words of each node's proxy."""
 
     def of(node: str, ip_version: int) -> Vocabulary:
-        return IptablesWords(rule_settings(scene, node, ip_version))
+        every = [rules for ports in scene.hub.all_rules(node, ip_version).values() for rules in ports]
+        return IptablesWords(rule_settings(scene, node, ip_version), iptables.is_large(every))
 
     return of
 
