@@ -6,7 +6,7 @@ import asyncio
 import dataclasses
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -112,7 +112,9 @@ class Reach:
         return Objects(**found)
 
 
-def look_into(doors: Mapping[str, NodeDoor], places: set[Place]) -> dict[Place, Standing]:
+def look_into(
+    doors: Mapping[str, NodeDoor], places: set[Place], versions: Iterable[int] = (4, 6)
+) -> dict[Place, Standing]:
     """Read the namespaces of these places, as far as they can be reached."""
     found: dict[Place, Standing] = {}
     for place in places:
@@ -121,7 +123,7 @@ def look_into(doors: Mapping[str, NodeDoor], places: set[Place]) -> dict[Place, 
             continue
         try:
             if not place.pod:
-                found[place] = reader.read_node(door.network)
+                found[place] = reader.read_node(door.network, versions)
             elif path := door.pod_networks().get(place.pod):
                 found[place] = reader.read_links(path)
         except FileNotFoundError:
@@ -180,7 +182,9 @@ def explain(
     scene = scene_of(hub, doors)
     question = ask(source, target, hub, scene, namespace, 6 if ipv6 else 4, via)
     explanation = way.explain(question, scene, words.vocabularies(scene))
-    standings = look_into(doors, {step.place for step in explanation.every_step() if step.things})
+    standings = look_into(
+        doors, {step.place for step in explanation.every_step() if step.things}, [question.ip_version]
+    )
     explanation = steps.check(explanation, standings)
     addresses = objects.node_addresses(hub.nodes.get(question.source.node, {}))
     heard = trace_it(explanation, question, doors, addresses) if with_trace and not explanation.refusal else None

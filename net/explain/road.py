@@ -96,7 +96,7 @@ class Road:
             here,
             "route",
             f"{address} is outside the cluster: leaves by the node's own routes",
-            things=(WantedRoute(address),),
+            things=(WantedRoute(address, None),),
         )
         if self._source.kind == "pod" and self._scene.settings_of(self._node).pod_masquerade and masquerade is None:
             masquerade = ("pods' addresses mean nothing outside the cluster", Wording("pods' masquerade rule"))
