@@ -11,8 +11,8 @@ from rich.table import Table
 from cli.options import name_option
 from lab import lifecycle, state
 from lab import nodes as lab_nodes
-from lab.components import Timers
 from lab.progress import Progress
+from lab.site import Timers
 from lab.state import Cluster
 
 

@@ -1,27 +1,14 @@
-"""Which components run on a node of the lab, and with which command lines."""
+"""Which components run on a node, and with which command lines: the same in the lab and on machines."""
 
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
-from lab.cluster_pki import API_PORT, HUB_PORT, api_endpoints
+from lab import site as sites
+from lab.cluster_pki import API_PORT, HUB_PORT
+from lab.site import CLIENT_PORT, PEER_PORT, Site, Timers
 from lab.state import Cluster, NodeSpec
-
-CLIENT_PORT = 2379
-PEER_PORT = 2380
-NODE_MONITOR_GRACE_PERIOD_S = 10
-DEFAULT_TOLERATION_S = 5
-
-
-@dataclass(frozen=True)
-class Timers:
-    """The lab's timers, shorter than Kubernetes' own so that people see what happens."""
-
-    node_monitor_grace_period_s: int = NODE_MONITOR_GRACE_PERIOD_S
-    default_toleration_s: int = DEFAULT_TOLERATION_S
-    node_lease_duration_s: int = 10
 
 
 def raftsman(*arguments: str) -> list[str]:
@@ -29,40 +16,42 @@ def raftsman(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "cli.main", *arguments]
 
 
-def store_command(cluster: Cluster, node: NodeSpec) -> list[str]:
+def store_command(site: Site) -> list[str]:
     """Return a store member's command line."""
-    address, pki = cluster.address(node), cluster.pki / "etcd"
-    members = ",".join(f"{m.name}=https://{cluster.address(m)}:{PEER_PORT}" for m in cluster.store_nodes())
-    own = pki / node.name
+    address, authority, own = site.address, site.pki / "etcd" / "ca.crt", site.store_pki
+    members = ",".join(f"{name}=https://{member}:{PEER_PORT}" for name, member in site.store_members.items())
     return raftsman(
-        "store", "--name", node.name, "--data-dir", str(cluster.node_directory(node) / "store"),
+        "store", "--name", site.node_name, "--data-dir", str(site.store_data),
         "--listen-client-urls", f"https://{address}:{CLIENT_PORT},https://127.0.0.1:{CLIENT_PORT}",
         "--advertise-client-urls", f"https://{address}:{CLIENT_PORT}",
         "--listen-peer-urls", f"https://{address}:{PEER_PORT}",
         "--initial-advertise-peer-urls", f"https://{address}:{PEER_PORT}",
-        "--initial-cluster", members, "--initial-cluster-token", cluster.name,
-        "--client-cert-auth", "--trusted-ca-file", str(pki / "ca.crt"),
+        "--initial-cluster", members, "--initial-cluster-token", site.cluster_name,
+        "--initial-cluster-state", "new" if site.store_is_new else "existing",
+        "--client-cert-auth", "--trusted-ca-file", str(authority),
         "--cert-file", str(own / "server.crt"), "--key-file", str(own / "server.key"),
-        "--peer-client-cert-auth", "--peer-trusted-ca-file", str(pki / "ca.crt"),
+        "--peer-client-cert-auth", "--peer-trusted-ca-file", str(authority),
         "--peer-cert-file", str(own / "peer.crt"), "--peer-key-file", str(own / "peer.key"),
+        "--heartbeat-interval", str(site.timers.heartbeat_interval_ms),
+        "--election-timeout", str(site.timers.election_timeout_ms),
     )  # fmt: skip
 
 
-def apiserver_flags(cluster: Cluster, node: NodeSpec, timers: Timers) -> list[str]:
+def apiserver_flags(site: Site) -> list[str]:
     """Return the flags of an API server."""
-    pki, toleration = cluster.pki, str(timers.default_toleration_s)
-    stores = ",".join(f"https://{cluster.address(member)}:{CLIENT_PORT}" for member in cluster.store_nodes())
+    pki, toleration = site.pki, str(site.timers.default_toleration_s)
+    stores = ",".join(f"https://{address}:{CLIENT_PORT}" for address in site.store_clients)
     return [
         "--etcd-servers", stores, "--etcd-cafile", str(pki / "etcd" / "ca.crt"),
         "--etcd-certfile", str(pki / "apiserver-etcd-client.crt"),
         "--etcd-keyfile", str(pki / "apiserver-etcd-client.key"),
-        "--secure-port", str(API_PORT), "--grpc-port", str(HUB_PORT), "--advertise-address", cluster.address(node),
+        "--secure-port", str(API_PORT), "--grpc-port", str(HUB_PORT), "--advertise-address", site.address,
         "--tls-cert-file", str(pki / "apiserver.crt"), "--tls-private-key-file", str(pki / "apiserver.key"),
         "--client-ca-file", str(pki / "ca.crt"),
         "--service-account-issuer", "https://kubernetes.default.svc.cluster.local",
         "--service-account-key-file", str(pki / "sa.pub"),
         "--service-account-signing-key-file", str(pki / "sa.key"),
-        "--service-cluster-ip-range", cluster.service_range,
+        "--service-cluster-ip-range", site.service_range,
         "--kubelet-client-certificate", str(pki / "apiserver-kubelet-client.crt"),
         "--kubelet-client-key", str(pki / "apiserver-kubelet-client.key"),
         "--kubelet-certificate-authority", str(pki / "ca.crt"),
@@ -74,51 +63,49 @@ def apiserver_flags(cluster: Cluster, node: NodeSpec, timers: Timers) -> list[st
     ]  # fmt: skip
 
 
-def controlplane_command(cluster: Cluster, node: NodeSpec, timers: Timers) -> list[str]:
+def controlplane_command(site: Site) -> list[str]:
     """Return the command line of API server, scheduler and controllers in one process."""
-    pki, directory = cluster.pki, cluster.directory
+    pki, directory, timers = site.pki, site.kubeconfigs, site.timers
     return raftsman(
-        "controlplane", *apiserver_flags(cluster, node, timers),
+        "controlplane", *apiserver_flags(site),
         "--scheduler-kubeconfig", str(directory / "scheduler.kubeconfig"),
         "--controller-manager-kubeconfig", str(directory / "controller-manager.kubeconfig"),
         "--cloud-controller-manager-kubeconfig", str(directory / "cloud-controller-manager.kubeconfig"),
-        "--cluster-cidr", cluster.pod_range, "--node-cidr-mask-size", "24", "--allocate-node-cidrs",
+        "--cluster-cidr", site.pod_range, "--node-cidr-mask-size", "24", "--allocate-node-cidrs",
         "--cluster-signing-cert-file", str(pki / "ca.crt"), "--cluster-signing-key-file", str(pki / "ca.key"),
         "--root-ca-file", str(pki / "ca.crt"),
-        "--node-monitor-grace-period", f"{timers.node_monitor_grace_period_s}s", "--node-monitor-period", "1s",
+        "--node-monitor-grace-period", f"{timers.node_monitor_grace_period_s}s",
+        "--node-monitor-period", f"{timers.node_monitor_period_s}s",
         # One control plane has nobody to agree with: three renewals every two seconds would be for nothing.
-        "--leader-elect", str(len(cluster.control_plane_nodes()) > 1).lower(),
+        "--leader-elect", str(site.elects).lower(),
+        "--leader-elect-lease-duration", f"{timers.leader_lease_duration_s}s",
     )  # fmt: skip
 
 
-def node_command(cluster: Cluster, node: NodeSpec, socket: Path, timers: Timers) -> list[str]:
+def node_command(site: Site) -> list[str]:
     """Return the command line of a node's agent: kubelet, proxy, pod network."""
-    directory = cluster.node_directory(node)
     flags = [
-        "--hostname-override", node.name, "--node-ip", cluster.address(node),
-        "--bootstrap-kubeconfig", str(cluster.directory / "bootstrap.kubeconfig"),
-        "--kubeconfig", str(directory / "kubelet.kubeconfig"), "--cert-dir", str(directory / "pki"),
-        "--root-dir", str(directory / "kubelet"), "--container-runtime-endpoint", f"unix://{socket}",
-        "--client-ca-file", str(cluster.pki / "ca.crt"), "--cgroup-root", f"/{cluster.cgroup}/{node.name}",
-        "--cluster-cidr", cluster.pod_range, "--service-cluster-ip-range", cluster.service_range,
-        "--cni-conf-dir", str(directory / "cni" / "net.d"), "--cni-bin-dir", str(directory / "cni" / "bin"),
-        "--cni-state-dir", str(directory / "cni" / "state"), "--pod-logs-dir", str(directory / "pods"),
-        "--node-lease-duration", f"{timers.node_lease_duration_s}s", "--node-status-update-frequency", "5s",
+        "--hostname-override", site.node_name, "--node-ip", site.address,
+        "--bootstrap-kubeconfig", str(site.kubeconfigs / "bootstrap.kubeconfig"),
+        "--kubeconfig", str(site.node_kubeconfig), "--cert-dir", str(site.node_pki),
+        "--root-dir", str(site.kubelet_data), "--container-runtime-endpoint", f"unix://{site.socket}",
+        "--client-ca-file", str(site.pki / "ca.crt"), "--cgroup-root", site.cgroup,
+        "--cluster-cidr", site.pod_range, "--service-cluster-ip-range", site.service_range,
+        "--cni-conf-dir", str(site.cni_conf), "--cni-bin-dir", str(site.cni_bin),
+        "--cni-state-dir", str(site.cni_state), "--pod-logs-dir", str(site.pod_logs),
+        "--node-lease-duration", f"{site.timers.node_lease_duration_s}s",
+        "--node-status-update-frequency", f"{site.timers.node_status_update_frequency_s}s",
     ]  # fmt: skip
     return raftsman("node", "run", *flags)
 
 
 def commands(cluster: Cluster, node: NodeSpec, socket: Path, timers: Timers) -> dict[str, list[str]]:
-    """Return every component of a node by name, in the order of starting."""
+    """Return every component of a node of the lab by name, in the order of starting."""
+    site = sites.of_lab(cluster, node, socket, timers)
     found = {"containerd": ["containerd", "--config", str(cluster.node_directory(node) / "containerd.toml")]}
     if node.store:
-        found["store"] = store_command(cluster, node)
+        found["store"] = store_command(site)
     if node.control_plane:
-        found["controlplane"] = controlplane_command(cluster, node, timers)
-    found["node"] = node_command(cluster, node, socket, timers)
+        found["controlplane"] = controlplane_command(site)
+    found["node"] = node_command(site)
     return found
-
-
-def endpoints_text(cluster: Cluster) -> str:
-    """Return the API servers' addresses for a person."""
-    return ", ".join(api_endpoints(cluster, API_PORT))

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from lab import cluster_api, cluster_pki, fabric, images, nodes, probe, processes, state
 from lab.cluster_pki import API_PORT
-from lab.components import Timers
 from lab.progress import Progress
+from lab.site import Timers
 from lab.state import Cluster, LabError, NodeSpec
 
 DEMO_NODE_PORT = 30080

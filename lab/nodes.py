@@ -17,6 +17,7 @@ from pathlib import Path
 
 from lab import components, containerd, fabric, processes
 from lab.probe import Machine
+from lab.site import Timers
 from lab.state import Cluster, LabError, NodeSpec
 
 BOOT_TIMEOUT_S = 20.0
@@ -72,7 +73,7 @@ def boot_script(cluster: Cluster, node: NodeSpec, commands: dict[str, list[str]]
     )  # fmt: skip
 
 
-def prepare(cluster: Cluster, node: NodeSpec, machine: Machine, timers: components.Timers) -> None:
+def prepare(cluster: Cluster, node: NodeSpec, machine: Machine, timers: Timers) -> None:
     """Write a node's files."""
     directory = cluster.node_directory(node)
     for folder in ("log", "cni/net.d", "cni/bin", "cni/state", "pki", "kubelet", "store"):

@@ -26,7 +26,7 @@ from proto.etcd.rpc_pb2 import (
     TxnRequest,
     TxnResponse,
 )
-from proto.raft.command_pb2 import InternalRequest, LeaseClock, MemberAttributes
+from proto.raft.command_pb2 import InternalRequest, LeaseClock
 from proto.raft.state_pb2 import AlarmState, LeaseState, StateHeader
 from store import snapshot
 from store.auth import Auth
@@ -57,8 +57,6 @@ class Machine:
         self.watchers = Watchers(self.store, watch_limits)
         self.alarms: set[tuple[int, int]] = set()
         """(member id, AlarmType) of what is raised."""
-        self.members: dict[int, MemberAttributes] = {}
-        """What each member has made known of itself."""
         self.auth = Auth()
         self.transactions = 0
         """Transactions carried out, those that only read apart."""
@@ -74,7 +72,8 @@ class Machine:
             "lease_revoke": lambda request: self._revoke(request.lease_revoke, request.lease_term),
             "alarm": lambda request: self._alarm(request.alarm),
             "lease_clock": lambda request: self._begin_lease_clock(request.lease_clock),
-            "member_attributes": lambda request: self._publish(request.member_attributes),
+            # Logs of the first versions hold these; members stand in the log's own entries now.
+            "member_attributes": lambda request: request.member_attributes,
         }
 
     # The log
@@ -139,7 +138,6 @@ class Machine:
             compact_revision=self.store.compact_revision,
             leases=[LeaseState(id=lease.lease_id, ttl_s=lease.ttl_s) for lease in self.lessor.leases()],
             alarms=[AlarmState(member_id=member_id, type=kind) for member_id, kind in sorted(self.alarms)],
-            members=[self.members[member_id] for member_id in sorted(self.members)],
             auth=self.auth.state(),
             lease_term=self.lessor.term,
         )
@@ -166,7 +164,6 @@ class Machine:
         self.lessor.replace(lessor)
         self.store.replace(store)
         self.alarms = {(alarm.member_id, alarm.type) for alarm in header.alarms}
-        self.members = {member.member_id: member for member in header.members}
         self.auth.load(header.auth)
         self.watchers.restored(seen)
 
@@ -260,10 +257,6 @@ class Machine:
         response = self._write(delete_keys)
         assert isinstance(response, LeaseRevokeResponse), "the response made above"
         return response
-
-    def _publish(self, attributes: MemberAttributes) -> MemberAttributes:
-        self.members[attributes.member_id] = attributes
-        return attributes
 
     def _alarm(self, request: AlarmRequest) -> AlarmResponse:
         alarm = (request.memberID, int(request.alarm))

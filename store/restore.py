@@ -66,7 +66,6 @@ def restore(file: Path, config: StoreConfig, *, skip_hash_check: bool = False) -
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise RestoreError(f"data-dir {str(target)!r} is not empty: give a new one, nothing is overwritten")
     machine = _load(file, skip_hash_check=skip_hash_check)
-    machine.members.clear()
     machine.alarms.clear()
     partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
     try:

@@ -30,7 +30,7 @@ class CniConfig:
     iptables_backend: Literal["auto", "legacy", "nft"] = "auto"
     """Which iptables programs open host ports."""
     pod_wait_s: float = 8.0
-    """How long ADD waits until the informer knows the pod, in seconds."""
+    """How long ADD waits until the informer knows the pod, and then for the pod's isolation, in seconds."""
     reuse_delay_s: float = 30.0
     """How long a released address rests, in seconds."""
     collect_interval_s: float = 60.0

@@ -1,6 +1,6 @@
 """Answer CNI calls: allocate, remember, wire, in an order that survives a crash at any point.
 
-    ADD   claim in memory → claim on disk → interface → answer      DEL   interface → claim → disk → answer
+    ADD   claim in memory → gate → claim on disk → interface → answer      DEL   interface → claim → disk → answer
 
 So every interface has a claim on disk. A claim without an interface is harmless: the next ADD of
 the same attachment completes it, DEL or the garbage collector drops it. Calls of one attachment
@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 
 from net import netlink
 from net.cni import hostports, spec, wiring
+from net.cni.gate import OPEN, Gate, NotYet, PodReference
 from net.cni.hostports import HostPorts
 from net.cni.spec import CniError, Request
 from net.ipam import files
@@ -31,8 +32,8 @@ from net.xtables import XtablesError
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-PodKnown = Callable[[Request], Awaitable[bool]]
-"""Waits a while until the informer knows the request's pod; False when it does not."""
+FindPod = Callable[[Request], Awaitable[PodReference | None]]
+"""Waits a while until the informer knows the request's pod; None when it does not."""
 STATE_FILE = "addresses.state"
 
 
@@ -65,7 +66,9 @@ class CniDaemon:
     allocator: Allocator
     keeper: StateKeeper
     mtu: Callable[[], int]
-    pod_known: PodKnown | None = None
+    find_pod: FindPod | None = None
+    gate: Gate = OPEN
+    gate_wait_s: float = 8.0
     threads: int = 4
     calls_max: int = 256
     host_ports: HostPorts | None = None
@@ -159,21 +162,21 @@ class CniDaemon:
             raise CniError(spec.TRY_AGAIN_LATER, "the node has no pod CIDR yet")
         if not netlink.is_namespace(request.namespace_path):
             raise CniError(spec.IO_FAILURE, f"{request.namespace_path} is not a network namespace")
-        if self.pod_known is not None and not await self.pod_known(request):
-            raise CniError(spec.TRY_AGAIN_LATER, f"pod {request.pod} uid {request.pod_uid} is not known yet")
+        pod = await self._pod_of(request)
         wanted = Claim(
             attachment,
             "",
             request.namespace_path,
             wiring.host_interface(attachment),
             request.pod,
-            request.pod_uid,
+            pod.uid,
             hostports.parse((request.configuration.get("runtimeConfig") or {}).get("portMappings") or ()),
         )
         try:
             claim = self.allocator.allocate(wanted, time.monotonic())
         except RangeExhaustedError as error:
             raise CniError(spec.TRY_AGAIN_LATER, str(error)) from error
+        await self._pass_gate(claim, pod)
         plan = wiring.Plan(attachment, request.namespace_path, claim.address, self.mtu())
         try:
             await self.keeper.persist()
@@ -194,12 +197,60 @@ class CniDaemon:
         )
         return spec.result(request.version, wired, request.configuration.get("prevResult"))
 
+    async def _pod_of(self, request: Request) -> PodReference:
+        if self.find_pod is None:
+            namespace, _, name = request.pod.rpartition("/")
+            return PodReference(namespace, name, request.pod_uid)
+        pod = await self.find_pod(request)
+        if pod is None:
+            raise CniError(spec.TRY_AGAIN_LATER, f"pod {request.pod} uid {request.pod_uid} is not known yet")
+        return pod
+
+    async def _pass_gate(self, claim: Claim, pod: PodReference) -> None:
+        """Wait for the pod's isolation; a pod that may not pass holds nothing afterwards."""
+        try:
+            async with asyncio.timeout(self.gate_wait_s):
+                await self.gate.admit(pod, (claim.address,))
+        except (NotYet, TimeoutError) as error:
+            await self._remove(claim.attachment)
+            reason = str(error) or f"no answer within {self.gate_wait_s:g} s"
+            raise CniError(
+                spec.TRY_AGAIN_LATER, f"the isolation of pod {claim.pod} is not in force yet", reason
+            ) from error
+
+    def _release_gate(self, gone: Claim) -> None:
+        """Tell the gate, unless another sandbox of the same pod lives."""
+        if gone.pod_uid and not any(claim.pod_uid == gone.pod_uid for claim in self.allocator.claims.values()):
+            self.gate.release(gone.pod_uid)
+
+    async def admit_standing(self) -> None:
+        """Pass the pods that were wired before a restart through the gate, for it has forgotten them."""
+        waiting = list(self.allocator.claims.values())
+        while waiting:
+            passed = await asyncio.gather(*map(self._admit_standing, waiting))
+            waiting = [claim for claim, is_done in zip(waiting, passed, strict=True) if not is_done]
+            if waiting:
+                await asyncio.sleep(self.gate_wait_s)
+
+    async def _admit_standing(self, claim: Claim) -> bool:
+        if self.allocator.find(claim.attachment) is not claim:
+            return True
+        namespace, _, name = claim.pod.rpartition("/")
+        try:
+            async with asyncio.timeout(self.gate_wait_s):
+                await self.gate.admit(PodReference(namespace, name, claim.pod_uid), (claim.address,))
+        except (NotYet, TimeoutError) as error:
+            log.info("standing pod is not admitted yet pod=%s reason=%s", claim.pod, error)
+            return False
+        return True
+
     async def _remove(self, attachment: Attachment) -> None:
         claim = self.allocator.find(attachment)
         try:
             await self._in_thread(wiring.detach, attachment)
             if claim is not None:
                 self.allocator.release(attachment, time.monotonic())
+                self._release_gate(claim)
                 await self._sync_host_ports(claim)
                 await self.keeper.persist()
         except (OSError, XtablesError) as error:

@@ -23,6 +23,7 @@ from net import xtables
 from net.cni import conflist, wiring
 from net.cni.config import CniConfig
 from net.cni.daemon import STATE_FILE, CniDaemon, StateKeeper
+from net.cni.gate import OPEN, Gate, PodReference
 from net.cni.hostports import HostPorts
 from net.cni.spec import CONFIGURATION_BYTES_MAX, CniError, Request
 from net.ipam import files
@@ -47,6 +48,11 @@ def uids(pod: Object) -> tuple[str, ...]:
     return (meta.uid(pod), *(notes[name] for name in MIRROR_ANNOTATIONS if name in notes))
 
 
+def reference(pod: Object) -> PodReference:
+    """Return the pod's names and its uid in the hub."""
+    return PodReference(meta.namespace(pod), meta.name(pod), meta.uid(pod))
+
+
 def keep_identity(pod: Object) -> Object:
     """Keep of a pod what the daemon asks for, and nothing else."""
     metadata = pod.get("metadata") or {}
@@ -57,7 +63,7 @@ def keep_identity(pod: Object) -> Object:
 
 
 class PodDirectory:
-    """Tell whether this node's informer knows a pod, and wait a while for one that it does not."""
+    """Find the pods of this node's informer, and wait a while for one that it does not know."""
 
     def __init__(self, informer: Informer, patience_s: float) -> None:
         self._informer = informer
@@ -65,24 +71,26 @@ class PodDirectory:
         self._changed = asyncio.Event()
         informer.add_handler(lambda _old, _new: self._changed.set())
 
-    def has(self, request: Request) -> bool:
-        """Tell whether the request's pod is known by its uid, or by its name where no uid was given."""
+    def find(self, request: Request) -> PodReference | None:
+        """Return the request's pod by its uid, or by its name where no uid was given."""
         if request.pod_uid:
-            return bool(self._informer.by_index(BY_UID, request.pod_uid))
-        return not request.pod or self._informer.get(request.pod) is not None
+            return next((reference(pod) for pod in self._informer.by_index(BY_UID, request.pod_uid)), None)
+        if not request.pod:
+            return PodReference("", "", "")
+        named = self._informer.get(request.pod)
+        return reference(named) if named is not None else None
 
-    async def __call__(self, request: Request) -> bool:
-        """Wait until the pod is known; False when patience ends."""
+    async def __call__(self, request: Request) -> PodReference | None:
+        """Wait until the pod is known; None when patience ends."""
         try:
             async with asyncio.timeout(self._patience_s):
-                while not self.has(request):
-                    # Cleared before the next look: a change between look and wait is not missed.
+                while (found := self.find(request)) is None:
+                    # Nothing is awaited between look and wait: no change is missed.
                     self._changed.clear()
-                    if not self.has(request):
-                        await self._changed.wait()
+                    await self._changed.wait()
         except TimeoutError:
-            return False
-        return True
+            return None
+        return found
 
 
 def pod_cidr_of(node: Object) -> str:
@@ -102,7 +110,7 @@ def internal_address_of(node: Object) -> str:
 class CniServer:
     """Compose the daemon with its surroundings."""
 
-    def __init__(self, config: CniConfig, client: Client | None) -> None:
+    def __init__(self, config: CniConfig, client: Client | None, gate: Gate = OPEN) -> None:
         self._config = config
         state = files.load(config.state_dir / STATE_FILE)
         now_s = time.monotonic()
@@ -120,7 +128,9 @@ class CniServer:
             self.allocator,
             self._keeper,
             self._mtu,
-            pod_known=directory,
+            find_pod=directory,
+            gate=gate,
+            gate_wait_s=config.pod_wait_s,
             threads=config.wiring_threads,
             calls_max=config.calls_max,
             host_ports=HostPorts(lambda: xtables.open_door(config.iptables_backend)),
@@ -169,6 +179,7 @@ class CniServer:
                     group.create_task(informer.run())
                 group.create_task(self._configure_runtime())
                 group.create_task(self._collect())
+                group.create_task(self.daemon.admit_standing())
                 log.info("ready socket=%s", self._config.socket)
                 await asyncio.Event().wait()
         finally:
@@ -225,8 +236,8 @@ def _uplink_mtu(node_address: str, _minute: int) -> int:
     return wiring.uplink_mtu(node_address)
 
 
-async def run(config: CniConfig, client: Client | None = None) -> None:
-    """Run the CNI daemon until cancelled."""
+async def run(config: CniConfig, client: Client | None = None, gate: Gate = OPEN) -> None:
+    """Run the CNI daemon until cancelled; pods are wired when the gate admits them."""
     if client is None and config.kubeconfig is not None:
         client = kubeconfig.load(config.kubeconfig).client("raftsman-cni")
-    await CniServer(config, client).serve()
+    await CniServer(config, client, gate).serve()

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from net import messages
 from net.ipam.allocator import Attachment
 from net.netlink import NetlinkError, RouteSocket, inside, write_sysctl
+from net.routes import mtu
 
 GATEWAY = "169.254.1.1"
 HOST_MAC = "ee:ee:ee:ee:ee:ee"
@@ -194,15 +195,19 @@ def delete_link(name: str) -> None:
 
 
 def uplink_mtu(node_address: str) -> int:
-    """Return the MTU of the link with this address, else of the default route's, else 1500."""
+    """Return the pods' MTU: that of the link with this address, else of the default route's; or a tunnel's."""
     with RouteSocket() as node:
-        mtus = {link.index: link.mtu for link in node.links()}
-        for found in node.addresses():
-            if found.address == node_address:
-                return mtus.get(found.index, 1500)
-        for route in node.routes():
-            if route.network == "0.0.0.0/0":
-                return mtus.get(route.index, 1500)
+        links = node.links()
+        return mtu.of_links(links, _underlay_mtu(node, {link.index: link.mtu for link in links}, node_address))
+
+
+def _underlay_mtu(node: RouteSocket, mtus: dict[int, int], node_address: str) -> int:
+    for found in node.addresses():
+        if found.address == node_address:
+            return mtus.get(found.index, 1500)
+    for route in node.routes():
+        if route.network == "0.0.0.0/0":
+            return mtus.get(route.index, 1500)
     return 1500
 
 

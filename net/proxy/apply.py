@@ -14,11 +14,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Set
 from dataclasses import dataclass, field
 
 from net import chains
 from net.chains import Tables
 from net.proxy import iptables
+from net.proxy.applier import Services, SyncResult
 from net.proxy.iptables import CANARY, PortText
 from net.proxy.rules import PortRules, RuleSettings
 from net.xtables import Xtables, XtablesError
@@ -50,15 +52,6 @@ ServiceText = tuple[PortText, ...]
 
 
 @dataclass(slots=True)
-class SyncResult:
-    """Tell what a sync did."""
-
-    written_bytes: int = 0
-    refused: dict[str, str] = field(default_factory=dict)
-    """Services that the kernel refused, with its words."""
-
-
-@dataclass(slots=True)
 class IptablesApplier:
     """Own kube-proxy's chains of one address family."""
 
@@ -85,7 +78,7 @@ class IptablesApplier:
         self._standing = None
         self._refused.clear()
 
-    async def sync(self, services: dict[str, tuple[PortRules, ...]]) -> SyncResult:
+    async def sync(self, services: Services, changed: Set[str] | None = None) -> SyncResult:
         """Bring the kernel to these rules; raises XtablesError where nothing could be written."""
         result = SyncResult()
         # Thousands of services take seconds to render, and this process has more to do than that.
@@ -103,7 +96,7 @@ class IptablesApplier:
         await self._commit(waiting, result)
         return result
 
-    def _render(self, services: dict[str, tuple[PortRules, ...]]) -> dict[str, ServiceText]:
+    def _render(self, services: Services) -> dict[str, ServiceText]:
         rendered: dict[str, tuple[tuple[PortRules, ...], ServiceText]] = {}
         for name, ports in services.items():
             known = self._rendered.get(name)
@@ -154,7 +147,7 @@ class IptablesApplier:
         self.last_read_s = time.perf_counter() - began
         return standing
 
-    async def canary_stands(self) -> bool:
+    async def stands(self) -> bool:
         """Tell whether our chains are still there; a flush by hand takes the canary first."""
         return await self.door.chain_stands("nat", CANARY)
 

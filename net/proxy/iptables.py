@@ -219,7 +219,7 @@ def _external(rules: PortRules, settings: RuleSettings) -> tuple[str, ...]:
     out: list[str] = []
     if not rules.port.external_local:
         out.append(f"{comment(f'masquerade traffic for {name} external destinations')} -j KUBE-MARK-MASQ")
-    elif rules.cluster:
+    elif rules.short_circuited:
         cluster = service_chain("SVC", name)
         pods = comment(f"pod traffic for {name} external destinations")
         out += [f"-s {host(cidr)} {pods} -j {cluster}" for cidr in settings.cluster_cidrs]
@@ -235,9 +235,7 @@ def _external(rules: PortRules, settings: RuleSettings) -> tuple[str, ...]:
 def _firewall(rules: PortRules) -> tuple[str, ...]:
     name, chain = rules.port.name, service_chain("EXT", rules.port.name)
     told = comment(f"{name} loadbalancer IP")
-    out = [f"-s {host(source)} {told} -j {chain}" for source in rules.port.source_ranges]
-    # A node that is the load balancer's own backend talks from the address itself.
-    out += [f"-s {host(address)} {told} -j {chain}" for address in rules.port.load_balancer_ips]
+    out = [f"-s {host(source)} {told} -j {chain}" for source in rules.allowed_sources]
     out.append(comment(f"other traffic to {name} will be dropped by KUBE-PROXY-FIREWALL"))
     return tuple(out)
 

@@ -11,10 +11,14 @@ node's endpoints alone.
 
 from __future__ import annotations
 
+import ipaddress
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
 from enum import Enum
 
-from net.proxy.services import ChangeTracker, Endpoint, ServicePort
+from net.proxy.services import ChangeTracker, Endpoint, ServicePort, of_version
+
+PRIMARY = "primary"
 
 
 class Verdict(Enum):
@@ -60,6 +64,10 @@ class PortRules:
     """The pool for traffic with a Local policy."""
     internal: Verdict
     external: Verdict
+    allowed_sources: tuple[str, ...] = ()
+    """Who alone may use the load balancer's addresses; everyone where empty."""
+    ready_here: tuple[str, ...] = ()
+    """Addresses of this node's ready endpoints, where load balancers ask for their number."""
 
     @property
     def has_endpoints(self) -> bool:
@@ -74,7 +82,16 @@ class PortRules:
     @property
     def firewalled(self) -> bool:
         """Whether only some sources may use the load balancer's addresses."""
-        return self.has_endpoints and bool(self.port.load_balancer_ips and self.port.source_ranges)
+        return self.has_endpoints and bool(self.allowed_sources)
+
+    @property
+    def short_circuited(self) -> bool:
+        """Whether pods and this node itself reach all endpoints by external addresses, though the policy is Local."""
+        return self.port.external_local and self.port.externally_accessible and bool(self.cluster)
+
+    def verdict_of(self, front: Front) -> Verdict:
+        """Return what happens to traffic for a front, short circuits and firewall aside."""
+        return self.internal if front.kind is FrontKind.CLUSTER_IP else self.external
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +100,8 @@ class NodeFacts:
 
     name: str
     zone: str = ""
+    addresses: tuple[str, ...] = ()
+    """Its InternalIPs, of either family, the primary one first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +114,7 @@ class RuleSettings:
     masquerade_all: bool = False
     masquerade_bit: int = 14
     node_port_cidrs: tuple[str, ...] = ()
-    """Networks of the addresses that serve node ports; all local ones where empty."""
+    """What chose the addresses that serve node ports; all local ones but loopback serve where empty."""
     conntrack_be_liberal: bool = False
     """Whether packets that conntrack calls invalid pass; else they are dropped."""
     node_addresses: tuple[str, ...] = ()
@@ -122,6 +141,8 @@ def decide(port: ServicePort, endpoints: tuple[Endpoint, ...], node: NodeFacts) 
         local=local,
         internal=_verdict(port.internal_local, anywhere, bool(local)),
         external=_verdict(port.external_local, anywhere, bool(local)),
+        allowed_sources=allowed_sources(port, node),
+        ready_here=ready_here(endpoints, node) if port.health_check_node_port else (),
     )
 
 
@@ -162,6 +183,46 @@ def local_pool(endpoints: tuple[Endpoint, ...], node: NodeFacts) -> tuple[Endpoi
     return _ready_else_terminating(tuple(endpoint for endpoint in endpoints if endpoint.node == node.name))
 
 
+def ready_here(endpoints: tuple[Endpoint, ...], node: NodeFacts) -> tuple[str, ...]:
+    """Return this node's ready endpoints' addresses: those that terminate should see no new clients."""
+    return tuple(sorted({endpoint.ip for endpoint in endpoints if endpoint.ready and endpoint.node == node.name}))
+
+
+def allowed_sources(port: ServicePort, node: NodeFacts) -> tuple[str, ...]:
+    """Return the networks that may use the load balancer's addresses; none where everyone may.
+
+    A node that may use a load balancer whose address it holds itself talks from that address.
+    """
+    if not (port.load_balancer_ips and port.source_ranges):
+        return ()
+    networks = [ipaddress.ip_network(text) for text in port.source_ranges]
+    own = [ipaddress.ip_address(text) for text in node.addresses]
+    own_balancers = port.load_balancer_ips if any(address in network for address in own for network in networks) else ()
+    return tuple(dict.fromkeys((*port.source_ranges, *own_balancers)))
+
+
+def node_port_addresses(
+    wanted: Iterable[str], local_addresses: Iterable[str], node: NodeFacts, ip_version: int
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return RuleSettings' node_port_cidrs and node_addresses for the flag --nodeport-addresses.
+
+    `primary` is the Node's first InternalIP, or the first address that is not loopback while the Node tells none.
+    Networks of the other family alone choose nothing here: all addresses serve, as with kube-proxy.
+    Loopback never serves: that needs route_localnet, which opens it to the neighbours (CVE-2020-8558).
+    """
+    texts = list(wanted)
+    networks = of_version([text for text in texts if "/" in text], ip_version)
+    if PRIMARY not in texts and (not networks or any(network.endswith("/0") for network in networks)):
+        return (), ()
+    kept = [text for text in of_version(local_addresses, ip_version) if not ipaddress.ip_address(text).is_loopback]
+    within = [ipaddress.ip_network(network) for network in networks]
+    serving = [text for text in kept if any(ipaddress.ip_address(text) in network for network in within)]
+    if PRIMARY in texts:
+        serving = [*(of_version(node.addresses, ip_version) or kept)[:1], *serving]
+        networks = (PRIMARY, *networks)
+    return networks, tuple(dict.fromkeys(serving))
+
+
 def fronts_of(port: ServicePort) -> tuple[Front, ...]:
     """List every way that leads to a service port."""
     fronts = [Front(FrontKind.CLUSTER_IP, port.cluster_ip, port.port)]
@@ -178,6 +239,7 @@ class RuleBook:
     def __init__(self, node: NodeFacts) -> None:
         self.node = node
         self._decided: dict[str, tuple[PortRules, ...]] = {}
+        self._health_checks: dict[str, int] = {}
 
     def set_node(self, node: NodeFacts, tracker: ChangeTracker) -> bool:
         """Take new facts of the node; all ports are decided anew when they differ."""
@@ -187,15 +249,32 @@ class RuleBook:
         self.update(tracker, set(tracker.ports) | set(self._decided))
         return True
 
-    def update(self, tracker: ChangeTracker, changed: set[str]) -> None:
-        """Decide the ports of the changed Services."""
+    def update(self, tracker: ChangeTracker, changed: Set[str]) -> set[str]:
+        """Decide the ports of the changed Services; return those whose rules differ now."""
+        differing = set()
         for service in changed:
-            ports = tracker.ports.get(service)
-            if ports is None:
-                self._decided.pop(service, None)
+            ports = tracker.ports.get(service, ())
+            decided = tuple(decide(port, tracker.endpoints_of(port.name), self.node) for port in ports)
+            if decided == self._decided.get(service, ()):
                 continue
-            self._decided[service] = tuple(decide(port, tracker.endpoints_of(port.name), self.node) for port in ports)
+            differing.add(service)
+            self._health_checks.pop(service, None)
+            if not decided:
+                del self._decided[service]
+                continue
+            self._decided[service] = decided
+            if decided[0].port.health_check_node_port:
+                self._health_checks[service] = decided[0].port.health_check_node_port
+        return differing
 
-    def services(self) -> dict[str, tuple[PortRules, ...]]:
-        """Return the rules by Service, in the order of names; not to be changed."""
-        return dict(sorted(self._decided.items()))
+    def services(self) -> Mapping[str, tuple[PortRules, ...]]:
+        """Return the rules by Service, as they are now."""
+        return dict(self._decided)
+
+    def health_checks(self) -> dict[int, str]:
+        """Return the Service that answers on each health-check port."""
+        return {port: service for service, port in sorted(self._health_checks.items())}
+
+    def ready_here(self, service: str) -> int:
+        """Count this node's ready endpoints of a Service, for its health check."""
+        return len({address for rules in self._decided.get(service, ()) for address in rules.ready_here})

@@ -9,7 +9,6 @@ would take the other half's rules away.
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import logging
 import socket as sockets
 import time
@@ -23,13 +22,14 @@ from control.client.client import Client
 from control.client.informer import Informer
 from net import xtables
 from net.links import Address
-from net.netlink import NetlinkError, RouteSocket, read_sysctl
+from net.netlink import RouteSocket, read_sysctl
 from net.proxy import conntrack
+from net.proxy.applier import APPLY_ERRORS, Applier
 from net.proxy.apply import IptablesApplier
 from net.proxy.config import ProxyConfig
 from net.proxy.conntrack import ConntrackSocket, Place
 from net.proxy.health import Answer, Health, HealthServer, proxy_answer, service_answer
-from net.proxy.rules import NodeFacts, PortRules, RuleBook, RuleSettings
+from net.proxy.rules import NodeFacts, RuleBook, RuleSettings, node_port_addresses
 from net.proxy.services import ChangeTracker
 from net.xtables import Xtables, XtablesError
 
@@ -57,6 +57,7 @@ def keep_node_facts(node: Object) -> Object:
     spec = node.get("spec") or {}
     slim = keep_needed({"metadata": node.get("metadata")})
     slim["spec"] = {name: spec[name] for name in ("podCIDR", "podCIDRs", "taints") if name in spec}
+    slim["status"] = {"addresses": (node.get("status") or {}).get("addresses") or []}
     return slim
 
 
@@ -69,7 +70,7 @@ class ProxyServer:
         self._tracker = ChangeTracker()
         self._book = RuleBook(NodeFacts(self._name))
         self._node_cidr = ""
-        self._applier = IptablesApplier(door, self._settings(()))
+        self._applier: Applier = IptablesApplier(door, self._settings(()))
         self._due = asyncio.Event()
         self._health = Health(patience_s=2 * config.sync_period_s)
         self._health_server = HealthServer()
@@ -97,7 +98,9 @@ class ProxyServer:
         self._health.node_eligible = not meta.is_being_deleted(node) and GOING_TAINT not in taints
         cidrs = spec.get("podCIDRs") or [spec.get("podCIDR") or ""]
         self._node_cidr = next((cidr for cidr in cidrs if cidr and ":" not in cidr), "")
-        facts = NodeFacts(self._name, meta.labels(node).get(ZONE_LABEL, ""))
+        own = (node.get("status") or {}).get("addresses") or ()
+        internal = tuple(entry["address"] for entry in own if entry.get("type") == "InternalIP")
+        facts = NodeFacts(self._name, meta.labels(node).get(ZONE_LABEL, ""), internal)
         self._note(self._book.set_node(facts, self._tracker))
         self._note(self._cidrs() != self._applier.settings.cluster_cidrs)
 
@@ -111,20 +114,15 @@ class ProxyServer:
         return tuple(cidr.strip() for cidr in wanted if cidr.strip() and ":" not in cidr)
 
     def _settings(self, addresses: tuple[Address, ...]) -> RuleSettings:
-        networks = tuple(text for text in self._config.nodeport_addresses if text != "primary" and ":" not in text)
-        own = tuple(found.address for found in addresses)
-        serving = tuple(
-            address for address in own if any(ipaddress.ip_address(address) in _network(text) for text in networks)
+        networks, serving = node_port_addresses(
+            self._config.nodeport_addresses, [found.address for found in addresses], self._book.node, 4
         )
-        if "primary" in self._config.nodeport_addresses:
-            networks = (*networks, "primary")
-            serving = (*serving, *[a for a in own if not ipaddress.ip_address(a).is_loopback][:1])
         return RuleSettings(
             cluster_cidrs=self._cidrs(),
             masquerade_all=self._config.masquerade_all,
             masquerade_bit=self._config.masquerade_bit,
             node_port_cidrs=networks,
-            node_addresses=tuple(dict.fromkeys(serving)),
+            node_addresses=serving,
             conntrack_be_liberal=read_sysctl("net/netfilter/nf_conntrack_tcp_be_liberal") == "1",
         )
 
@@ -157,7 +155,7 @@ class ProxyServer:
             self._due.clear()
             try:
                 await self.sync()
-            except (XtablesError, NetlinkError) as error:
+            except APPLY_ERRORS as error:
                 log.warning("rules are not as wanted, trying again error=%s delay_s=%.1f", error, delay_s)
                 await asyncio.sleep(delay_s)
                 delay_s = min(2 * delay_s, RETRY_MAX_S)
@@ -189,7 +187,7 @@ class ProxyServer:
                 len(services), result.written_bytes, len(result.refused), (time.perf_counter() - began) * 1000,
             )  # fmt: skip
         await self._drop_stale_flows(frozenset(found.address for found in addresses))
-        await self._serve_checks(services)
+        await self._serve_checks()
 
     async def _drop_stale_flows(self, local_addresses: frozenset[str]) -> None:
         fronts = conntrack.fronts(self._tracker)
@@ -211,14 +209,9 @@ class ProxyServer:
             log.info("stale UDP flows are dropped count=%d", dropped)
         self._udp_fronts = fronts
 
-    async def _serve_checks(self, services: dict[str, tuple[PortRules, ...]]) -> None:
+    async def _serve_checks(self) -> None:
         """Open and close the ports on which Services with a Local policy answer health checks."""
-        wanted = {
-            rules.port.health_check_node_port: service
-            for service, ports in services.items()
-            for rules in ports
-            if rules.port.health_check_node_port
-        }
+        wanted = self._book.health_checks()
         for port in [port for port, service in self._check_ports.items() if wanted.get(port) != service]:
             self._health_server.close(self._config.bind_address, port)
             del self._check_ports[port]
@@ -233,15 +226,13 @@ class ProxyServer:
             self._check_ports[port] = service
 
     def _check(self, service: str, _path: str) -> Answer:
-        ports = self._book.services().get(service, ())
-        count = len({endpoint.ip for rules in ports for endpoint in rules.local})
-        return service_answer(service, count, self._health.is_healthy(time.time()))
+        return service_answer(service, self._book.ready_here(service), self._health.is_healthy(time.time()))
 
     async def _watch_canary(self) -> None:
         while True:
             await asyncio.sleep(self._config.canary_interval_s)
             try:
-                if await self._applier.canary_stands():
+                if await self._applier.stands():
                     continue
             except XtablesError as error:
                 log.warning("canary cannot be seen error=%s", error)
@@ -256,10 +247,6 @@ class ProxyServer:
             await asyncio.sleep(max(self._config.sync_period_s, took_s / READING_SHARE_MAX))
             self._applier.forget()
             self._due.set()
-
-
-def _network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
-    return ipaddress.ip_network(text, strict=False)
 
 
 async def run(config: ProxyConfig, client: Client | None = None) -> None:

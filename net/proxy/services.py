@@ -56,6 +56,7 @@ class ServicePort:
     internal_local: bool = False
     external_local: bool = False
     health_check_node_port: int = 0
+    """Where load balancers ask whether this node has endpoints; 0 for Services that need no such port."""
 
     @property
     def protocol(self) -> str:
@@ -183,60 +184,80 @@ def parse_service(service: Object, ip_version: int) -> tuple[ServicePort, ...]:
         client_ip = (spec.get("sessionAffinityConfig") or {}).get("clientIP") or {}
         affinity_timeout_s = client_ip.get("timeoutSeconds") or AFFINITY_TIMEOUT_DEFAULT_S
     ingress = ((service.get("status") or {}).get("loadBalancer") or {}).get("ingress") or []
-    vips = [entry.get("ip") or "" for entry in ingress if entry.get("ipMode", "VIP") == "VIP"]
+    vips = [entry.get("ip") or "" for entry in ingress if (entry.get("ipMode") or "VIP") == "VIP"]
+    external_ips = of_version(spec.get("externalIPs") or (), ip_version)
+    is_balanced = spec.get("type") == "LoadBalancer"
+    takes_strangers = is_balanced or spec.get("type") == "NodePort" or bool(spec.get("externalIPs"))
+    external_local = takes_strangers and spec.get("externalTrafficPolicy") == "Local"
     return tuple(
         ServicePort(
             name=PortName(meta.key(service), port.get("name") or "", port.get("protocol") or "TCP"),
             cluster_ip=cluster_ip,
             port=int(port["port"]),
             node_port=int(port.get("nodePort") or 0),
-            external_ips=of_version(spec.get("externalIPs") or (), ip_version),
+            external_ips=external_ips,
             load_balancer_ips=of_version(vips, ip_version),
             source_ranges=of_version(spec.get("loadBalancerSourceRanges") or (), ip_version),
             affinity_timeout_s=affinity_timeout_s,
             internal_local=spec.get("internalTrafficPolicy") == "Local",
-            external_local=spec.get("externalTrafficPolicy") == "Local",
-            health_check_node_port=int(spec.get("healthCheckNodePort") or 0),
+            external_local=external_local,
+            health_check_node_port=int(spec.get("healthCheckNodePort") or 0) if is_balanced and external_local else 0,
         )
         for port in spec.get("ports") or ()
     )
 
 
-def of_version(addresses: Iterable[str], ip_version: int) -> tuple[str, ...]:
-    """Keep the addresses and networks of one IP version; what is neither (None, a name) is dropped."""
+def of_version(texts: Iterable[str], ip_version: int) -> tuple[str, ...]:
+    """Keep the addresses and networks of one IP version, as the kernel writes them; what is neither is dropped."""
     kept = []
-    for text in addresses:
-        try:
-            network = ipaddress.ip_network(text.strip(), strict=False)
-        except ValueError:
-            continue  # "None" of a headless Service, or a value that validation should have refused
-        if network.version == ip_version:
-            kept.append(text.strip() if "/" not in text else str(network))
+    for text in texts:
+        # "None" of a headless Service, or a value that validation should have refused, is no address.
+        found = _address(text.strip(), ip_version) if "/" not in text else _network(text.strip(), ip_version)
+        if found:
+            kept.append(found)
     return tuple(kept)
+
+
+def _address(text: str, ip_version: int) -> str:
+    """Return an address in the kernel's spelling; empty where it is not of this version."""
+    try:
+        return str(ipaddress.IPv6Address(text) if ip_version == 6 else ipaddress.IPv4Address(text))
+    except ValueError:
+        return ""
+
+
+def _network(text: str, ip_version: int) -> str:
+    try:
+        network = ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        return ""
+    return str(network) if network.version == ip_version else ""
 
 
 def parse_slice(slice_object: Object) -> SliceEndpoints:
     """Return the endpoints of a slice by (port name, protocol)."""
     found: SliceEndpoints = {}
+    ip_version = 6 if slice_object.get("addressType") == "IPv6" else 4
     for port in slice_object.get("ports") or ():
         if not port.get("port"):
             continue
-        endpoints = [_parse_endpoint(entry, int(port["port"])) for entry in slice_object.get("endpoints") or ()]
-        usable = tuple(endpoint for endpoint in endpoints if endpoint is not None)
+        entries = slice_object.get("endpoints") or ()
+        parsed = [_parse_endpoint(entry, int(port["port"]), ip_version) for entry in entries]
+        usable = tuple(endpoint for endpoint in parsed if endpoint is not None)
         found[(port.get("name") or "", port.get("protocol") or "TCP")] = usable
     return found
 
 
-def _parse_endpoint(entry: Object, port: int) -> Endpoint | None:
-    addresses = entry.get("addresses") or []
-    if not addresses:
+def _parse_endpoint(entry: Object, port: int, ip_version: int) -> Endpoint | None:
+    address = next(iter(of_version(entry.get("addresses") or (), ip_version)), "")
+    if not address:
         return None
     conditions = entry.get("conditions") or {}
     ready = conditions.get("ready") is not False
     serving = conditions.get("serving")
     hints = entry.get("hints") or {}
     return Endpoint(
-        ip=addresses[0],
+        ip=address,
         port=port,
         node=entry.get("nodeName") or "",
         ready=ready,

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from net.routes.mtu import Backend
+
 
 @dataclass(frozen=True)
 class RoutesConfig:
@@ -19,6 +21,15 @@ class RoutesConfig:
     """The Services' addresses; a route is made for them where the node has no default route."""
     cluster_cidr: str = ""
     """All pods' addresses, where they share one network; else each Node's own are used."""
+    backend: Backend = "auto"
+    """How peers' pods are reached: by the peer's own address where it is on one of our links and by VXLAN else (auto),
+    or all of them in one of the two ways."""
+    vxlan_id: int = 82
+    """The network identifier of our tunnels."""
+    vxlan_port: int = 4789
+    """The UDP port of our tunnels: 4789 is IANA's, 8472 what Linux used before."""
+    vxlan_checksum_offload: bool = True
+    """Whether the tunnels' devices leave checksums to the hardware; some drivers get them wrong."""
     masquerade: bool = True
     """Whether pods' packets to the outside bear the node's address."""
     iptables_backend: Literal["auto", "legacy", "nft"] = "auto"

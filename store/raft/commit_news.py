@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from store.raft.part import Part
+
 DELAY_SECONDS_MAX = 0.001
 NEVER = float("inf")
 
 
-class CommitNews:
+class CommitNews(Part):
     """The leader's share; part of ``RaftCore``."""
 
     _SyncObj__sendAppendEntries: Callable[[], None]
@@ -39,13 +41,3 @@ class CommitNews:
         """Take note that a frame with the commit index leaves now."""
         self.commit_told = self.commit_index
         self.commit_due = NEVER
-
-    @property
-    def is_leader(self) -> bool:
-        """Whether this member leads."""
-        raise AssertionError("the core knows")
-
-    @property
-    def commit_index(self) -> int:
-        """Highest committed index known."""
-        raise AssertionError("the core knows")

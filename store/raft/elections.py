@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from proto.raft import message_pb2 as pb
 from store.raft.journal import Journal
+from store.raft.part import Part
 
 FOLLOWER = 0
 """PySyncObj's number for it."""
@@ -32,7 +33,7 @@ class Timing:
     election_s: float = 1.0
 
 
-class ElectionRules:
+class ElectionRules(Part):
     """The part of a member's Raft state that says when to stand for election and when to listen to a candidate."""
 
     _clock: Callable[[], float]
@@ -55,16 +56,6 @@ class ElectionRules:
         self._election_granted = False
         self._transfer = False
         self._leader_contact = float("-inf")
-
-    @property
-    def term(self) -> int:
-        """The current term."""
-        raise AssertionError("the core knows")
-
-    @property
-    def is_leader(self) -> bool:
-        """Whether this member leads."""
-        raise AssertionError("the core knows")
 
     @property
     def may_stand(self) -> bool:

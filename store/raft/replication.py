@@ -12,6 +12,7 @@ from typing import Any
 from proto.raft import message_pb2 as pb
 from store.raft.journal import Journal
 from store.raft.messages import contiguous
+from store.raft.part import Part
 
 logger = logging.getLogger(__name__)
 
@@ -20,7 +21,7 @@ WINDOW_ENTRIES_MAX = 128
 """Entries under way to one follower."""
 
 
-class ReplicationRules:
+class ReplicationRules(Part):
     """The part of a member's Raft state that says what a follower takes, and what a leader sends."""
 
     _clock: Callable[[], float]
@@ -44,21 +45,6 @@ class ReplicationRules:
         self.read_round = 0
         self.on_contact: Callable[[int, int], None] = lambda _peer, _round: None
         self.on_behind: Callable[[int], None] = lambda _peer: None
-
-    @property
-    def term(self) -> int:
-        """The current term."""
-        raise AssertionError("the core knows")
-
-    @property
-    def is_leader(self) -> bool:
-        """Whether this member leads."""
-        raise AssertionError("the core knows")
-
-    @property
-    def commit_index(self) -> int:
-        """Highest committed index known."""
-        raise AssertionError("the core knows")
 
     def hold(self, peer_id: int, frame: pb.Frame) -> None:
         """Send a frame as soon as everything before it is on disk."""

@@ -19,6 +19,7 @@ from proto.raft import message_pb2 as pb
 from store.raft.contract import MemberChange
 from store.raft.journal import Journal
 from store.raft.membership import Membership, entry_of
+from store.raft.part import Part
 
 NOBODY = 0
 """No member's id: the node that never answers."""
@@ -26,7 +27,7 @@ GUESTS_MAX = 16
 _FROM_GUESTS = frozenset({"append_entries", "vote_request", "pre_vote_request", "timeout_now"})
 
 
-class Roster:
+class Roster(Part):
     """The part of a member's Raft state that knows the members."""
 
     _clock: Callable[[], float]
@@ -54,26 +55,6 @@ class Roster:
         self.members_changed = True
         """Whether there is something new in effect or applied; whoever looks at it sets it back."""
         self.on_members_applied: Callable[[membership_pb2.MembershipEntry], None] = lambda _entry: None
-
-    @property
-    def member_id(self) -> int:
-        """This member."""
-        raise AssertionError("the core knows")
-
-    @property
-    def is_leader(self) -> bool:
-        """Whether this member leads."""
-        raise AssertionError("the core knows")
-
-    @property
-    def applied_index(self) -> int:
-        """Highest index applied."""
-        raise AssertionError("the core knows")
-
-    @property
-    def term_started(self) -> bool:
-        """Whether an entry of the current term has been applied."""
-        raise AssertionError("the core knows")
 
     @property
     def membership(self) -> Membership:

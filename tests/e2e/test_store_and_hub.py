@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from lab.components import CLIENT_PORT
+from lab.site import CLIENT_PORT
 from tests.e2e.conftest import Lab, poll
 
 pytestmark = [pytest.mark.e2e, pytest.mark.root, pytest.mark.timeout(420)]

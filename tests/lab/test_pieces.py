@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
-from lab import cluster_pki, components, containerd, images, nodes, pki, state
+from lab import cluster_pki, components, containerd, images, nodes, pki, site, state
 from lab.forwarder import Forwarder, parse_forward
 from lab.images import Layout
+from lab.site import Timers
 
 
 def test_layout_is_what_containerd_reads(tmp_path: Path) -> None:
@@ -57,7 +58,7 @@ def test_boot_script_is_shell(tmp_path: Path) -> None:
 
     cluster = state.plan("c", 0, tmp_path, 3, 1)
     node = cluster.nodes[0]
-    commands = components.commands(cluster, node, nodes.socket(cluster, node), components.Timers())
+    commands = components.commands(cluster, node, nodes.socket(cluster, node), Timers())
     assert list(commands) == ["containerd", "store", "controlplane", "node"]
     text = nodes.boot_script(cluster, node, commands)
     done = subprocess.run(["sh", "-n"], input=text, text=True, capture_output=True, check=False)
@@ -68,7 +69,7 @@ def test_boot_script_is_shell(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("control_planes", "elects"), [(1, "false"), (3, "true")])
 def test_only_several_control_planes_elect_leaders(tmp_path: Path, control_planes: int, elects: str) -> None:
     cluster = state.plan("c", 0, tmp_path, 3, control_planes)
-    command = components.controlplane_command(cluster, cluster.nodes[0], components.Timers())
+    command = components.controlplane_command(site.of_lab(cluster, cluster.nodes[0], tmp_path / "x", Timers()))
     assert command[command.index("--leader-elect") + 1] == elects
 
 

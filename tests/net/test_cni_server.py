@@ -12,11 +12,31 @@ import pytest
 
 from control.api.meta import Object
 from control.api.resources import NODES, PODS
+from net.cni import wiring
 from net.cni.config import CniConfig
+from net.cni.gate import NotYet, PodReference
 from net.cni.server import CniServer, pod_cidr_of
 from tests.net.topology import Fabric, Namespace, Node, closing_all, eventually
 
 pytestmark = pytest.mark.root
+
+
+class Doorkeeper:
+    """A gate that notes who comes, and refuses as long as it is told to."""
+
+    def __init__(self) -> None:
+        self.refusal = ""
+        self.admitted: dict[str, tuple[PodReference, tuple[str, ...]]] = {}
+        self.links_at_admission: list[str] = []
+
+    async def admit(self, pod: PodReference, addresses: tuple[str, ...]) -> None:
+        self.links_at_admission = sorted(wiring.pod_links())
+        if self.refusal:
+            raise NotYet(self.refusal)
+        self.admitted[pod.uid] = (pod, addresses)
+
+    def release(self, uid: str) -> None:
+        self.admitted.pop(uid, None)
 
 
 class Bench:
@@ -28,6 +48,7 @@ class Bench:
         self.node = Node(1, fabric)
         made.append(self.node)
         self.folder, self.made = folder, made
+        self.gate = Doorkeeper()
         self.begin()
 
     def begin(self, client: bool = True) -> None:
@@ -44,7 +65,7 @@ class Bench:
         eventually((self.folder / "cni.sock").exists)
 
     async def _make(self, config: CniConfig, client: bool) -> CniServer:
-        return CniServer(config, self.node.client if client else None)
+        return CniServer(config, self.node.client if client else None, self.gate)
 
     @property
     def conflist(self) -> Path:
@@ -171,3 +192,52 @@ def test_pod_cidr_of_a_node(spec: Object, cidr: str) -> None:
 def test_calls_beyond_the_limit_are_told_to_try_again(bench: Bench) -> None:
     bench.server.daemon.calls_max = 0
     assert bench.call("VERSION", bench.pod("pod"))["code"] == 11
+
+
+def test_a_pod_is_wired_only_after_its_isolation_is_in_force(bench: Bench) -> None:
+    bench.node.put(NODES, bench.node.object())
+    bench.put_pod(uid="mirror", annotations={"kubernetes.io/config.mirror": "u1"})
+    eventually(bench.conflist.exists)
+    pod = bench.pod("pod")
+    bench.gate.refusal = "policies are not loaded"
+    told = bench.call("ADD", pod)
+    assert (told["code"], told["details"]) == (11, "policies are not loaded")
+    assert not bench.server.allocator.claims
+    assert bench.node.call(links()) == set()
+    bench.gate.refusal = ""
+    address = bench.call("ADD", pod)["ips"][0]["address"].partition("/")[0]
+    assert bench.gate.admitted == {"mirror": (PodReference("default", "web", "mirror"), (address,))}
+    assert bench.gate.links_at_admission == []
+    assert bench.call("DEL", pod) == {}
+    assert bench.gate.admitted == {}
+
+
+async def links() -> set[str]:
+    return wiring.pod_links()
+
+
+def test_a_pods_second_sandbox_keeps_its_isolation(bench: Bench) -> None:
+    bench.node.put(NODES, bench.node.object())
+    bench.put_pod()
+    eventually(bench.conflist.exists)
+    first, second = bench.pod("first"), bench.pod("second")
+    bench.call("ADD", first)
+    bench.call("ADD", second)
+    bench.call("DEL", first)
+    assert list(bench.gate.admitted) == ["u1"]
+    bench.call("DEL", second)
+    assert bench.gate.admitted == {}
+
+
+def test_standing_pods_pass_the_gate_again_after_a_restart(bench: Bench) -> None:
+    bench.node.put(NODES, bench.node.object())
+    bench.put_pod()
+    eventually(bench.conflist.exists)
+    bench.call("ADD", bench.pod("pod"))
+    before = bench.gate.admitted.copy()
+    bench.node.stop(bench.task)
+    bench.gate = Doorkeeper()
+    bench.gate.refusal = "starting"
+    bench.begin()
+    bench.gate.refusal = ""
+    eventually(lambda: bench.gate.admitted == before)

@@ -52,7 +52,7 @@ class World:
 
     def __init__(self, settings: RuleSettings = SETTINGS) -> None:
         self.tracker = ChangeTracker()
-        self.book = RuleBook(NodeFacts("n1", "zone-a"))
+        self.book = RuleBook(NodeFacts("n1", "zone-a", (NODE,)))
         self.fake = FakeIptables((NODE, "127.0.0.1"))
         self.applier = IptablesApplier(self.fake, settings)
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from control.api.meta import Object
 from net.proxy import conntrack
 from net.proxy.conntrack import Flow, Place
+from net.proxy.rules import NodeFacts, RuleBook, allowed_sources, cluster_pool, node_port_addresses
 from net.proxy.services import ChangeTracker, Endpoint, PortName, parse_service, parse_slice
 
 WEB = PortName("default/web", "http", "TCP")
@@ -44,6 +45,111 @@ def slice_of(name: str, *addresses: str, service_name: str = "web", ready: bool 
 )
 def test_which_services_are_served(spec: dict[str, Any], count: int) -> None:
     assert len(parse_service(service(**spec), 4)) == count
+
+
+@pytest.mark.parametrize(
+    ("spec", "port"),
+    [
+        pytest.param({"type": "LoadBalancer", "externalTrafficPolicy": "Local"}, 30999, id="balanced and local"),
+        pytest.param({"type": "LoadBalancer", "externalTrafficPolicy": "Cluster"}, 0, id="balanced, cluster"),
+        pytest.param({"type": "NodePort", "externalTrafficPolicy": "Local"}, 0, id="nobody balances"),
+    ],
+)
+def test_which_services_have_a_health_check(spec: dict[str, Any], port: int) -> None:
+    (parsed,) = parse_service(service(healthCheckNodePort=30999, **spec), 4)
+    assert parsed.health_check_node_port == port
+
+
+def test_addresses_are_kept_in_the_kernels_spelling() -> None:
+    spec = {
+        "clusterIPs": ["10.96.0.1", "FD00:0:0::00A1"],
+        "externalIPs": ["2001:DB8::0:9", "198.51.100.9", "not one"],
+        "loadBalancerSourceRanges": [" 2001:db8::1/32 ", "198.51.100.7/24"],
+    }
+    (six,) = parse_service(service(**spec), 6)
+    assert (six.cluster_ip, six.external_ips, six.source_ranges) == ("fd00::a1", ("2001:db8::9",), ("2001:db8::/32",))
+    (four,) = parse_service(service(**spec), 4)
+    assert (four.external_ips, four.source_ranges) == (("198.51.100.9",), ("198.51.100.0/24",))
+    obj = slice_of("a", "FD00:0::2", "10.0.0.1") | {"addressType": "IPv6"}
+    assert [endpoint.ip for endpoint in parse_slice(obj)[("http", "TCP")]] == ["fd00::2"]
+
+
+OWN = ["127.0.0.1", "192.168.77.11", "172.16.0.1", "::1", "fd77::11"]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "ip_version", "cidrs", "addresses"),
+    [
+        pytest.param([], 4, (), (), id="all"),
+        pytest.param(["0.0.0.0/0"], 4, (), (), id="all, said aloud"),
+        pytest.param(["172.16.0.0/12"], 4, ("172.16.0.0/12",), ("172.16.0.1",), id="network"),
+        pytest.param(["172.16.0.0/12"], 6, (), (), id="the other family's network"),
+        pytest.param(["127.0.0.0/8"], 4, ("127.0.0.0/8",), (), id="loopback never"),
+        pytest.param(["primary"], 4, ("primary",), ("192.168.77.11",), id="primary"),
+        pytest.param(["primary"], 6, ("primary",), ("fd77::11",), id="primary, IPv6"),
+        pytest.param(["192.0.2.0/24"], 4, ("192.0.2.0/24",), (), id="nothing there"),
+    ],
+)
+def test_which_addresses_serve_node_ports(wanted: list[str], ip_version: int, cidrs: Any, addresses: Any) -> None:
+    node = NodeFacts("n1", addresses=("192.168.77.11", "fd77::11"))
+    assert node_port_addresses(wanted, OWN, node, ip_version) == (cidrs, addresses)
+
+
+@pytest.mark.parametrize(
+    ("ranges", "allowed"),
+    [
+        pytest.param([], (), id="everyone"),
+        pytest.param(["203.0.113.0/24"], ("203.0.113.0/24",), id="strangers"),
+        pytest.param(["192.168.0.0/16"], ("192.168.0.0/16", "198.51.100.1"), id="the node to its own balancer"),
+        pytest.param(["fd00::/8"], (), id="the other family"),
+    ],
+)
+def test_who_may_use_a_load_balancer(ranges: list[str], allowed: tuple[str, ...]) -> None:
+    obj = service(type="LoadBalancer", loadBalancerSourceRanges=ranges)
+    obj["status"] = {"loadBalancer": {"ingress": [{"ip": "198.51.100.1"}, {"ip": "fd99::1"}]}}
+    (port,) = parse_service(obj, 4)
+    assert allowed_sources(port, NodeFacts("n1", addresses=("fd77::11", "192.168.77.11"))) == allowed
+
+
+def hinted(ip: str, zones: str = "", nodes: str = "", *, ready: bool = True, terminating: bool = False) -> Endpoint:
+    hints = tuple(zones.split()), tuple(nodes.split())
+    return Endpoint(ip, 80, "", ready, True, terminating, *hints)
+
+
+@pytest.mark.parametrize(
+    ("endpoints", "near"),
+    [
+        pytest.param([hinted("1", "a"), hinted("2", "b")], {"1"}, id="zone"),
+        pytest.param([hinted("1", "a"), hinted("2")], {"1", "2"}, id="one without a hint"),
+        pytest.param([hinted("1", "b"), hinted("2", "c")], {"1", "2"}, id="none for this zone"),
+        pytest.param([hinted("1", "a", "n1"), hinted("2", "a", "n2")], {"1"}, id="node before zone"),
+        pytest.param([hinted("1", "a", "n2"), hinted("2", "b", "n3")], {"1"}, id="zone where no node"),
+        pytest.param([hinted("1", "a"), hinted("2", ready=False)], {"1"}, id="only the ready ones' hints count"),
+        pytest.param(
+            [hinted("1", "b", ready=False, terminating=True), hinted("2", "a", ready=False)], {"1"}, id="last resort"
+        ),
+    ],
+)
+def test_behaviour_13_hints(endpoints: list[Endpoint], near: set[str]) -> None:
+    pool = cluster_pool(tuple(endpoints), NodeFacts("n1", "a"))
+    assert {endpoint.ip for endpoint in pool} == near
+
+
+def test_ready_endpoints_alone_count_for_the_health_check() -> None:
+    tracker, book = ChangeTracker(), RuleBook(NodeFacts("n1"))
+    spec = {"type": "LoadBalancer", "externalTrafficPolicy": "Local", "healthCheckNodePort": 30999}
+    tracker.service_changed("default/web", service(**spec))
+    obj = slice_of("a", "10.0.0.1", "10.0.0.2", "10.0.0.3")
+    for entry, node in zip(obj["endpoints"], ["n1", "n1", "n2"], strict=True):
+        entry["nodeName"] = node
+    obj["endpoints"][0]["conditions"] = {"ready": False, "serving": True, "terminating": True}
+    tracker.slice_changed("default/a", obj)
+    assert book.update(tracker, tracker.take_changes()) == {"default/web"}
+    assert (book.health_checks(), book.ready_here("default/web")) == ({30999: "default/web"}, 1)
+    assert book.update(tracker, {"default/web"}) == set()
+    tracker.service_changed("default/web", None)
+    assert book.update(tracker, tracker.take_changes()) == {"default/web"}
+    assert (book.health_checks(), book.services()) == ({}, {})
 
 
 def test_another_proxys_services_are_left_alone() -> None:

@@ -53,7 +53,6 @@ async def test_the_state_comes_back_and_the_old_cluster_does_not(tmp_path: Path)
         8: (60, set()),
     }
     assert machine.auth.users() == ["ann"]
-    assert not machine.members
     assert not machine.alarms
     assert {path.name for path in tmp_path.iterdir()} == {"a.data"}
 

@@ -237,12 +237,14 @@ async def watches(session: Session) -> None:
 async def leases(session: Session) -> None:
     """The lease of an API server's own address ends, and its watchers are told with what was there."""
     lease = session.note(await session.lease.LeaseGrant(pb.LeaseGrantRequest(TTL=2), metadata=CLIENT)).ID
-    key = b"/registry/masterleases/192.0.2.1"
-    revision = (await session.txn(create(key, b'{"ip":"192.0.2.1"}', lease))).header.revision
     prefix = b"/registry/masterleases/"
+    # Not in their order: what expires at once is told sorted.
+    first, key = prefix + b"192.0.2.9", prefix + b"192.0.2.1"
+    await session.txn(create(first, b'{"ip":"192.0.2.9"}', lease))
+    revision = (await session.txn(create(key, b'{"ip":"192.0.2.1"}', lease))).header.revision
     watching = Watching(session, key=prefix, range_end=prefix[:-1] + b"0", start_revision=revision + 1, prev_kv=True)
     await watching.begin()
-    await watching.until(1)
+    await watching.until(2)
     watching.reset()
     await session.range(pb.RangeRequest(key=key))
 

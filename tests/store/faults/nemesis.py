@@ -9,23 +9,16 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from tests.store.faults.network import NetworkCluster, isolated
-from tests.store.faults.powerloss import PowerLossDisk
+from tests.store.faults.network import NetworkCluster, isolated, running
+from tests.store.faults.power import OneDiskCluster, mounted
 from tests.store.faults.volatile import Keep
 from tests.store.processes import NAMES
 
 FAULTS = ("kill", "kill", "pause", "pause", "partition", "one way", "power", "power")
 
 
-class NemesisCluster(NetworkCluster):
+class NemesisCluster(OneDiskCluster, NetworkCluster):
     """Three members, each in its network, all on one PowerLossDisk; their logs have small segments."""
-
-    def __init__(self, directory: Path, *flags: str) -> None:
-        self.disk = PowerLossDisk(directory / "disk")
-        super().__init__(directory, *flags)
-
-    def data_dir(self, name: str) -> Path:
-        return self.disk.path / name / "data"
 
     def program(self, name: str) -> tuple[str, ...]:
         namespace = self.network.namespace(name)
@@ -81,13 +74,5 @@ class Nemesis:
 async def under_nemesis(directory: Path, *flags: str) -> AsyncIterator[NemesisCluster]:
     """Have such a cluster while the context lasts."""
     cluster = NemesisCluster(directory, *flags)
-    try:
-        await cluster.disk.start()
-        cluster.network.start()
-        await cluster.start_all()
+    async with mounted(cluster.disk), running(cluster):
         yield cluster
-    finally:
-        await cluster.kill_all()
-        await cluster.relay.stop()
-        cluster.network.stop()
-        await cluster.disk.stop()

@@ -207,10 +207,17 @@ class NetworkCluster(StoreCluster):
 async def networked(directory: Path, *flags: str) -> AsyncIterator[NetworkCluster]:
     """Have such a cluster while the context lasts."""
     cluster = NetworkCluster(directory, *flags)
+    async with running(cluster):
+        yield cluster
+
+
+@asynccontextmanager
+async def running(cluster: NetworkCluster) -> AsyncIterator[None]:
+    """Have a cluster's networks and members while the context lasts."""
     try:
         cluster.network.start()
         await cluster.start_all()
-        yield cluster
+        yield
     finally:
         await cluster.kill_all()
         await cluster.relay.stop()

@@ -15,8 +15,8 @@ from tests.store.processes import NAMES, StoreCluster
 READY_TIMEOUT_S = 40.0
 
 
-class PoweredCluster(StoreCluster):
-    """Three members on one PowerLossDisk; their logs have small segments."""
+class OneDiskCluster(StoreCluster):
+    """Three members on one PowerLossDisk."""
 
     def __init__(self, directory: Path, *flags: str) -> None:
         self.disk = PowerLossDisk(directory / "disk")
@@ -24,6 +24,10 @@ class PoweredCluster(StoreCluster):
 
     def data_dir(self, name: str) -> Path:
         return self.disk.path / name / "data"
+
+
+class PoweredCluster(OneDiskCluster):
+    """Three members on one PowerLossDisk; their logs have small segments."""
 
     def program(self, name: str) -> tuple[str, ...]:
         return (sys.executable, "-m", "tests.store.faults.small_segments")
@@ -55,13 +59,22 @@ class PoweredCluster(StoreCluster):
 
 
 @asynccontextmanager
+async def mounted(disk: PowerLossDisk) -> AsyncIterator[None]:
+    """Have the disk while the context lasts."""
+    try:
+        await disk.start()
+        yield
+    finally:
+        await disk.stop()
+
+
+@asynccontextmanager
 async def powered(directory: Path, *flags: str) -> AsyncIterator[PoweredCluster]:
     """Have such a cluster while the context lasts."""
     cluster = PoweredCluster(directory, *flags)
-    try:
-        await cluster.disk.start()
-        await cluster.start_all()
-        yield cluster
-    finally:
-        await cluster.kill_all()
-        await cluster.disk.stop()
+    async with mounted(cluster.disk):
+        try:
+            await cluster.start_all()
+            yield cluster
+        finally:
+            await cluster.kill_all()
