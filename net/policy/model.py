@@ -31,6 +31,7 @@ from net.policy.ranges import PORTS_ALL, Range, Ranges
 
 Direction = Literal["ingress", "egress"]
 DIRECTIONS: tuple[Direction, Direction] = ("ingress", "egress")
+PEERS_FIELD: Mapping[Direction, str] = {"ingress": "from", "egress": "to"}
 PROTOCOLS = ("TCP", "UDP", "SCTP")
 PORT_NAME = re.compile("[a-z0-9]([a-z0-9-]{0,13}[a-z0-9])?")
 FINISHED = ("Succeeded", "Failed")
@@ -192,14 +193,13 @@ def parse_policy(policy: Object) -> Policy:
     faults: list[str] = []
     namespace = meta.namespace(policy)
     found: dict[Direction, tuple[Rule, ...] | None] = {}
-    for direction, peers_field in (("ingress", "from"), ("egress", "to")):
-        assert direction in ("ingress", "egress")
+    for direction in DIRECTIONS:
         if direction.capitalize() not in kinds:
             found[direction] = None
             continue
         entries = spec.get(direction) or ()
         found[direction] = tuple(
-            _parse_rule(entry, peers_field, namespace, f"{direction}[{index}]", faults)
+            _parse_rule(entry, PEERS_FIELD[direction], namespace, f"{direction}[{index}]", faults)
             for index, entry in enumerate(entries)
         )
     return Policy(

@@ -98,11 +98,9 @@ class PolicyBook:
 
     def find(self, uid: str, key: str = "") -> Pod | None:
         """Return the local pod of a uid, or of namespace/name where no uid is given."""
-        if uid:
-            found = self._local.get(self._alias.get(uid, ""))
-        else:
-            found = self._pods.get(key)
-        return found if found is not None and found.uids[0] in self._local else None
+        found = self._local.get(self._alias.get(uid, "")) if uid else self._pods.get(key)
+        is_known = found is not None and self._pods.get(found.key) is found
+        return found if is_known and found is not None and found.uids[0] in self._local else None
 
     def admit(self, pod: Pod, addresses: tuple[str, ...]) -> None:
         """Note the addresses that a local pod is about to have; the newest count."""
@@ -163,6 +161,11 @@ class PolicyBook:
                 if not self._holders[address]:
                     del self._holders[address]
                 self._judge(address)
+
+    @property
+    def isolates(self) -> bool:
+        """Whether any address is judged at all."""
+        return bool(self._judged)
 
     @property
     def knows_all_addresses(self) -> bool:

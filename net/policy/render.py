@@ -34,6 +34,7 @@ PRIORITY: Mapping[Direction, int] = {"egress": 10, "ingress": 11}
 """Behind the proxy's filters (-110, 0); who leaves is judged before who enters."""
 IP_VERSIONS = (4, 6)
 ADDRESS_TYPES: Mapping[int, str] = {4: "ipv4_addr", 6: "ipv6_addr"}
+PROFILE_PREFIXES = tuple(f"{direction}-profile-" for direction in DIRECTIONS)
 NAME_LENGTH_MAX = 150
 COMMENT_LENGTH_MAX = 120
 Lines = tuple[str, ...]
