@@ -11,6 +11,7 @@ from typing import Protocol
 from net.nftables import door, operations
 from net.nftables.door import NftablesSocket
 from net.nftables.elements import chain_of, element, goto
+from net.nftables.errors import NftablesError
 from net.nftables.events import NftablesEvent, NftablesEvents
 from net.nftables.operations import AddElements, DeleteElements, Table
 from net.policy import render
@@ -137,6 +138,47 @@ class KernelTable:
     def drain(self) -> list[NftablesEvent]:
         """Return at once the changes that have come so far."""
         return _of_table(self._events.drain())
+
+
+class AbsentTable:
+    """Stand for the table on a kernel without nf_tables: nothing is there, nothing can be."""
+
+    async def read(self, sets: Iterable[str]) -> Standing:
+        """Return nothing."""
+        return Standing()
+
+    async def load(self, text: str) -> None:
+        """Raise NftablesError."""
+        raise NftablesError("the kernel has no nf_tables, or this process may not use it")
+
+    async def check(self, text: str) -> None:
+        """Raise NftablesError."""
+        await self.load(text)
+
+    def change(self, changes: Sequence[ElementChange]) -> int:
+        """Change nothing."""
+        return 0
+
+    def generation(self) -> int:
+        """Return the same number always."""
+        return 0
+
+    async def next_events(self) -> list[NftablesEvent]:
+        """Wait until cancelled."""
+        await asyncio.Event().wait()
+        return []
+
+    def drain(self) -> list[NftablesEvent]:
+        """Return nothing."""
+        return []
+
+    def close(self) -> None:
+        """Have nothing to close."""
+
+
+def open_table() -> PolicyTable:
+    """Return the table of this namespace's kernel."""
+    return KernelTable() if door.is_supported() else AbsentTable()
 
 
 def _of_table(events: list[NftablesEvent]) -> list[NftablesEvent]:

@@ -24,7 +24,7 @@ from net.cni.gate import NotYet, PodReference
 from net.nftables.errors import NftablesError
 from net.policy.apply import PolicyApplier, SyncResult
 from net.policy.config import PolicyConfig
-from net.policy.kernel import KernelTable, PolicyTable
+from net.policy.kernel import AbsentTable, PolicyTable, open_table
 from net.policy.metrics import PolicyMetrics
 from net.policy.model import MIRROR_ANNOTATIONS, Pod, canonical, parse_pod, parse_policy
 from net.policy.plan import PolicyBook
@@ -122,7 +122,9 @@ class PolicyServer:
 
     async def serve(self) -> None:
         """Keep the table until cancelled."""
-        table = self._table or KernelTable()
+        table = self._table or open_table()
+        if isinstance(table, AbsentTable):
+            log.error("the kernel has no nf_tables: pods that a NetworkPolicy selects cannot start here")
         self._applier = PolicyApplier(self.book, table)
         metrics_server = self._serve_metrics()
         try:
