@@ -99,7 +99,7 @@ CASES: dict[str, tuple[list[Object], Packet, bool]] = {
     "default deny out, v6": ([DENY_OUT], Packet(WEB_6, WORLD_6), False),
     "default deny out leaves in": ([DENY_OUT], Packet(WORLD, WEB), True),
     "default deny out, hostNetwork": ([DENY_OUT], Packet("192.168.0.5", WORLD), True),
-    "out is judged before in": ([DENY_OUT, to_web(**{})], Packet(DB, WEB), False),
+    "out is judged before in": ([DENY_OUT, to_web()], Packet(DB, WEB), False),
     "who may leave must be let in, too": ([from_web(), policy({"podSelector": app("db")}, "q")], Packet(WEB, DB), False),
     "an empty list of rules denies": ([policy({"podSelector": {}, "ingress": []})], Packet(FAR, WEB), False),
     "a rule without anything allows all": ([to_web()], Packet(WORLD, WEB, "icmp"), True),
