@@ -26,6 +26,7 @@ from lab.state import LabError
 from net.explain import objects, parties, reader, steps, trace, tracer, way, words
 from net.explain.objects import Objects, by_key
 from net.explain.parties import UnknownPartyError
+from net.explain.policies import PolicyJudge
 from net.explain.steps import Explanation, NodeSettings, Question, Scene
 from net.explain.things import Place, Standing
 from net.explain.trace import Heard
@@ -181,7 +182,7 @@ def explain(
     hub, doors = where.objects(), {} if no_kernel else where.doors()
     scene = scene_of(hub, doors)
     question = ask(source, target, hub, scene, namespace, 6 if ipv6 else 4, via)
-    explanation = way.explain(question, scene, words.vocabularies(scene))
+    explanation = way.explain(question, scene, words.vocabularies(scene), PolicyJudge(hub))
     standings = look_into(
         doors, {step.place for step in explanation.every_step() if step.things}, [question.ip_version]
     )
