@@ -119,6 +119,8 @@ class RuleSettings:
     """Whether packets that conntrack calls invalid pass; else they are dropped."""
     node_addresses: tuple[str, ...] = ()
     """This node's own addresses, chosen by node_port_cidrs."""
+    node_name: str = ""
+    """The node that the rules stand on."""
 
 
 @dataclass(frozen=True, slots=True)
