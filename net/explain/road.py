@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from net.cni.wiring import HOST_PREFIX
+from net.cni.plan import HOST_PREFIX
 from net.explain import objects, reasons
 from net.explain.judge import Direction, Judge
 from net.explain.parties import Source

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from net.cni.wiring import GATEWAY, HOST_MAC
+from net.cni.plan import GATEWAYS, HOST_MAC
 from net.explain import destination, objects, reasons
 from net.explain.destination import Destination, NoWayError
 from net.explain.judge import Judge
@@ -95,8 +95,8 @@ class _Walk:
         if self.source.kind == "pod":
             things: tuple[Thing, ...] = (WantedAddress(self.source.address, "eth0"),)
             if self.version == 4:
-                to = self.found.address or self.source.address
-                things += (WantedRoute(to, GATEWAY, "eth0"), WantedNeighbour(GATEWAY, HOST_MAC))
+                to, gateway = self.found.address or self.source.address, GATEWAYS[4]
+                things += (WantedRoute(to, gateway, "eth0"), WantedNeighbour(gateway, HOST_MAC))
             step = Step(
                 Place(self.node, self.source.name), "link", f"leaves the pod by eth0 to node {self.node}",
                 owner=f"Pod {self.source.name}", things=things,
