@@ -22,9 +22,9 @@ from net.nftables.operations import AddElements, DeleteElements, Operation, Tabl
 from net.proxy import nftables_schema as schema
 from net.proxy.affinity import Move, moves
 from net.proxy.applier import Services, SyncResult
-from net.proxy.claims import Claims, Difference, Elements, Staged, difference, leftovers
+from net.proxy.claims import Claims, Difference, Elements, Staged, difference, whole_difference
 from net.proxy.kernel_table import KernelTable
-from net.proxy.nftables import Rendered, node_entries, render
+from net.proxy.nftables import Rendered, node_entries, render, spreads_in_use
 from net.proxy.rules import PortRules, RuleSettings
 
 log = logging.getLogger(__name__)
@@ -46,7 +46,8 @@ class NftablesApplier:
         self._standing: Elements | None = None
         """What the kernel holds; None where it must be asked."""
         self._refused: dict[str, tuple[PortRules, ...]] = {}
-        self._all_changed = False
+        self._again: set[str] = set()
+        self._all_changed = True
 
     def close(self) -> None:
         """Close the sockets; the rules stay."""
@@ -63,53 +64,52 @@ class NftablesApplier:
     def forget(self) -> None:
         """Read the kernel again at the next sync, and try again what it refused."""
         self._standing = None
+        self._again |= self._refused.keys()
         self._refused.clear()
 
     async def sync(self, services: Services, changed: Set[str] | None = None) -> SyncResult:
         """Bring the kernel to these rules; raises NftablesError where nothing could be written."""
         result = SyncResult()
-        if self._standing is None:
-            await self._sync_all(services, result)
-        else:
-            if self._all_changed or changed is None:
-                changed = services.keys() | (self._claims.entries.keys() - {NODE})
+        if self._all_changed or changed is None:
+            changed = services.keys() | (self._claims.entries.keys() - {NODE})
+        try:
+            await self._sync(services, changed | self._again, result)
+        except BaseException:
+            self._standing = None  # nothing is known for sure any more
+            raise
+        self._all_changed = False
+        self._again.clear()
+        return result
+
+    async def _sync(self, services: Services, changed: Collection[str], result: SyncResult) -> None:
+        if self._standing is not None:
             changes = await self._render(services, changed, self._standing)
-            if self._all_changed:
-                changes[NODE] = Rendered(node_entries(self.settings))
             try:
-                await self._commit(changes, services, result)
+                await self._commit(changes, result)
+                return
             except NftablesError as error:
-                self._standing = None
                 if error.is_passing:
                     raise
                 # Somebody may have changed what stands; with fresh knowledge a Service at fault can be told.
                 log.info("change is refused, comparing all table=%s error=%s", self._kernel.table, error)
-                await self._sync_all(services, result)
-        self._all_changed = False
-        return result
+        await self._compare(services, changed, result)
 
-    async def _sync_all(self, services: Services, result: SyncResult) -> None:
-        """Compare everything with what the kernel holds."""
+    async def _compare(self, services: Services, changed: Collection[str], result: SyncResult) -> None:
+        """Read what the kernel holds, and write what differs."""
         began = time.perf_counter()
         found = await self._kernel.look()
-        self.last_read_s = time.perf_counter() - began
-        before, self._claims = self._claims, Claims()
+        changes = await self._render(services, changed, found.elements)
+        needed = spreads_in_use(self._claims.wanted).union(*(rendered.spreads for rendered in changes.values()))
+        still_there = await self._kernel.keep(self.settings, found.shape, schema.provisioned(needed))
+        self._standing = found.elements if still_there else {}
         try:
-            changes = await self._render(services, services.keys(), found.elements)
-            changes[NODE] = Rendered(node_entries(self.settings))
-            needed = schema.provisioned(spread for rendered in changes.values() for spread in rendered.spreads)
-            still_there = await self._kernel.keep(self.settings, found.shape, needed)
-            self._standing = found.elements if still_there else {}
-            kept = {name: Rendered(before.entries[name]) for name in self._refused if name in before.entries}
-            await self._commit({**kept, **changes}, services, result, tidy=True)
-            if result.refused:
-                # What they had stays, as long as it can stand beside the others'.
-                kept = {name: Rendered(before.entries[name]) for name in result.refused if name in before.entries}
-                await self._commit(kept, services, result, tidy=True)
-        except BaseException:
-            # Nothing is known for sure any more; the next sync looks again.
-            self._standing, self._claims = None, before
-            raise
+            await self._commit(changes, result, whole=True)
+        except NftablesError as error:
+            if error.is_passing or not changes:
+                raise
+            await self._split(changes, services, result, error)
+            await self._commit({}, result, whole=True)
+        self.last_read_s = time.perf_counter() - began
 
     async def _render(self, services: Services, names: Collection[str], held: Elements) -> dict[str, Rendered]:
         if len(names) > INLINE_MAX:
@@ -125,31 +125,46 @@ class NftablesApplier:
                     continue
                 del self._refused[name]
             found[name] = render(ports, self.settings, held)
+        if self._all_changed:
+            found[NODE] = Rendered(node_entries(self.settings))
         return found
 
-    async def _commit(
-        self, changes: Mapping[str, Rendered], services: Services, result: SyncResult, *, tidy: bool = False
-    ) -> None:
-        """Write these Services in one transaction; where it is refused, in several."""
+    async def _commit(self, changes: Mapping[str, Rendered], result: SyncResult, *, whole: bool = False) -> None:
+        """Write these Services in one transaction, and with `whole` everything else that differs."""
         assert self._standing is not None
+        missing = {spread for found in changes.values() for spread in found.spreads} - self._kernel.spreads
+        if missing:
+            await self._kernel.grow(self.settings, schema.provisioned(missing))
         staged = self._claims.stage({name: found.entries for name, found in changes.items()})
-        todo = difference(staged, self._standing)
-        if tidy:
-            todo.delete(leftovers(staged, self._claims.wanted, self._standing))
-        try:
-            missing = {spread for found in changes.values() for spread in found.spreads} - self._kernel.spreads
-            if missing:
-                await self._kernel.grow(self.settings, schema.provisioned(missing))
-            result.written_bytes += await self._kernel.batch(operations(self._kernel.table, todo), todo.size)
-        except NftablesError as error:
-            if error.is_passing or not tidy or not changes.keys() - {NODE}:
-                raise
-            await self._split(changes, services, result, error)
-            return
+        if whole:
+            todo = whole_difference(staged, self._claims.wanted, self._standing)
+        else:
+            todo = difference(staged, self._standing)
+        result.written_bytes += await self._kernel.batch(operations(self._kernel.table, todo), todo.size)
         moved = self._moves(changes, staged)
-        self._adopt(staged, todo, tidy=tidy)
+        self._adopt(staged, todo, whole=whole)
         if moved:
             await asyncio.to_thread(self._kernel.move_clients, moved)
+
+    async def _split(
+        self, changes: Mapping[str, Rendered], services: Services, result: SyncResult, error: NftablesError
+    ) -> None:
+        """Find the Services at fault: halve until one is left alone with its error."""
+        if len(changes) == 1:
+            (name,) = changes
+            self._refused[name] = services.get(name, ())
+            result.refused[name] = str(error)
+            log.error("service is refused by the kernel and keeps its old rules service=%s error=%s", name, error)
+            return
+        names = sorted(changes)
+        for half in (names[: len(names) // 2], names[len(names) // 2 :]):
+            part = {name: changes[name] for name in half}
+            try:
+                await self._commit(part, result)
+            except NftablesError as again:
+                if again.is_passing:
+                    raise
+                await self._split(part, services, result, again)
 
     def _moves(self, changes: Mapping[str, Rendered], staged: Staged) -> list[Move]:
         fronts = [front for found in changes.values() for front in found.sticky]
@@ -166,7 +181,7 @@ class NftablesApplier:
 
         return moves(fronts, before, after)
 
-    def _adopt(self, staged: Staged, todo: Difference, *, tidy: bool) -> None:
+    def _adopt(self, staged: Staged, todo: Difference, *, whole: bool) -> None:
         self._claims.adopt(staged)
         if self._standing is None or self._standing is self._claims.wanted:
             return
@@ -175,28 +190,8 @@ class NftablesApplier:
                 self._standing[name].pop(key, None)
         for name, pairs in todo.added.items():
             self._standing.setdefault(name, {}).update(pairs)
-        if tidy:  # the same by now, and a copy less
+        if whole:  # the same by now, and a copy less
             self._standing = self._claims.wanted
-
-    async def _split(
-        self, changes: Mapping[str, Rendered], services: Services, result: SyncResult, error: NftablesError
-    ) -> None:
-        """Find the Services at fault: halve until one is left alone with its error."""
-        if len(changes) == 1:
-            (name,) = changes
-            self._refused[name] = services.get(name, ())
-            result.refused[name] = str(error)
-            log.error("service is refused by the kernel and keeps its old rules service=%s error=%s", name, error)
-            return
-        names = sorted(changes)
-        for half in (names[: len(names) // 2], names[len(names) // 2 :]):
-            part = {name: changes[name] for name in half}
-            try:
-                await self._commit(part, services, result)
-            except NftablesError as again:
-                if again.is_passing:
-                    raise
-                await self._split(part, services, result, again)
 
     async def stands(self) -> bool:
         """Tell whether chains and rules are those that were loaded."""

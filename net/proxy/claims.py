@@ -117,11 +117,6 @@ class Difference:
         """How many elements it is about."""
         return sum(map(len, self.deleted.values())) + sum(map(len, self.added.values()))
 
-    def delete(self, more: Mapping[str, list[bytes]]) -> None:
-        """Delete these, too."""
-        for name, keys in more.items():
-            self.deleted.setdefault(name, []).extend(keys)
-
     def note(self, name: str, key: bytes, have: bytes | None, want: bytes | None) -> None:
         """Take one element into account."""
         if have == want:
@@ -147,12 +142,19 @@ def difference(staged: Staged, standing: Elements) -> Difference:
     return found
 
 
-def leftovers(staged: Staged, wanted: Elements, standing: Elements) -> dict[str, list[bytes]]:
-    """Return the elements that stand and that nobody wants, but for those that the change itself takes away."""
-    found: dict[str, list[bytes]] = {}
-    for name, have in standing.items():
-        touched, kept = staged.wanted.get(name, {}), wanted.get(name, {})
-        gone = [key for key in have if key not in touched and key not in kept]
-        if gone:
-            found[name] = gone
+def whole_difference(staged: Staged, wanted: Elements, standing: Elements) -> Difference:
+    """Return what brings all that stands to all that is wanted, with the staged change taken into account."""
+    found = Difference()
+    for name in {*standing, *wanted, *staged.wanted}:
+        have, want, touched = standing.get(name, {}), wanted.get(name, {}), staged.wanted.get(name, {})
+        for key, data in touched.items():
+            found.note(name, key, have.get(key), data)
+        if have is want or have == want:
+            continue
+        for key, data in want.items():
+            if key not in touched:
+                found.note(name, key, have.get(key), data)
+        for key in have:
+            if key not in touched and key not in want:
+                found.note(name, key, b"", None)
     return found

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 
-from net.nftables.elements import DROP, concatenation, goto, prefix, protocol, value
+from net.nftables.elements import DROP, chain_of, concatenation, goto, prefix, protocol, value
 from net.proxy import nftables_schema as schema
 from net.proxy.nftables_schema import Spread, slot_map
 from net.proxy.rules import Front, FrontKind, PortRules, RuleSettings, Verdict
@@ -151,6 +151,13 @@ def allowed_sources(rules: PortRules) -> Iterator[tuple[bytes, bytes]]:
             versions[1].append(network)
     for kept in (*ipaddress.collapse_addresses(versions[0]), *ipaddress.collapse_addresses(versions[1])):
         yield prefix(str(kept))
+
+
+def spreads_in_use(held: Held) -> frozenset[Spread]:
+    """Return the spreads that elements lead to."""
+    verdicts = {data for name in schema.LEADING for data in held.get(name, {}).values()}
+    found = (schema.parse_spread(chain_of(data)) for data in verdicts)
+    return frozenset(spread for spread in found if spread is not None)
 
 
 def node_entries(settings: RuleSettings) -> tuple[Entry, ...]:

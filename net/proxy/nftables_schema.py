@@ -32,6 +32,8 @@ from net.proxy.rules import RuleSettings
 TABLE_NAME = "kube-proxy"
 SERVICE_IPS, SERVICE_NODEPORTS = "service-ips", "service-nodeports"
 INSIDE_IPS, INSIDE_NODEPORTS = "service-ips-inside", "service-nodeports-inside"
+LEADING = (SERVICE_IPS, SERVICE_NODEPORTS, INSIDE_IPS, INSIDE_NODEPORTS)
+"""The maps that lead to spreads."""
 NO_ENDPOINT_SERVICES, NO_ENDPOINT_NODEPORTS = "no-endpoint-services", "no-endpoint-nodeports"
 CLUSTER_IPS, NODEPORT_IPS, HAIRPIN = "cluster-ips", "nodeport-ips", "hairpin-connections"
 FIREWALL_IPS, FIREWALL_SOURCES = "firewall-ips", "firewall-sources"
