@@ -122,3 +122,9 @@ def _nftables() -> tuple[NftElements, dict[tuple[str, str, str], tuple[str, ...]
 def own_tables(door: NftablesSocket) -> list[Table]:
     """Return the tables that are Raftsman's."""
     return [table for table in door.tables() if table.name in OWN_TABLES]
+
+
+def iptables_backend(path: Path) -> str:
+    """Return which iptables a node uses: legacy or nft."""
+    with namespace(path):
+        return asyncio.run(xtables.detect())
