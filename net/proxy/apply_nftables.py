@@ -21,7 +21,7 @@ from net.nftables.errors import NftablesError
 from net.nftables.operations import AddElements, DeleteElements, Operation, Table
 from net.proxy import nftables_schema as schema
 from net.proxy.affinity import Move, moves
-from net.proxy.applier import Services, SyncResult
+from net.proxy.applier import Mode, Services, SyncResult
 from net.proxy.claims import Claims, Difference, Elements, Staged, difference, whole_difference
 from net.proxy.kernel_table import KernelTable
 from net.proxy.nftables import Rendered, node_entries, render, spreads_in_use
@@ -39,6 +39,7 @@ class NftablesApplier:
     """Own the table kube-proxy of one address family; made in the network namespace that it is for."""
 
     def __init__(self, settings: RuleSettings) -> None:
+        self.mode: Mode = "nftables"
         self.settings = settings
         self.last_read_s = 0.0
         self._kernel = KernelTable(settings)
@@ -197,9 +198,13 @@ class NftablesApplier:
         """Tell whether chains and rules are those that were loaded."""
         return self._kernel.is_whole()
 
-    async def disturbed(self) -> str:
+    async def disturbed(self, interval_s: float) -> str:
         """Wait until somebody else changes the table; say what it was."""
         return await self._kernel.disturbed()
+
+    def connections(self) -> dict[bytes, int]:
+        """Return how many connections each front has seen, by its key."""
+        return {**self._kernel.counters(schema.CONNECTIONS), **self._kernel.counters(schema.NODEPORT_CONNECTIONS)}
 
     async def clean_up(self) -> None:
         """Take the table away."""

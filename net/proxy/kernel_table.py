@@ -126,12 +126,14 @@ class KernelTable:
                 if event.table == self.table and not self._is_loading:
                     return f"{event.kind} {event.name} was {'deleted' if event.deleted else 'changed'}"
 
-    def counters(self, set_name: str) -> dict[bytes, tuple[int, int]]:
-        """Return packets and bytes that a set's elements have counted."""
-        return {found.key: (found.packets, found.octets) for found in self._reader.elements(self.table, set_name)}
+    def counters(self, set_name: str) -> dict[bytes, int]:
+        """Return how many packets the elements of a set have counted; those that saw none are left out."""
+        return {found.key: found.packets for found in self._reader.elements(self.table, set_name) if found.packets}
 
-    def delete(self) -> None:
-        """Take the table away, if it is there."""
-        if self.table in self._door.tables():
-            self._door.batch([DeleteTable(self.table)])
+    def delete(self) -> bool:
+        """Take the table away; tell whether it was there."""
         self.spreads, self._mark = frozenset(), ""
+        if self.table not in self._door.tables():
+            return False
+        self._door.batch([DeleteTable(self.table)])
+        return True

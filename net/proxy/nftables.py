@@ -132,24 +132,16 @@ def _render_front(into: _Collector, rules: PortRules, front: Front) -> None:
         into.lead(short, key, f"{head}inside", sticky_s, rules.cluster)
     if front.kind is FrontKind.LOAD_BALANCER and rules.firewalled:
         into.entries[(schema.FIREWALL_IPS, key)] = FIREWALL
-        for first, last in allowed_sources(rules):
+        for first, last in source_ranges(rules.allowed_sources):
             into.entries[(schema.FIREWALL_SOURCES, concatenation(key, first, key, last))] = b""
 
 
-def allowed_sources(rules: PortRules) -> Iterator[tuple[bytes, bytes]]:
-    """Yield the ranges that may use a load balancer's addresses; the kernel takes none that overlap.
-
-    A node that is the load balancer's own backend talks from the address itself.
-    """
-    texts = (*rules.port.source_ranges, *rules.port.load_balancer_ips)
-    networks = [ipaddress.ip_network(text, strict=False) for text in texts]
-    versions: tuple[list[ipaddress.IPv4Network], list[ipaddress.IPv6Network]] = ([], [])
-    for network in networks:
-        if isinstance(network, ipaddress.IPv4Network):
-            versions[0].append(network)
-        else:
-            versions[1].append(network)
-    for kept in (*ipaddress.collapse_addresses(versions[0]), *ipaddress.collapse_addresses(versions[1])):
+def source_ranges(networks: Iterable[str]) -> Iterator[tuple[bytes, bytes]]:
+    """Yield the first and last address of each network; the kernel takes no ranges that overlap."""
+    parsed = [ipaddress.ip_network(text, strict=False) for text in networks]
+    four = [network for network in parsed if isinstance(network, ipaddress.IPv4Network)]
+    six = [network for network in parsed if isinstance(network, ipaddress.IPv6Network)]
+    for kept in (*ipaddress.collapse_addresses(four), *ipaddress.collapse_addresses(six)):
         yield prefix(str(kept))
 
 

@@ -269,6 +269,11 @@ class RuleBook:
                 self._health_checks[service] = decided[0].port.health_check_node_port
         return differing
 
+    @property
+    def decided(self) -> Mapping[str, tuple[PortRules, ...]]:
+        """The rules by Service, alive: they change with the next update."""
+        return self._decided
+
     def services(self) -> Mapping[str, tuple[PortRules, ...]]:
         """Return the rules by Service, as they are now."""
         return dict(self._decided)
