@@ -18,6 +18,7 @@ import click
 
 import net.cni.server
 import net.dns.server
+import net.policy.server
 import net.proxy.server
 import net.routes.server
 import node.bootstrap
@@ -31,6 +32,7 @@ from control.client.options import run_until_signalled
 from lab.processes import COMPONENT_MARK
 from net.cni.config import CniConfig
 from net.dns.config import NODE_LOCAL_ADDRESSES, DnsConfig
+from net.policy.config import PolicyConfig
 from net.proxy.config import ProxyConfig
 from net.routes.config import RoutesConfig
 from node.config import KubeletConfig
@@ -76,12 +78,14 @@ class Network:
 
 
 async def run_network(own: Kubeconfig, directory: Path, network: Network) -> None:
-    """Run pod network, proxy, routes and DNS of a node that has joined."""
+    """Run pod network, policies, proxy, routes and DNS of a node that has joined."""
     cni_path, proxy_path = await asyncio.gather(
         component_kubeconfig(own, "cni", directory), component_kubeconfig(own, "proxy", directory)
     )
+    policies = net.policy.server.make(PolicyConfig(cni_path, network.cni.hostname_override))
     async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(net.cni.server.run(replace(network.cni, kubeconfig=cni_path)), name="cni")
+        tasks.create_task(policies.serve(), name="policy")
+        tasks.create_task(net.cni.server.run(replace(network.cni, kubeconfig=cni_path), gate=policies), name="cni")
         tasks.create_task(net.proxy.server.run(replace(network.proxy, kubeconfig=proxy_path)), name="proxy")
         tasks.create_task(net.routes.server.run(replace(network.routes, kubeconfig=cni_path)), name="routes")
         if network.dns is not None:

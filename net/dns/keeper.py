@@ -29,6 +29,7 @@ BUFFER_BYTES = 4 << 20
 SO_RCVBUFFORCE = 33
 IP_FREEBIND, IPV6_FREEBIND = 15, 78
 BACKLOG = 512
+PORT_TRIES = 20
 
 Place = tuple[str, int]
 
@@ -37,19 +38,20 @@ class FrontGoneError(Exception):
     """The front went away; another one is needed."""
 
 
-def open_sockets(places: Sequence[Place]) -> list[socket.socket]:
-    """Bind a datagram socket and a listening one at each place; raises OSError."""
-    made: list[socket.socket] = []
-    try:
-        for address, port in places:
-            chosen = port
-            for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
-                made.append(_bound(address, chosen, kind))
-                chosen = made[-1].getsockname()[1]  # port 0 is one port for both
-    except OSError:
-        channel.close_all(made)
-        raise
-    return made
+def open_sockets(place: Place) -> list[socket.socket]:
+    """Bind a datagram socket and a listening one at a place; raises OSError."""
+    address, port = place
+    tries = 1 if port else PORT_TRIES
+    while True:
+        tries -= 1
+        datagrams = _bound(address, port, socket.SOCK_DGRAM)
+        try:
+            # Port 0 is any port, but one for both; somebody may have the second of a pair.
+            return [datagrams, _bound(address, datagrams.getsockname()[1], socket.SOCK_STREAM)]
+        except OSError:
+            datagrams.close()
+            if not tries:
+                raise
 
 
 def _bound(address: str, port: int, kind: socket.SocketKind) -> socket.socket:
@@ -210,7 +212,7 @@ class Keeper:
                 wanted += [each for each in found if each is not None]
             else:
                 channel.close_all(each for each in found if each is not None)
-                wanted += open_sockets([(address, port)])
+                wanted += open_sockets((address, port))
         channel.close_all(kept.values())
         self._sockets = wanted
         self._reap()

@@ -66,12 +66,8 @@ class Peer:
         self.senders: list[tuple[str, int]] = []
         self.ids: list[int] = []
         self._make = make or (lambda kind: socket.socket(socket.AF_INET, kind))
-        self._datagrams = self._make(socket.SOCK_DGRAM)
-        self._datagrams.bind((address, port))
+        self._datagrams, self._streams = self._bind(address, port)
         self.port: int = self._datagrams.getsockname()[1]
-        self._streams = self._make(socket.SOCK_STREAM)
-        self._streams.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self._streams.bind((address, self.port))
         self._streams.listen(16)
         self._closing = False
         self._threads = [threading.Thread(target=work, daemon=True) for work in (self._by_datagram, self._by_stream)]
@@ -80,6 +76,23 @@ class Peer:
         for thread in self._threads:
             thread.start()
         self.place = f"{address}:{self.port}"
+
+    def _bind(self, address: str, port: int) -> tuple[socket.socket, socket.socket]:
+        """Bind both kinds to one port; another is tried where somebody has the second of a pair."""
+        for last in (False,) * 20 + (True,):
+            datagrams, streams = self._make(socket.SOCK_DGRAM), self._make(socket.SOCK_STREAM)
+            try:
+                datagrams.bind((address, port))
+                streams.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                streams.bind((address, datagrams.getsockname()[1]))
+            except OSError:
+                datagrams.close()
+                streams.close()
+                if port or last:
+                    raise
+            else:
+                return datagrams, streams
+        raise AssertionError("unreachable")
 
     def close(self) -> None:
         self._closing = True
