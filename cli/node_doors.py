@@ -61,7 +61,7 @@ class NodeDoor:
         if not flags:
             return NodeSettings()
         return NodeSettings(
-            proxy_mode=str(flags.get("proxy_mode") or "iptables"),
+            proxy_mode=str(flags.get("proxy_mode") or "nftables"),
             cluster_cidrs=_listed(flags.get("cluster_cidr")),
             service_cidrs=_listed(flags.get("service_cluster_ip_range")),
             masquerade_all=bool(flags.get("masquerade_all")),

@@ -52,7 +52,7 @@ class FamilyLoop:
         self.tracker = ChangeTracker(self.ip_version)
         self.book = RuleBook(node)
         self.local_addresses: frozenset[str] = frozenset()
-        self.is_behind = False
+        self.is_behind = True
         """Whether something is wanted that the kernel does not hold yet."""
         self._config, self._metrics, self._told = config, metrics, told
         self._due = asyncio.Event()
