@@ -19,6 +19,7 @@ from control.api import meta
 from control.api.meta import Object
 from net.proxy.applier import Applier
 from net.proxy.apply import IptablesApplier
+from net.proxy.apply_nftables import NftablesApplier
 from net.proxy.rules import NodeFacts, RuleBook, RuleSettings
 from net.proxy.services import ChangeTracker
 from net.xtables import IptablesDoor
@@ -27,7 +28,7 @@ from tests.net.packet_cases import NUMBERS, Case, Port
 from tests.net.topology import CLUSTER_CIDR, FABRIC, Fabric, Namespace, Node, closing_all, run
 
 Mode = Literal["iptables-legacy", "iptables-nft", "nftables"]
-MODES: tuple[Mode, ...] = ("iptables-legacy", "iptables-nft")
+MODES: tuple[Mode, ...] = ("iptables-legacy", "iptables-nft", "nftables")
 FABRIC6 = "fd77::"
 CLUSTER_CIDRS = {4: CLUSTER_CIDR, 6: "fd00:244::/32"}
 SERVICE_ROUTES = ("10.96.0.0/16", "198.51.100.0/24", "203.0.113.0/24", "fd00:96::/64", "2001:db8:98::/47")
@@ -43,7 +44,7 @@ def applier_for(mode: Mode, settings: RuleSettings) -> Applier:
         case "iptables-nft":
             return IptablesApplier(IptablesDoor("nft", settings.ip_version), settings)
         case "nftables":
-            raise ValueError(mode)
+            return NftablesApplier(settings)
 
 
 @dataclass
@@ -202,14 +203,18 @@ def built(mode: Mode) -> Iterator[World]:
         world = World(mode, fabric, nodes, machines, addresses)
         for node, zone, ip_version in ((n, z, v) for n, z in zip(nodes, "ab", strict=True) for v in (4, 6)):
             world.rules.append(rules_of(world, node, f"zone-{zone}", ip_version))
-        yield world
+        try:
+            yield world
+        finally:
+            for rules in world.rules:
+                rules.applier.close()
 
 
 def rules_of(world: World, node: Node, zone: str, ip_version: int) -> Rules:
     """Return a node's empty rules of one family."""
     own = (world.addresses[f"node_{node.number}", 4], world.addresses[f"node_{node.number}", 6])
     facts = NodeFacts(node.node_name, zone, own)
-    settings = RuleSettings(ip_version, (CLUSTER_CIDRS[ip_version],))
+    settings = RuleSettings(ip_version, (CLUSTER_CIDRS[ip_version],), node_name=node.node_name)
 
     async def make() -> Applier:
         return applier_for(world.mode, settings)
