@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from net.explain.steps import Wording
 from net.explain.things import Element, NftChain, Standing, Thing
 from net.explain.vocabulary import Lead
-from net.nftables.elements import DROP
+from net.nftables.elements import DROP, goto
 from net.proxy import nftables, nftables_schema
 from net.proxy.nftables_schema import Spread, slot_map
 from net.proxy.rules import FrontKind, RuleSettings, Verdict
@@ -36,6 +36,34 @@ class InSomeSlot:
             return ""
         first = self.elements[0]
         return f"none of the {len(told)} slots of table {first.family} {first.table} holds {first.words}"
+
+
+@dataclass(frozen=True, slots=True)
+class WholeSchema:
+    """The chains and rules of the whole table, as the proxy loads them for these settings."""
+
+    settings: RuleSettings
+
+    @property
+    def traced_as(self) -> str:
+        """No chain."""
+        return ""
+
+    def __str__(self) -> str:
+        """Return it in words."""
+        return f"schema of table {nftables_schema.table(self.settings)}"
+
+    def missing(self, standing: Standing) -> str:
+        """Compare the fingerprint that was kept with what stands, and the text with what is wanted."""
+        table = nftables_schema.table(self.settings)
+        shape = standing.shapes.get((table.family, table.name))
+        if shape is None or not shape.stands:
+            return f"the kernel has no table {table}"
+        if not shape.text_digest:
+            return f"somebody changed chains or rules of table {table}"
+        if shape.text_digest != nftables_schema.digest(nftables_schema.blocks(self.settings, shape.spreads)):
+            return f"chains and rules of table {table} are those of other settings"
+        return ""
 
 
 class NftablesWords:
@@ -80,8 +108,8 @@ class NftablesWords:
         which, chain = self._leading(lead), self._spread(lead).chain
         words = f"{self._key_words(lead)} : goto {chain}"
         path = [f"nat-{hook}", "services", *(["nodeports"] if lead.front.kind is FrontKind.NODE_PORT else [])]
-        things: list[Thing] = [self._chain(name) for name in path]
-        things.append(self._element(which, self._key(lead), nftables.goto(chain), words))
+        things: list[Thing] = [WholeSchema(self._settings), *(self._chain(name) for name in path)]
+        things.append(self._element(which, self._key(lead), goto(chain), words))
         return Wording(f"{self._table} {' → '.join(path)} → @{which} {{ {words} }}", tuple(things))
 
     def firewall(self, lead: Lead) -> Wording:
@@ -109,7 +137,8 @@ class NftablesWords:
         end = f"goto {nftables_schema.REJECT_CHAIN}" if is_reject else "drop"
         words = f"{self._key_words(lead)} : {end}"
         element = self._element(which, self._key(lead), nftables.REJECT if is_reject else DROP, words)
-        return Wording(f"{self._table} {chain} → @{which} {{ {words} }}", (self._chain(chain), element))
+        things = (WholeSchema(self._settings), self._chain(chain), element)
+        return Wording(f"{self._table} {chain} → @{which} {{ {words} }}", things)
 
     def pool(self, lead: Lead) -> Wording:
         """Name the chain that draws a slot."""
