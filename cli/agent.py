@@ -117,6 +117,12 @@ def _labels(pairs: tuple[str, ...]) -> dict[str, str]:
 @click.option("--cgroup-root", default="/", help="The control group above all pods.")
 @click.option("--cluster-cidr", default="", help="All pods' addresses.")
 @click.option("--service-cluster-ip-range", default="", help="All Services' addresses.")
+@click.option(
+    "--proxy-mode",
+    type=click.Choice(["nftables", "iptables"]),
+    default="nftables",
+    help="How Services' rules are written.",
+)
 @click.option("--cni-conf-dir", type=click.Path(path_type=Path), default="/etc/cni/net.d")
 @click.option("--cni-bin-dir", type=click.Path(path_type=Path), default="/opt/cni/bin")
 @click.option("--cni-state-dir", type=click.Path(path_type=Path), default="/var/lib/raftsman/cni")
@@ -182,7 +188,7 @@ def network_config(flags: Mapping[str, Any]) -> Network:
             socket=flags["cni_socket"],
             state_dir=flags["cni_state_dir"],
         ),
-        proxy=ProxyConfig(hostname_override=name, cluster_cidr=cluster_cidr),
+        proxy=ProxyConfig(hostname_override=name, cluster_cidr=cluster_cidr, proxy_mode=flags["proxy_mode"]),
         routes=RoutesConfig(hostname_override=name, service_cluster_ip_range=services, cluster_cidr=cluster_cidr),
         dns=DnsConfig(
             cluster_domain=flags["cluster_domain"],
