@@ -29,6 +29,7 @@ CLUSTER = {
     "logs": Subcommand("cli.status", "logs", "Print what a component wrote."),
     "node": Subcommand("cli.node", "node", "Add, stop, start or kill a node; or run its agent."),
     "kubectl": Subcommand("cli.kubectl", "kubectl", "Run kubectl against a cluster."),
+    "net": Subcommand("cli.net", "net", "Explain the way of a packet; compare kernels with what is wanted."),
 }
 MACHINE = {
     "init": Subcommand("cli.machine.init", "init", "Make this machine the first of a new cluster."),
@@ -48,6 +49,7 @@ COMPONENTS = {
     "kubelet": Subcommand("node.command", "command", "Run the kubelet."),
     "proxy": Subcommand("net.proxy.command", "command", "Run the service proxy."),
     "cni": Subcommand("net.cni.command", "command", "Run the pod network daemon."),
+    "policy": Subcommand("net.policy.command", "command", "Enforce NetworkPolicy for a node's pods."),
     "routes": Subcommand("net.routes.command", "command", "Keep a node's routes to the other nodes' pods."),
 }
 

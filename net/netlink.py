@@ -187,6 +187,7 @@ class RouteSocket:
                     mtu=message.get_attr("IFLA_MTU") or 0,
                     mac=message.get_attr("IFLA_ADDRESS") or "",
                     is_up=bool(message["flags"] & messages.IFF_UP),
+                    master=message.get_attr("IFLA_MASTER") or 0,
                 )
             )
         return found
