@@ -28,8 +28,12 @@ SHARED_FILES = (*AUTHORITIES, "sa.key", "sa.pub")
 
 
 def make_authorities(directory: Path) -> None:
-    """Make what all control planes of a cluster share: three authorities, and the key of ServiceAccount tokens."""
-    pki.make_authority(directory, "ca", "kubernetes")
+    """Make what all control planes of a cluster share: three authorities, and the key of ServiceAccount tokens.
+
+    A cluster authority that lies there already, with its key, is used as it is.
+    """
+    if not (directory / "ca.key").exists():
+        pki.make_authority(directory, "ca", "kubernetes")
     pki.make_authority(directory / "etcd", "ca", "etcd-ca")
     pki.make_authority(directory, "front-proxy-ca", "front-proxy-ca")
     pki.make_service_account_key(directory)

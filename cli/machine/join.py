@@ -17,13 +17,13 @@ from control.api import bootstraptokens
 from control.api.status import ApiError
 from control.client import kubeconfig
 from control.client.connect import connect
+from control.client.flags import DURATION
 from control.client.kubeconfig import Kubeconfig, KubeconfigError, Material
 from lab import cluster_api, pki
 from lab.probe import Machine as Facts
 from lab.progress import Progress
 from lab.state import LabError
 
-DISCOVERY_TIMEOUT_S = 300.0
 STORE_TIMEOUT_S = 600.0
 
 
@@ -38,6 +38,9 @@ STORE_TIMEOUT_S = 600.0
 @click.option("--control-plane", "wants_control_plane", is_flag=True, help="Run a control plane and a store member.")
 @click.option("--certificate-key", default="", help="With --control-plane: what decrypts the certificates.")
 @click.option("--apiserver-cert-extra-sans", multiple=True, help="Further names or addresses of the API server.")
+@click.option(
+    "--discovery-timeout", type=DURATION, default="5m", show_default=True, help="How long to wait for the cluster."
+)
 @node_name_option
 @address_option
 @supervisor_option
@@ -49,6 +52,7 @@ def join(
     wants_control_plane: bool,
     certificate_key: str,
     apiserver_cert_extra_sans: tuple[str, ...],
+    discovery_timeout: float,
     node_name: str,
     address: str,
     supervisor: str,
@@ -76,7 +80,7 @@ def join(
         with progress.step("look at the machine"):
             facts = prepare.check(chosen, control_plane=wants_control_plane)
         machine = Machine(name, chosen, wants_control_plane, ClusterSettings(), "", {})
-        joining = _Joining(machine, facts, endpoint, token, progress)
+        joining = _Joining(machine, facts, endpoint, token, discovery_timeout, progress)
         asyncio.run(joining.run(pins, key, apiserver_cert_extra_sans, supervisor))
     Console(soft_wrap=True, highlight=False).print(f"\n{name} is part of the cluster at {endpoint}.")
 
@@ -84,17 +88,20 @@ def join(
 class _Joining:
     """One run of the command."""
 
-    def __init__(self, machine: Machine, facts: Facts, endpoint: str, token: str, progress: Progress) -> None:
+    def __init__(
+        self, machine: Machine, facts: Facts, endpoint: str, token: str, discovery_timeout_s: float, progress: Progress
+    ) -> None:
         self._machine = machine
         self._facts = facts
         self._endpoint = endpoint
         self._token = token
+        self._discovery_timeout_s = discovery_timeout_s
         self._progress = progress
 
     async def run(self, pins: tuple[str, ...], key: bytes, names: tuple[str, ...], wanted_supervisor: str) -> None:
         """Join, from the first question to a Ready node."""
         with self._progress.step(f"learn about the cluster at {self._endpoint}"):
-            trusted = await discovery.discover(self._endpoint, self._token, pins, DISCOVERY_TIMEOUT_S)
+            trusted = await discovery.discover(self._endpoint, self._token, pins, self._discovery_timeout_s)
             cluster, shared = await self._ask(trusted, key)
             settings.check_ranges(cluster, self._machine.address)
         kind = supervisor.choose(wanted_supervisor)
