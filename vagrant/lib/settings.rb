@@ -38,7 +38,7 @@ module Raftsman
         text = environment["RAFTSMAN_#{name.upcase}"]
         values[name] = text unless text.nil? || text.empty?
       end
-      new(values)
+      new(values, environment["RAFTSMAN_SECRETS_DIR"] || File.join(File.dirname(__dir__), ".state"))
     end
 
     def self.read(file)
@@ -49,7 +49,8 @@ module Raftsman
       raise SettingsError, "#{file}: no YAML: #{error.message}"
     end
 
-    def initialize(values)
+    def initialize(values, secrets_folder = "")
+      @secrets_folder = secrets_folder
       unknown = values.keys.map(&:to_s) - DEFAULTS.keys
       refuse unknown.first, "is no setting; there are #{DEFAULTS.keys.join(', ')}" unless unknown.empty?
       @values = DEFAULTS.merge(values)
@@ -73,7 +74,7 @@ module Raftsman
 
     # What provision/cluster is told about a machine.
     def environment(machine)
-      secrets = Secrets.load(File.join(File.dirname(__dir__), ".state"))
+      secrets = Secrets.load(@secrets_folder)
       {
         "NODE_NAME" => machine.name, "NODE_ADDRESS" => machine.address, "ROLE" => machine.role,
         "FIRST_ADDRESS" => address_of(1), "POD_CIDR" => pod_cidr, "SERVICE_CIDR" => service_cidr, "TIMERS" => timers,
