@@ -87,7 +87,7 @@ def _of_table(table: TableName, wanted: Dump, live: Dump) -> Iterable[Difference
             yield Difference(part, name, extra=("(the whole table)",))
         return
     for head in sorted({*want, *have}):
-        if head not in want and _may_stay(table, head):
+        if head.startswith(f"chain {MARK_PREFIX}") or (head not in want and _may_stay(table, head)):
             continue
         yield from of_chain(part, f"{name} {head}", want.get(head), have.get(head))
     yield from _of_elements(part, table, wanted, live)

@@ -54,19 +54,20 @@ def namespace(path: Path) -> Iterator[None]:
 def read_links(path: Path) -> Standing:
     """Read what a pod's namespace has: links, addresses, routes, listeners."""
     with namespace(path):
-        return _links()
+        return read_here()
 
 
 def read_node(path: Path, versions: Iterable[int] = (4, 6)) -> Standing:
     """Read what a node's namespace has, its rules too; iptables' for these IP versions."""
     with namespace(path):
-        found = _links()
+        found = read_here()
         tables = asyncio.run(_iptables(versions))
         rules = _nftables()
     return replace(found, tables=tables, chains=rules.chains, elements=rules.elements, shapes=rules.shapes)
 
 
-def _links() -> Standing:
+def read_here() -> Standing:
+    """Read links, addresses, routes and listeners of the namespace in which this thread stands."""
     addresses: list[Address] = []
     routes: list[Route] = []
     with RouteSocket() as netlink:

@@ -17,17 +17,19 @@ from dataclasses import dataclass, field
 
 from net import chains
 from net.chains import Tables
+from net.cni.hostports import HostPorts
 from net.explain.dump import Blocks, Dump, TableName, parse_table, part_of_chain
 from net.explain.objects import Objects
 from net.explain.policies import PolicyJudge
 from net.explain.reader import NFTA_SET_NAME, iptables_tables, own_tables
+from net.ipam.allocator import Claim
 from net.netlink import CLONE_NEWNET, inside
 from net.nftables import door as nftables
 from net.nftables import operations
 from net.nftables.door import NftablesSocket
 from net.policy.apply import PolicyApplier
 from net.policy.kernel import open_table
-from net.proxy.applier import Applier, Services
+from net.proxy.applier import Applier
 from net.proxy.apply import IptablesApplier
 from net.proxy.apply_nftables import NftablesApplier
 from net.proxy.rules import RuleSettings
@@ -47,6 +49,8 @@ class Wanted:
     """The proxy's settings by IP version."""
     proxy_mode: str
     backend: Backend = "nft"
+    claims: tuple[Claim, ...] = ()
+    """What the node's pods hold, host ports among it."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +116,7 @@ async def _rehearse(wanted: Wanted) -> Rehearsed:
             await twice(f"services of IPv{version}, mode {wanted.proxy_mode}", write_services)
         finally:
             applier.close()
+    await twice("host ports", _host_ports(wanted))
     policies = PolicyApplier(PolicyJudge(wanted.hub).book(wanted.node), open_table())
     policies.settle()
 
@@ -126,6 +131,27 @@ async def _rehearse(wanted: Wanted) -> Rehearsed:
     finally:
         policies.table.close()
     return Rehearsed(await dump(wanted.backend), tuple(repeated), refused)
+
+
+def _host_ports(wanted: Wanted) -> Callable[[], Awaitable[bool]]:
+    written: list[str] = []
+
+    @dataclass(frozen=True)
+    class CountingDoor(IptablesDoor):
+        async def restore(self, text: str) -> None:
+            written.append(text)
+            await super().restore(text)
+
+    async def open_door() -> CountingDoor:
+        return CountingDoor(wanted.backend)
+
+    async def write() -> bool:
+        written.clear()
+        ports = HostPorts(open_door)
+        await ports.sync(wanted.claims)
+        return bool(written)
+
+    return write
 
 
 async def dump(backend: Backend, versions: tuple[int, ...] = (4, 6)) -> Dump:
