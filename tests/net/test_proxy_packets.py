@@ -17,6 +17,7 @@ from control.api.resources import ENDPOINT_SLICES, NODES, SERVICES, Resource
 from net.proxy.config import ProxyConfig
 from net.proxy.server import ProxyServer
 from net.routes.config import RoutesConfig
+from net.routes.outside import open_doors
 from net.routes.server import RoutesServer
 from net.xtables import Backend, IptablesDoor
 from tests.net.topology import (
@@ -77,9 +78,12 @@ class Cluster:
 
     async def _make_routes(self, node: Node) -> RoutesServer:
         config = RoutesConfig(
-            hostname_override=node.node_name, cluster_cidr=CLUSTER_CIDR, service_cluster_ip_range=SERVICE_CIDR
+            hostname_override=node.node_name,
+            cluster_cidr=CLUSTER_CIDR,
+            service_cluster_ip_range=SERVICE_CIDR,
+            iptables_backend=self.backend,
         )
-        return RoutesServer(config, node.client, IptablesDoor(self.backend))
+        return RoutesServer(config, node.client, await open_doors(config))
 
     def start_routes(self, node: Node) -> None:
         node.start(node.call(self._make_routes(node)).serve())
