@@ -29,6 +29,7 @@ CLUSTER = {
     "logs": Subcommand("cli.status", "logs", "Print what a component wrote."),
     "node": Subcommand("cli.node", "node", "Add, stop, start or kill a node; or run its agent."),
     "kubectl": Subcommand("cli.kubectl", "kubectl", "Run kubectl against a cluster."),
+    "net": Subcommand("cli.net", "net", "Explain the way of a packet; compare kernels with what is wanted."),
 }
 COMPONENTS = {
     "store": Subcommand("store.command", "command", "Run a member of the replicated store (etcd's role)."),

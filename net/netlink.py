@@ -237,6 +237,7 @@ def _link(data: bytes) -> Link:
         mtu=message.get_attr("IFLA_MTU") or 0,
         mac=message.get_attr("IFLA_ADDRESS") or "",
         is_up=bool(message["flags"] & messages.IFF_UP),
+        master=message.get_attr("IFLA_MASTER") or 0,
         vxlan=None
         if details is None
         else Vxlan(

@@ -26,7 +26,8 @@ DEFAULT = CniConfig()
 @click.option("--cni-bin-dir", type=click.Path(path_type=Path), default=DEFAULT.cni_bin_dir)
 @click.option("--socket", type=click.Path(path_type=Path), default=DEFAULT.socket, help="The shims' way to the daemon.")
 @click.option("--state-dir", type=click.Path(path_type=Path), default=DEFAULT.state_dir)
-@click.option("--pod-cidr", default="", help="The pods' addresses, where no API server says them.")
+@click.option("--pod-cidr", default="", help="The pods' addresses, one range a family, where no API server says them.")
+@click.option("--cni-mode", type=click.Choice(["ptp", "bridge"]), default=DEFAULT.cni_mode, help="Cables, or a bridge.")
 @click.option("--mtu", default=DEFAULT.mtu, help="The pods' MTU; 0 takes the uplink's.")
 @click.option("--iptables-backend", type=click.Choice(["auto", "legacy", "nft"]), default=DEFAULT.iptables_backend)
 def command(
@@ -37,6 +38,7 @@ def command(
     socket: Path,
     state_dir: Path,
     pod_cidr: str,
+    cni_mode: Literal["ptp", "bridge"],
     mtu: int,
     iptables_backend: Literal["auto", "legacy", "nft"],
 ) -> None:
@@ -52,6 +54,7 @@ def command(
         socket=socket,
         state_dir=state_dir,
         pod_cidr=pod_cidr,
+        cni_mode=cni_mode,
         mtu=mtu,
         iptables_backend=iptables_backend,
     )

@@ -24,7 +24,9 @@ class CniConfig:
     state_dir: Path = Path("/var/lib/raftsman/cni")
     """Where the addresses in use are remembered."""
     pod_cidr: str = ""
-    """The node's pod CIDR where there is no API server to say it."""
+    """The node's pod CIDRs, one a family, where there is no API server to say them."""
+    cni_mode: Literal["ptp", "bridge"] = "ptp"
+    """How pods are joined to the node: each by a cable of its own, or all by one bridge."""
     mtu: int = 0
     """The pods' MTU in bytes; that of the node's uplink where 0."""
     iptables_backend: Literal["auto", "legacy", "nft"] = "auto"

@@ -8,7 +8,7 @@ import os
 import sys
 from pathlib import Path
 
-from net.cni import shim, spec
+from net.cni import results, shim
 
 log = logging.getLogger(__name__)
 
@@ -16,7 +16,9 @@ PLUGIN = "raftsman-cni"
 NETWORK = "raftsman"
 FILE_NAME = "10-raftsman.conflist"
 VERSION = "1.0.0"
-"""What containerd before 2.0 understands."""
+"""What containerd 1.6 and 1.7 understand."""
+VERSIONS = ("1.0.0", "1.1.0")
+"""What a runtime that negotiates may choose from: containerd 2 takes 1.1, and with it GC and STATUS."""
 INTERPRETER_PATH_MAX = 120
 """The kernel cuts the first line of a script after 127 bytes on older releases."""
 
@@ -46,7 +48,7 @@ def _is_ours(path: Path) -> bool:
 def write_configuration(directory: Path) -> bool:
     """Write the network configuration, which makes the runtime's network ready; tell whether it changed."""
     directory.mkdir(parents=True, exist_ok=True)
-    wanted = json.dumps(spec.configuration_list(VERSION, PLUGIN, NETWORK), indent=2) + "\n"
+    wanted = json.dumps(results.configuration_list(VERSION, VERSIONS, PLUGIN, NETWORK), indent=2) + "\n"
     return _place(directory / FILE_NAME, wanted, 0o644)
 
 

@@ -1,10 +1,13 @@
 """Answer CNI calls: allocate, remember, wire, in an order that survives a crash at any point.
 
-    ADD   claim in memory → gate → claim on disk → interface → answer      DEL   interface → claim → disk → answer
+    ADD   claim in memory → gate → claim on disk, and interface meanwhile → answer
+    DEL   interface → claim in memory and on disk → answer
 
-So every interface has a claim on disk. A claim without an interface is harmless: the next ADD of
-the same attachment completes it, DEL or the garbage collector drops it. Calls of one attachment
-run one after another; those of different ones side by side, their disk writes joined.
+So every *answered* interface has a claim on disk. After a crash, before the socket answers again, an
+interface without a claim is removed (nobody was told of it), so that no address is given twice. A
+claim without an interface is harmless: the next ADD of the same attachment completes it, DEL or the
+garbage collector drops it. Calls of one attachment run one after another; those of different ones
+side by side, their disk writes joined.
 """
 
 from __future__ import annotations
@@ -12,21 +15,20 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from net import netlink
-from net.cni import hostports, spec, wiring
+from net.cni import hostports, plan, results, spec, wiring
 from net.cni.gate import OPEN, Gate, NotYet, PodReference
 from net.cni.hostports import HostPorts
+from net.cni.keeper import StateKeeper
+from net.cni.plan import Plan
 from net.cni.spec import CniError, Request
-from net.ipam import files
 from net.ipam.allocator import Allocator, Attachment, Claim, RangeExhaustedError
-from net.netlink import NetlinkError
 from net.xtables import XtablesError
 
 log = logging.getLogger(__name__)
@@ -34,29 +36,6 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 FindPod = Callable[[Request], Awaitable[PodReference | None]]
 """Waits a while until the informer knows the request's pod; None when it does not."""
-STATE_FILE = "addresses.state"
-
-
-@dataclass(slots=True)
-class StateKeeper:
-    """Write the allocator's state to disk; callers that wait at once share one write."""
-
-    path: Path
-    allocator: Allocator
-    _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    _asked: int = 0
-    _written: int = 0
-
-    async def persist(self) -> None:
-        """Return once the state as it is now is on disk."""
-        self._asked += 1
-        wanted = self._asked
-        async with self._lock:
-            if self._written >= wanted:
-                return
-            covered, state = self._asked, self.allocator.to_state()
-            await asyncio.to_thread(files.save, self.path, state)
-            self._written = covered
 
 
 @dataclass(slots=True)
@@ -69,6 +48,7 @@ class CniDaemon:
     find_pod: FindPod | None = None
     gate: Gate = OPEN
     gate_wait_s: float = 8.0
+    mode: Literal["ptp", "bridge"] = "ptp"
     threads: int = 4
     calls_max: int = 256
     host_ports: HostPorts | None = None
@@ -96,16 +76,16 @@ class CniDaemon:
             told = await self._dispatch(request)
         except CniError as error:
             log.warning("call failed code=%d error=%s details=%s", error.code, error.message, error.details)
-            return spec.answer(error.to_object(version), 1)
+            return results.answer(error.to_object(version), 1)
         finally:
             self._calls -= 1
         log.debug("call is answered command=%s ms=%.1f", request.command, (time.monotonic() - began) * 1000)
-        return spec.answer(told, 0)
+        return results.answer(told, 0)
 
     async def _dispatch(self, request: Request) -> dict[str, Any] | None:
         match request.command:
             case "VERSION":
-                return spec.version_result()
+                return results.version_result(request.version)
             case "STATUS":
                 self._check_status()
                 return None
@@ -115,19 +95,19 @@ class CniDaemon:
         if request.plugin == "loopback":
             return await self._loopback(request)
         attachment = Attachment(request.container_id, request.interface)
-        async with self._exclusive(attachment):
+        async with self.exclusive(attachment):
             match request.command:
                 case "ADD":
                     return await self._add(request, attachment)
                 case "DEL":
-                    await self._remove(attachment)
-                    return None
+                    await self.remove(attachment)
                 case _:
                     await self._check(request, attachment)
-                    return None
+        return None
 
     @asynccontextmanager
-    async def _exclusive(self, attachment: Attachment) -> AsyncIterator[None]:
+    async def exclusive(self, attachment: Attachment) -> AsyncIterator[None]:
+        """Keep an attachment from all others as long as the block runs."""
         lock, users = self._locks.get(attachment, (asyncio.Lock(), 0))
         self._locks[attachment] = (lock, users + 1)
         try:
@@ -140,62 +120,64 @@ class CniDaemon:
             else:
                 self._locks[attachment] = (lock, users - 1)
 
-    async def _in_thread(self, work: Callable[..., T], *arguments: object) -> T:
+    async def in_thread(self, work: Callable[..., T], *arguments: object) -> T:
         """Run blocking work; a caller that goes away does not leave it half done unseen."""
         return await asyncio.get_running_loop().run_in_executor(self._pool, lambda: work(*arguments))
 
     def _check_status(self) -> None:
-        if self.allocator.cidr is None:
+        if not self.allocator.ranges:
             raise CniError(spec.NOT_AVAILABLE, "the node has no pod CIDR yet")
+        stopped = [version for version in self.versions() if not wiring.is_forwarding(version)]
+        if stopped:
+            told = ", ".join(f"IPv{version}" for version in stopped)
+            raise CniError(spec.LIMITED_CONNECTIVITY, f"the node does not forward {told}: somebody has switched it off")
+
+    def versions(self) -> tuple[int, ...]:
+        """Return the IP versions that pods get addresses of."""
+        return tuple(plan.version_of(cidr) for cidr in self.allocator.cidrs)
 
     async def _loopback(self, request: Request) -> dict[str, Any] | None:
         if request.command == "ADD":
             try:
-                await self._in_thread(wiring.set_loopback_up, request.namespace_path)
+                await self.in_thread(wiring.set_loopback_up, request.namespace_path)
             except OSError as error:
                 raise CniError(spec.IO_FAILURE, "lo cannot be set up", str(error)) from error
-            return spec.loopback_result(request.version, request.namespace_path)
+            return results.loopback_result(request.version, request.namespace_path)
         return None
 
+    def _plan(self, request: Request, claim: Claim) -> Plan:
+        bridge = plan.bridge_of(self.allocator.cidrs) if self.mode == "bridge" else None
+        return Plan(claim.attachment, request.namespace_path, claim.addresses, self.mtu(), bridge)
+
     async def _add(self, request: Request, attachment: Attachment) -> dict[str, Any]:
-        if self.allocator.cidr is None:
+        if not self.allocator.ranges:
             raise CniError(spec.TRY_AGAIN_LATER, "the node has no pod CIDR yet")
         if not netlink.is_namespace(request.namespace_path):
-            raise CniError(spec.IO_FAILURE, f"{request.namespace_path} is not a network namespace")
+            raise CniError(spec.INVALID_NAMESPACE, f"{request.namespace_path} is not a network namespace")
+        mappings = hostports.parse((request.configuration.get("runtimeConfig") or {}).get("portMappings") or ())
         pod = await self._pod_of(request)
-        wanted = Claim(
-            attachment,
-            "",
-            request.namespace_path,
-            wiring.host_interface(attachment),
-            request.pod,
-            pod.uid,
-            hostports.parse((request.configuration.get("runtimeConfig") or {}).get("portMappings") or ()),
-        )
+        is_known = self.allocator.find(attachment) is not None
+        name = plan.host_interface(attachment)
+        wanted = Claim(attachment, (), request.namespace_path, name, request.pod, pod.uid, mappings)
         try:
             claim = self.allocator.allocate(wanted, time.monotonic())
         except RangeExhaustedError as error:
             raise CniError(spec.TRY_AGAIN_LATER, str(error)) from error
-        await self._pass_gate(claim, pod)
-        plan = wiring.Plan(attachment, request.namespace_path, claim.address, self.mtu())
+        await self._pass_gate(claim, pod, is_known)
         try:
-            await self.keeper.persist()
-            await self._in_thread(wiring.attach, plan)
+            wired = self._plan(request, claim)
+            await self._settle(self.keeper.persist(), self.in_thread(wiring.attach, wired))
             await self._sync_host_ports(claim)
         except (OSError, XtablesError) as error:
-            await self._remove(attachment)
+            await self.remove(attachment)
             raise CniError(spec.WIRING_FAILED, f"{request.interface} cannot be wired", str(error)) from error
-        wired = spec.Wired(
-            claim.address,
-            wiring.GATEWAY,
-            plan.host_interface,
-            wiring.HOST_MAC,
-            request.interface,
-            plan.mac,
-            plan.mtu,
-            request.namespace_path,
-        )
-        return spec.result(request.version, wired, request.configuration.get("prevResult"))
+        return results.result(request.version, wired, request.configuration.get("prevResult"))
+
+    async def _settle(self, *works: Awaitable[None]) -> None:
+        """Wait for all works, also where one fails: what comes after must not meet the rest halfway."""
+        for outcome in await asyncio.gather(*works, return_exceptions=True):
+            if isinstance(outcome, BaseException):
+                raise outcome
 
     async def _pod_of(self, request: Request) -> PodReference:
         if self.find_pod is None:
@@ -206,17 +188,18 @@ class CniDaemon:
             raise CniError(spec.TRY_AGAIN_LATER, f"pod {request.pod} uid {request.pod_uid} is not known yet")
         return pod
 
-    async def _pass_gate(self, claim: Claim, pod: PodReference) -> None:
-        """Wait for the pod's isolation; a pod that may not pass holds nothing afterwards."""
+    async def _pass_gate(self, claim: Claim, pod: PodReference, is_known: bool) -> None:
+        """Wait for the pod's isolation; a new claim that may not pass is given back, unused."""
         try:
             async with asyncio.timeout(self.gate_wait_s):
-                await self.gate.admit(pod, (claim.address,))
+                await self.gate.admit(pod, claim.addresses)
         except (NotYet, TimeoutError) as error:
-            await self._remove(claim.attachment)
+            if not is_known:
+                self.allocator.release(claim.attachment, time.monotonic(), was_used=False)
+                self._release_gate(claim)
             reason = str(error) or f"no answer within {self.gate_wait_s:g} s"
-            raise CniError(
-                spec.TRY_AGAIN_LATER, f"the isolation of pod {claim.pod} is not in force yet", reason
-            ) from error
+            told = f"the isolation of pod {claim.pod} is not in force yet"
+            raise CniError(spec.TRY_AGAIN_LATER, told, reason) from error
 
     def _release_gate(self, gone: Claim) -> None:
         """Tell the gate, unless another sandbox of the same pod lives."""
@@ -238,16 +221,17 @@ class CniDaemon:
         namespace, _, name = claim.pod.rpartition("/")
         try:
             async with asyncio.timeout(self.gate_wait_s):
-                await self.gate.admit(PodReference(namespace, name, claim.pod_uid), (claim.address,))
+                await self.gate.admit(PodReference(namespace, name, claim.pod_uid), claim.addresses)
         except (NotYet, TimeoutError) as error:
             log.info("standing pod is not admitted yet pod=%s reason=%s", claim.pod, error)
             return False
         return True
 
-    async def _remove(self, attachment: Attachment) -> None:
+    async def remove(self, attachment: Attachment) -> None:
+        """Remove an attachment's interface and its claim; one that holds neither is fine."""
         claim = self.allocator.find(attachment)
         try:
-            await self._in_thread(wiring.detach, attachment)
+            await self.in_thread(wiring.detach, attachment)
             if claim is not None:
                 self.allocator.release(attachment, time.monotonic())
                 self._release_gate(claim)
@@ -271,46 +255,59 @@ class CniDaemon:
         claim = self.allocator.find(attachment)
         if claim is None:
             raise CniError(spec.UNKNOWN_CONTAINER, f"{request.container_id} has no {request.interface} here")
-        plan = wiring.Plan(attachment, request.namespace_path, claim.address, self.mtu())
+        wanted = self._plan(request, claim)
         try:
-            wrong = await self._in_thread(wiring.verify, plan)
+            wrong = await self.in_thread(wiring.verify, wanted)
         except OSError as error:
             raise CniError(spec.IO_FAILURE, "the interface cannot be checked", str(error)) from error
-        addresses = [ip.get("address", "") for ip in (request.configuration.get("prevResult") or {}).get("ips") or ()]
-        if addresses and f"{claim.address}/32" not in addresses:
-            wrong.append(f"the previous result lacks {claim.address}/32")
+        wrong += results.missing_addresses(wanted, request.configuration.get("prevResult"))
         if wrong:
             raise CniError(spec.CHECK_FAILED, "; ".join(wrong))
 
     async def _collect_for(self, request: Request) -> None:
-        """Drop every attachment that the runtime does not name as valid."""
-        valid = {
-            Attachment(str(entry.get("containerID")), str(entry.get("ifname")))
-            for entry in request.configuration.get("cni.dev/valid-attachments") or ()
-        }
-        for attachment in [held for held in self.allocator.claims if held not in valid]:
-            async with self._exclusive(attachment):
-                await self._remove(attachment)
+        """Drop every attachment that the runtime does not name as valid, as many as can be."""
+        valid = {Attachment(*pair) for pair in spec.valid_attachments(request)}
+        # One that is being made or removed this moment is not left over, though the runtime's list is older than it.
+        stale = [held for held in self.allocator.claims if held not in valid and held not in self._locks]
+        failed = [error for error in [await self._drop(held, "is not valid any more") for held in stale] if error]
+        if failed:
+            raise CniError(spec.IO_FAILURE, f"{len(failed)} attachments cannot be removed", "; ".join(failed))
+
+    async def _drop(self, attachment: Attachment, why: str) -> str:
+        """Remove an attachment and return what went wrong; empty where nothing did."""
+        async with self.exclusive(attachment):
+            claim = self.allocator.find(attachment)
+            if claim is None:
+                return ""
+            try:
+                await self.remove(attachment)
+            except CniError as error:
+                log.warning("claim stays pod=%s error=%s", claim.pod, error.details)
+                return f"{attachment.container_id}/{attachment.interface}: {error.details}"
+        log.info("claim is dropped: its pod %s pod=%s addresses=%s", why, claim.pod, ",".join(claim.addresses))
+        return ""
 
     async def collect_garbage(self) -> int:
         """Drop claims whose namespace is gone, and interfaces without a claim; return how many went."""
-        links = await self._in_thread(wiring.pod_links)
-        dropped = 0
-        for attachment, claim in list(self.allocator.claims.items()):
-            # Either is enough to keep it: a namespace may outlive its path, and a path be out of our sight.
-            if netlink.is_namespace(claim.namespace_path) or claim.host_interface in links:
-                continue
-            async with self._exclusive(attachment):
-                if self.allocator.find(attachment) is claim:
-                    await self._remove(attachment)
-                    dropped += 1
-                    log.info("claim of a vanished pod is dropped pod=%s address=%s", claim.pod, claim.address)
-        # An interface had its claim before it came to be: one without a claim has lost it.
+        links = await self.in_thread(wiring.pod_links)
+        # Either is enough to keep it: a namespace may outlive its path, and a path be out of our sight.
+        gone = [
+            attachment
+            for attachment, claim in self.allocator.claims.items()
+            if not netlink.is_namespace(claim.namespace_path) and claim.host_interface not in links
+        ]
+        dropped = sum([not await self._drop(attachment, "has vanished") for attachment in gone])
+        return dropped + await self.remove_orphans(links)
+
+    async def remove_orphans(self, links: Iterable[str] | None = None) -> int:
+        """Remove interfaces without a claim: each had its claim before it came to be, and has lost it."""
+        standing = await self.in_thread(wiring.pod_links) if links is None else links
         held = {claim.host_interface for claim in self.allocator.claims.values()}
-        for name in links - held:
+        dropped = 0
+        for name in set(standing) - held:
             try:
-                await self._in_thread(wiring.delete_link, name)
-            except NetlinkError as error:
+                await self.in_thread(wiring.delete_link, name)
+            except OSError as error:
                 log.warning("interface without a claim stays link=%s error=%s", name, error)
                 continue
             dropped += 1

@@ -61,17 +61,18 @@ def rules(claims: Iterable[Claim]) -> Chains:
     """Return both chains for all pods of the node."""
     dispatch: list[str] = []
     masquerade: list[str] = []
-    for claim in sorted(claims, key=lambda claim: claim.address):
-        for mapping in claim.port_mappings:
+    for claim in sorted(claims, key=lambda claim: claim.addresses):
+        address = next((address for address in claim.addresses if ":" not in address), "")
+        for mapping in claim.port_mappings if address else ():
             protocol = mapping.protocol
             to = f"-d {mapping.host_ip}/32 " if mapping.host_ip else ""
             told = f'-m comment --comment "{claim.pod or claim.attachment.container_id} host port"'
             dispatch.append(
                 f"{to}-p {protocol} {told} -m {protocol} --dport {mapping.host_port}"
-                f" -j DNAT --to-destination {claim.address}:{mapping.container_port}"
+                f" -j DNAT --to-destination {address}:{mapping.container_port}"
             )
             masquerade.append(
-                f"-s {claim.address}/32 -d {claim.address}/32 -p {protocol} {told}"
+                f"-s {address}/32 -d {address}/32 -p {protocol} {told}"
                 f" -m {protocol} --dport {mapping.container_port} -j MASQUERADE --random-fully"
             )
     return {DISPATCH: tuple(dispatch), MASQUERADE: tuple(masquerade)}

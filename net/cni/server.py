@@ -11,6 +11,7 @@ import logging
 import os
 import socket as sockets
 import time
+from collections.abc import Iterable
 from functools import lru_cache
 
 from control.api import meta
@@ -22,9 +23,11 @@ from control.client.informer import Informer
 from net import xtables
 from net.cni import conflist, wiring
 from net.cni.config import CniConfig
-from net.cni.daemon import STATE_FILE, CniDaemon, StateKeeper
+from net.cni.daemon import CniDaemon
 from net.cni.gate import OPEN, Gate, PodReference
 from net.cni.hostports import HostPorts
+from net.cni.keeper import STATE_FILE, StateKeeper
+from net.cni.plan import bridge_of, version_of
 from net.cni.spec import CONFIGURATION_BYTES_MAX, CniError, Request
 from net.ipam import files
 from net.ipam.allocator import Allocator
@@ -93,18 +96,25 @@ class PodDirectory:
         return found
 
 
-def pod_cidr_of(node: Object) -> str:
-    """Return the Node's first IPv4 pod CIDR; empty where it has none yet."""
+def one_a_family(cidrs: Iterable[str]) -> tuple[str, ...]:
+    """Return the first range of each family, in their order."""
+    found: dict[int, str] = {}
+    for cidr in filter(None, cidrs):
+        found.setdefault(version_of(cidr), cidr)
+    return tuple(found.values())
+
+
+def pod_cidrs_of(node: Object) -> tuple[str, ...]:
+    """Return the Node's pod CIDRs, one a family; none where it has none yet."""
     spec = node.get("spec") or {}
-    cidrs = spec.get("podCIDRs") or [spec.get("podCIDR") or ""]
-    return next((cidr for cidr in cidrs if cidr and ":" not in cidr), "")
+    return one_a_family(spec.get("podCIDRs") or [spec.get("podCIDR") or ""])
 
 
 def internal_address_of(node: Object) -> str:
-    """Return the Node's first IPv4 InternalIP; empty where it has none."""
+    """Return the Node's first InternalIP; empty where it has none."""
     addresses = (node.get("status") or {}).get("addresses") or ()
     found = (entry.get("address") or "" for entry in addresses if entry.get("type") == "InternalIP")
-    return next((address for address in found if address and ":" not in address), "")
+    return next(filter(None, found), "")
 
 
 class CniServer:
@@ -122,7 +132,7 @@ class CniServer:
         self._keeper = StateKeeper(config.state_dir / STATE_FILE, self.allocator)
         self._node_address = ""
         self._informers: list[Informer] = []
-        self._cidr_changed = asyncio.Event()
+        self._cidrs_changed = asyncio.Event()
         directory = self._watch(client) if client is not None else None
         self.daemon = CniDaemon(
             self.allocator,
@@ -131,6 +141,7 @@ class CniServer:
             find_pod=directory,
             gate=gate,
             gate_wait_s=config.pod_wait_s,
+            mode=config.cni_mode,
             threads=config.wiring_threads,
             calls_max=config.calls_max,
             host_ports=HostPorts(lambda: xtables.open_door(config.iptables_backend)),
@@ -154,12 +165,12 @@ class CniServer:
         if node is None:
             return  # pods live on with the last known CIDR until the Node is back
         self._node_address = internal_address_of(node)
-        self._use_cidr(pod_cidr_of(node))
+        self._use_cidrs(pod_cidrs_of(node))
 
-    def _use_cidr(self, cidr: str) -> None:
-        if cidr and self.allocator.set_cidr(cidr):
-            log.info("pod CIDR is set cidr=%s", cidr)
-            self._cidr_changed.set()
+    def _use_cidrs(self, cidrs: tuple[str, ...]) -> None:
+        if cidrs and self.allocator.set_cidrs(cidrs):
+            log.info("pod CIDRs are set cidrs=%s", ",".join(cidrs))
+            self._cidrs_changed.set()
 
     def _mtu(self) -> int:
         return self._config.mtu or _uplink_mtu(self._node_address, int(time.monotonic() / 60))
@@ -167,12 +178,13 @@ class CniServer:
     async def serve(self) -> None:
         """Answer shims until cancelled."""
         self._config.state_dir.mkdir(parents=True, exist_ok=True)
-        wiring.enable_forwarding()
+        # Before anybody is answered: what a crash left unanswered must not hold an address that is free on disk.
+        await self.daemon.remove_orphans()
         server = await self._listen()
         conflist.install_shim(self._config.cni_bin_dir, self._config.socket)
-        self._use_cidr(self._config.pod_cidr)
-        if self.allocator.cidr is not None:
-            self._cidr_changed.set()
+        self._use_cidrs(one_a_family(self._config.pod_cidr.split(",")))
+        if self.allocator.ranges:
+            self._cidrs_changed.set()
         try:
             async with asyncio.TaskGroup() as group:
                 for informer in self._informers:
@@ -214,12 +226,24 @@ class CniServer:
             writer.close()
 
     async def _configure_runtime(self) -> None:
-        """Write the runtime's configuration once a pod CIDR stands, and save each change of it."""
+        """Write the runtime's configuration once pod CIDRs stand, and save each change of them."""
         while True:
-            await self._cidr_changed.wait()
-            self._cidr_changed.clear()
+            await self._cidrs_changed.wait()
+            self._cidrs_changed.clear()
             await self._keeper.persist()
+            wiring.enable_forwarding(self.daemon.versions())
+            if self._config.cni_mode == "bridge":
+                self._put_bridge()
             conflist.write_configuration(self._config.cni_conf_dir)
+
+    def _put_bridge(self) -> None:
+        try:
+            wiring.put_bridge(bridge_of(self.allocator.cidrs), self._mtu())
+        except OSError as error:
+            # Every ADD tries it again and tells the runtime what is wrong.
+            log.warning("the bridge cannot be made error=%s", error)
+        if not wiring.is_bridge_filtered():
+            log.warning("pods of this node reach no Service through each other: load br_netfilter (modprobe)")
 
     async def _collect(self) -> None:
         while True:

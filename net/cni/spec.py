@@ -1,8 +1,8 @@
-r"""The CNI specification's requests, results and errors, versions 0.3.1 to 1.1.0: pure.
+r"""The CNI specification's requests and errors, versions 0.3.1 to 1.1.0: pure.
 
 A runtime execs the plugin with CNI_* in its environment and the configuration on stdin; the shim
 passes both on as `NAME=VALUE\0 … \0 configuration`. The answer is one byte, the exit code's digit,
-and the JSON for stdout.
+and the JSON for stdout, which `results` makes. Codes and texts are those of the specification's own library.
 """
 
 from __future__ import annotations
@@ -13,10 +13,23 @@ from dataclasses import dataclass, field
 from typing import Any
 
 SUPPORTED_VERSIONS = ("0.3.1", "0.4.0", "1.0.0", "1.1.0")
-OLDEST_WITH_CHECK = "0.4.0"
+"""In rising order."""
+OLDEST_VERSION = {"CHECK": "0.4.0", "GC": "1.1.0", "STATUS": "1.1.0"}
+"""Since when the specification has a command; the others have always been there."""
+NEEDED_VARIABLES = {
+    "ADD": ("CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME"),
+    "CHECK": ("CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME"),
+    "DEL": ("CNI_CONTAINERID", "CNI_IFNAME"),
+    "GC": (),
+    "STATUS": (),
+    "VERSION": (),
+}
+VALID_ATTACHMENTS = ("cni.dev/valid-attachments", "cni.dev/attachments")
+"""The specification's name for what GC must keep, and the one that its first text had."""
 CONFIGURATION_BYTES_MAX = 1 << 20
 CONTAINER_ID = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.\-]*\Z")
-INTERFACE_NAME = re.compile(r"[^\s/:]{1,15}\Z")
+INTERFACE_NAME_BYTES_MAX = 15
+INTERFACE_NAME = re.compile(r"[^\s/:]+\Z")
 
 INCOMPATIBLE_VERSION = 1
 UNKNOWN_CONTAINER = 3
@@ -24,8 +37,10 @@ INVALID_ENVIRONMENT = 4
 IO_FAILURE = 5
 DECODING_FAILURE = 6
 INVALID_CONFIGURATION = 7
+INVALID_NAMESPACE = 8
 TRY_AGAIN_LATER = 11
 NOT_AVAILABLE = 50
+LIMITED_CONNECTIVITY = 51
 WIRING_FAILED = 100
 CHECK_FAILED = 101
 
@@ -86,111 +101,99 @@ def parse_request(data: bytes) -> Request:
         name, _, value = entry.partition(b"=")
         environment[name.decode(errors="replace")] = value.decode(errors="replace")
     command = environment.get("CNI_COMMAND", "")
-    try:
-        configuration = json.loads(payload) if payload.strip() else {}
-    except ValueError as error:
-        raise CniError(DECODING_FAILURE, "the configuration is not JSON", str(error)) from None
-    if not isinstance(configuration, dict):
-        raise CniError(DECODING_FAILURE, "the configuration is not a JSON object")
-    arguments = {
-        name: value for name, _, value in (pair.partition("=") for pair in environment.get("CNI_ARGS", "").split(";"))
-    }
+    if command not in NEEDED_VARIABLES:
+        raise CniError(INVALID_ENVIRONMENT, f"unknown CNI_COMMAND: {command}")
+    missing = [name for name in NEEDED_VARIABLES[command] if not environment.get(name)]
+    if missing:
+        raise CniError(INVALID_ENVIRONMENT, f"required env variables [{','.join(missing)}] missing")
     request = Request(
         command=command,
         container_id=environment.get("CNI_CONTAINERID", ""),
         namespace_path=environment.get("CNI_NETNS", ""),
         interface=environment.get("CNI_IFNAME", ""),
-        arguments=arguments,
-        configuration=configuration,
+        arguments=_arguments(environment.get("CNI_ARGS", "")),
+        configuration=_configuration(payload),
     )
-    _validate(request)
+    _validate_version(request)
+    if command != "VERSION":
+        _validate_names(request)
     return request
 
 
-def _validate(request: Request) -> None:
-    if request.command not in ("ADD", "DEL", "CHECK", "GC", "STATUS", "VERSION"):
-        raise CniError(INVALID_ENVIRONMENT, f"unknown CNI_COMMAND: {request.command!r}")
-    if request.command == "VERSION":
+def _arguments(text: str) -> dict[str, str]:
+    """Read CNI_ARGS ("A=1;B=2"); a word without "=" is an error of the runtime's."""
+    found = {}
+    for pair in filter(None, text.split(";")):
+        name, separator, value = pair.partition("=")
+        if not separator:
+            raise CniError(INVALID_ENVIRONMENT, f"ARGS: invalid pair {pair!r}")
+        found[name] = value
+    return found
+
+
+def _configuration(payload: bytes) -> dict[str, Any]:
+    try:
+        configuration = json.loads(payload) if payload.strip() else {}
+    except (ValueError, RecursionError) as error:
+        raise CniError(DECODING_FAILURE, "error unmarshall network config", str(error)) from None
+    if not isinstance(configuration, dict):
+        raise CniError(DECODING_FAILURE, "error unmarshall network config", "it is not a JSON object")
+    for name, kind in (
+        ("cniVersion", str),
+        ("name", str),
+        ("type", str),
+        ("runtimeConfig", dict),
+        ("prevResult", dict),
+    ):
+        if not isinstance(configuration.get(name) or kind(), kind):
+            raise CniError(DECODING_FAILURE, "error unmarshall network config", f"{name} must be a JSON {_JSON[kind]}")
+    return configuration
+
+
+_JSON = {str: "string", dict: "object"}
+
+
+def _validate_version(request: Request) -> None:
+    version = request.version
+    if request.command == "VERSION" or version in SUPPORTED_VERSIONS:
+        oldest = OLDEST_VERSION.get(request.command, SUPPORTED_VERSIONS[0])
+        if request.command != "VERSION" and SUPPORTED_VERSIONS.index(version) < SUPPORTED_VERSIONS.index(oldest):
+            raise CniError(INCOMPATIBLE_VERSION, f"config version does not allow {request.command}")
         return
-    if request.version not in SUPPORTED_VERSIONS:
-        known = ", ".join(SUPPORTED_VERSIONS)
-        raise CniError(INCOMPATIBLE_VERSION, f"incompatible CNI versions: config is {request.version}, known: {known}")
+    known = " ".join(f'"{name}"' for name in SUPPORTED_VERSIONS)
+    raise CniError(
+        INCOMPATIBLE_VERSION, "incompatible CNI versions", f'config is "{version}", plugin supports [{known}]'
+    )
+
+
+def _validate_names(request: Request) -> None:
+    network = str(request.configuration.get("name") or "")
+    if not network:
+        raise CniError(INVALID_CONFIGURATION, "missing network name:")
+    if not CONTAINER_ID.match(network):
+        raise CniError(INVALID_CONFIGURATION, "invalid characters found in network name", network)
     if request.command in ("GC", "STATUS"):
         return
     if not CONTAINER_ID.match(request.container_id):
-        raise CniError(INVALID_ENVIRONMENT, f"invalid CNI_CONTAINERID: {request.container_id!r}")
-    if not INTERFACE_NAME.match(request.interface) or request.interface in (".", ".."):
-        raise CniError(INVALID_ENVIRONMENT, f"invalid CNI_IFNAME: {request.interface!r}")
-    if request.command in ("ADD", "CHECK") and not request.namespace_path:
-        raise CniError(INVALID_ENVIRONMENT, "CNI_NETNS is missing")
+        raise CniError(INVALID_ENVIRONMENT, "invalid characters in containerID", request.container_id)
+    interface = request.interface
+    if len(interface.encode()) > INTERFACE_NAME_BYTES_MAX:
+        told = f"interface name should be less than {INTERFACE_NAME_BYTES_MAX + 1} characters"
+        raise CniError(INVALID_ENVIRONMENT, "interface name is too long", told)
+    if interface in (".", ".."):
+        raise CniError(INVALID_ENVIRONMENT, "interface name is . or ..")
+    if not INTERFACE_NAME.match(interface):
+        raise CniError(INVALID_ENVIRONMENT, "interface name contains / or : or whitespace characters")
 
 
-@dataclass(frozen=True, slots=True)
-class Wired:
-    """Hold the facts of a wired interface that a result tells."""
-
-    address: str
-    gateway: str
-    host_interface: str
-    host_mac: str
-    interface: str
-    mac: str
-    mtu: int
-    namespace_path: str
-
-
-def result(version: str, wired: Wired, previous: dict[str, Any] | None = None) -> dict[str, Any]:
-    """Return ADD's result; a previous plugin's result is kept and added to."""
-    base = previous or {}
-    interfaces = list(base.get("interfaces") or ())
-    ips = list(base.get("ips") or ())
-    routes = list(base.get("routes") or ())
-    host: dict[str, Any] = {"name": wired.host_interface, "mac": wired.host_mac}
-    inside: dict[str, Any] = {"name": wired.interface, "mac": wired.mac, "sandbox": wired.namespace_path}
-    if version == "1.1.0":
-        host["mtu"] = inside["mtu"] = wired.mtu
-    address: dict[str, Any] = {
-        "interface": len(interfaces) + 1,
-        "address": f"{wired.address}/{'128' if ':' in wired.address else '32'}",
-        "gateway": wired.gateway,
-    }
-    if version.startswith("0."):
-        address["version"] = "6" if ":" in wired.address else "4"
-    default = "::/0" if ":" in wired.address else "0.0.0.0/0"
-    return {
-        **base,
-        "cniVersion": version,
-        "interfaces": [*interfaces, host, inside],
-        "ips": [*ips, address],
-        "routes": [*routes, {"dst": default, "gw": wired.gateway}],
-        "dns": base.get("dns") or {},
-    }
-
-
-def loopback_result(version: str, namespace_path: str) -> dict[str, Any]:
-    """Return the result of the loopback plugin."""
-    address: dict[str, Any] = {"interface": 0, "address": "127.0.0.1/8"}
-    if version.startswith("0."):
-        address["version"] = "4"
-    lo = {"name": "lo", "mac": "00:00:00:00:00:00", "sandbox": namespace_path}
-    return {"cniVersion": version, "interfaces": [lo], "ips": [address], "routes": [], "dns": {}}
-
-
-def version_result() -> dict[str, Any]:
-    """Return VERSION's result."""
-    return {"cniVersion": SUPPORTED_VERSIONS[-1], "supportedVersions": list(SUPPORTED_VERSIONS)}
-
-
-def answer(told: dict[str, Any] | None, exit_code: int) -> bytes:
-    """Return the bytes that go back to the shim; None is success without output."""
-    body = b"" if told is None else json.dumps(told, separators=(",", ":")).encode()
-    return str(exit_code).encode() + body
-
-
-def configuration_list(version: str, plugin: str, network: str) -> dict[str, Any]:
-    """Return the network configuration that a runtime loads."""
-    return {
-        "cniVersion": version,
-        "name": network,
-        "plugins": [{"type": plugin, "capabilities": {"portMappings": True}}],
-    }
+def valid_attachments(request: Request) -> set[tuple[str, str]]:
+    """Return the (container id, interface) pairs that GC must keep; CniError where the runtime names none at all."""
+    listed = [request.configuration[name] for name in VALID_ATTACHMENTS if name in request.configuration]
+    if not listed:
+        # A missing list is no empty one: to take it so would drop every pod of the node.
+        raise CniError(INVALID_CONFIGURATION, f"GC needs {VALID_ATTACHMENTS[0]}, the list of what must stay")
+    try:
+        return {(str(entry["containerID"]), str(entry["ifname"])) for entry in listed[0] or ()}
+    except (TypeError, KeyError) as error:
+        told = "each entry needs containerID and ifname"
+        raise CniError(INVALID_CONFIGURATION, f"{VALID_ATTACHMENTS[0]} makes no sense", told) from error

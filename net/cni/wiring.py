@@ -1,11 +1,7 @@
-"""Make and remove a pod's interface: a veth pair, one address, a route each way, no bridge.
+"""Make, check and remove a pod's interface as its plan says, in three sends of netlink.
 
-    pod:  eth0 10.244.1.7/32   default via 169.254.1.1 dev eth0   169.254.1.1 is ee:ee:ee:ee:ee:ee
-    node: raft1a2b3c4d5e6      10.244.1.7/32 dev raft1a2b3c4d5e6  10.244.1.7 is <the pod's MAC>
-
-The gateway's address stands on no interface: the neighbour entries are pinned on both ends, and
-proxy_arp answers whoever asks nevertheless. Names and MAC addresses follow from the container id,
-so that a repeated call finds what an earlier one left, whole or in pieces.
+The pair is made with numbers of our choice and its peer straight in the pod's namespace, so that
+nothing has to be asked in between: one send makes it, one completes each end.
 
 All functions block and may stand in another namespace for a moment: call them in a worker thread.
 """
@@ -13,54 +9,47 @@ All functions block and may stand in another namespace for a moment: call them i
 from __future__ import annotations
 
 import errno
-import hashlib
+import itertools
 import os
-from base64 import b32encode
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock
 
-from net import messages
+from net import link_messages, messages
+from net.cni import plan as plans
+from net.cni.plan import BRIDGE_MAC, DEFAULTS, HOST_PREFIX, Bridge, Plan
 from net.ipam.allocator import Attachment
-from net.netlink import NetlinkError, RouteSocket, inside, write_sysctl
+from net.netlink import NetlinkError, RouteSocket, inside, read_sysctl, write_sysctl
 from net.routes import mtu
 
-GATEWAY = "169.254.1.1"
-HOST_MAC = "ee:ee:ee:ee:ee:ee"
-HOST_PREFIX = "raft"
-NAME_LENGTH_MAX = 15
 ALREADY_GONE = (errno.ENODEV, errno.ENOENT, errno.ESRCH)
+TAKEN = (errno.EEXIST, errno.EBUSY)
+INDEX_FIRST = 1 << 17
+"""Far above what the kernel gives out by itself, which counts up from 1 in each namespace."""
+FAMILIES = {4: 2, 6: 10}
+ATTEMPTS_MAX = 4
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """Hold what one interface shall be."""
+class _Indexes:
+    """Give out link numbers that no link of ours has."""
 
-    attachment: Attachment
-    namespace_path: str
-    address: str
-    mtu: int
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._next = itertools.count(INDEX_FIRST)
 
-    @property
-    def host_interface(self) -> str:
-        """The name of the node's end."""
-        return host_interface(self.attachment)
+    def next(self) -> int:
+        """Return the next number."""
+        with self._lock:
+            return next(self._next)
 
-    @property
-    def mac(self) -> str:
-        """The MAC address of the pod's end, locally administered."""
-        digest = hashlib.sha256(_identity(self.attachment) + b"/mac").digest()
-        return ":".join(f"{byte:02x}" for byte in bytes([digest[0] & 0xFC | 0x02]) + digest[1:6])
+    def skip(self, highest: int) -> None:
+        """Go on above the highest number in use."""
+        with self._lock:
+            self._next = itertools.count(max(next(self._next), highest + 1))
 
 
-def _identity(attachment: Attachment) -> bytes:
-    return f"{attachment.container_id}/{attachment.interface}".encode()
-
-
-def host_interface(attachment: Attachment) -> str:
-    """Return the name of the node's end of an attachment."""
-    digest = b32encode(hashlib.sha256(_identity(attachment)).digest()).decode().lower()
-    return (HOST_PREFIX + digest)[:NAME_LENGTH_MAX]
+_indexes = _Indexes()
 
 
 @contextmanager
@@ -76,72 +65,79 @@ def opened_namespace(path: str) -> Iterator[int]:
 def attach(plan: Plan) -> None:
     """Wire an interface; one that stands is left alone, the pieces of a torn attempt are replaced."""
     with opened_namespace(plan.namespace_path) as namespace, RouteSocket() as node:
-        if not verify_in(plan, namespace, node):
+        index = _create(plan, node, namespace)
+        if index is None:
             return
-        node.batch([messages.delete_link(plan.host_interface, ignore=ALREADY_GONE)])
-        node.batch(
-            [
-                messages.create_veth(
-                    plan.host_interface, HOST_MAC, plan.attachment.interface, plan.mac, namespace, plan.mtu
-                )
-            ]
-        )
         try:
-            _configure_node_end(plan, node)
-            _configure_pod_end(plan, namespace)
+            _finish_pod_end(plan, index + 1, namespace)
         except BaseException:
             node.batch([messages.delete_link(plan.host_interface, ignore=ALREADY_GONE)])
             raise
 
 
-def _configure_node_end(plan: Plan, node: RouteSocket) -> None:
-    name = plan.host_interface
-    # Before the link is up: no router advertisement, no address of its own, only the pod's source.
-    write_sysctl(f"net/ipv4/conf/{name}/proxy_arp", "1")
-    write_sysctl(f"net/ipv4/neigh/{name}/proxy_delay", "0")
-    write_sysctl(f"net/ipv4/conf/{name}/rp_filter", "1")
-    write_sysctl(f"net/ipv4/conf/{name}/send_redirects", "0")
-    write_sysctl(f"net/ipv6/conf/{name}/accept_ra", "0")
-    write_sysctl(f"net/ipv6/conf/{name}/accept_dad", "0")
-    index = _index(node, name)
-    node.batch(
-        [
-            messages.set_up(index),
-            messages.put_route(f"{plan.address}/32", index, protocol=messages.ROUTE_PROTOCOL_POD),
-            messages.put_neighbour(index, plan.address, plan.mac),
-        ]
-    )
+def _create(plan: Plan, node: RouteSocket, namespace: int) -> int | None:
+    """Make the pair and the node's end of it, and return its number; None where all stands already."""
+    bridge_index = _bridge_index(plan, node)
+    for _ in range(ATTEMPTS_MAX):
+        index = _indexes.next()
+        try:
+            # Sent alone: where the number is another link's, nothing more may be said to that number.
+            node.batch([plans.creation(plan, index, namespace)])
+        except NetlinkError as error:
+            if error.errno not in TAKEN:
+                raise
+        else:
+            _finish_node_end(plan, index, bridge_index, node)
+            return index
+        # Either the number is taken, or the name: by an interface that stands, or by what is left of one.
+        if node.link_index(plan.host_interface) is None:
+            _indexes.skip(max((link.index for link in node.links()), default=0))
+        elif not verify_in(plan, namespace, node):
+            return None
+        else:
+            node.batch([messages.delete_link(plan.host_interface, ignore=ALREADY_GONE)])
+    raise NetlinkError(errno.EEXIST, f"create {plan.attachment.interface}: the pod has a link of this name already")
 
 
-def _configure_pod_end(plan: Plan, namespace: int) -> None:
-    name = plan.attachment.interface
+def _finish_node_end(plan: Plan, index: int, bridge_index: int, node: RouteSocket) -> None:
+    try:
+        node.batch(plans.node_end(plan, index, bridge_index))
+    except BaseException:
+        node.batch([messages.delete_link(plan.host_interface, ignore=ALREADY_GONE)])
+        raise
+    # Nothing runs in the pod before the call is answered, so nothing can have been advertised until now.
+    write_sysctl(f"net/ipv6/conf/{plan.host_interface}/accept_ra", "0")
+
+
+def _bridge_index(plan: Plan, node: RouteSocket) -> int:
+    if plan.bridge is None:
+        return 0
+    found = node.link_index(plan.bridge.name)
+    if found is None:
+        put_bridge(plan.bridge, plan.mtu)
+        found = node.link_index(plan.bridge.name)
+    if found is None:
+        raise NetlinkError(errno.ENODEV, f"bridge {plan.bridge.name} vanished")
+    return found
+
+
+def _finish_pod_end(plan: Plan, index: int, namespace: int) -> None:
     with inside(namespace), RouteSocket() as pod:
-        write_sysctl(f"net/ipv6/conf/{name}/accept_dad", "0")
-        write_sysctl(f"net/ipv6/conf/{name}/accept_ra", "0")
-        index = _index(pod, name)
-        pod.batch(
-            [
-                messages.set_up(1),
-                messages.put_address(index, plan.address, 32),
-                messages.set_up(index),
-                messages.put_route(f"{GATEWAY}/32", index),
-                messages.put_route("0.0.0.0/0", index, GATEWAY),
-                messages.put_neighbour(index, GATEWAY, HOST_MAC),
-            ]
-        )
-
-
-def _index(where: RouteSocket, name: str) -> int:
-    index = where.link_index(name)
-    if index is None:
-        raise NetlinkError(errno.ENODEV, f"{name} vanished while it was wired")
-    return index
+        if plan.has_ipv6:
+            write_sysctl(f"net/ipv6/conf/{plan.attachment.interface}/disable_ipv6", "0")
+            write_sysctl(f"net/ipv6/conf/{plan.attachment.interface}/accept_ra", "0")
+        pod.batch(plans.pod_end(plan, index))
 
 
 def detach(attachment: Attachment) -> None:
     """Remove an interface, its peer and its routes; one that is gone is fine."""
+    delete_link(plans.host_interface(attachment))
+
+
+def delete_link(name: str) -> None:
+    """Delete a node end by name."""
     with RouteSocket() as node:
-        node.batch([messages.delete_link(host_interface(attachment), ignore=ALREADY_GONE)])
+        node.batch([messages.delete_link(name, ignore=ALREADY_GONE)])
 
 
 def verify(plan: Plan) -> list[str]:
@@ -158,21 +154,34 @@ def verify_in(plan: Plan, namespace: int, node: RouteSocket) -> list[str]:
     outside = node.link_index(plan.host_interface)
     if outside is None:
         return [f"{plan.host_interface} does not exist"]
+    wrong = _wrong_in_pod(plan, namespace)
+    if plan.bridge is not None:
+        master = {link.name: link.master for link in node.links()}.get(plan.host_interface)
+        if master != node.link_index(plan.bridge.name):
+            wrong.append(f"{plan.host_interface} is no port of {plan.bridge.name}")
+        return wrong
+    for place in plan.places:
+        target = f"{place.address}/{place.prefix_length}"
+        routes = {found.network: found.index for found in node.routes(FAMILIES[place.version])}
+        if routes.get(target) != outside:
+            wrong.append(f"the node has no route to {place.address} by {plan.host_interface}")
+    return wrong
+
+
+def _wrong_in_pod(plan: Plan, namespace: int) -> list[str]:
     name = plan.attachment.interface
+    wrong = []
     with inside(namespace), RouteSocket() as pod:
         index = pod.link_index(name)
         if index is None:
             return [f"{name} does not exist in the pod"]
-        addresses = {found.address for found in pod.addresses() if found.index == index}
-        defaults = {found.gateway for found in pod.routes() if found.network == "0.0.0.0/0"}
-    wrong = []
-    if plan.address not in addresses:
-        wrong.append(f"{name} lacks the address {plan.address}")
-    if GATEWAY not in defaults:
-        wrong.append(f"the pod has no default route via {GATEWAY}")
-    routes = {found.network: found.index for found in node.routes()}
-    if routes.get(f"{plan.address}/32") != outside:
-        wrong.append(f"the node has no route to {plan.address} by {plan.host_interface}")
+        for place in plan.places:
+            family = FAMILIES[place.version]
+            if place.address not in {found.address for found in pod.addresses(family) if found.index == index}:
+                wrong.append(f"{name} lacks the address {place.address}")
+            defaults = {found.gateway for found in pod.routes(family) if found.network == DEFAULTS[place.version]}
+            if place.gateway not in defaults:
+                wrong.append(f"the pod has no default route via {place.gateway}")
     return wrong
 
 
@@ -182,16 +191,36 @@ def set_loopback_up(namespace_path: str) -> None:
         pod.batch([messages.set_up(1)])
 
 
+def put_bridge(bridge: Bridge, mtu_bytes: int) -> None:
+    """Make the node's bridge with its gateways, or complete it; its packets pass the node's rules."""
+    with RouteSocket() as node:
+        node.batch([link_messages.create_bridge(bridge.name, BRIDGE_MAC, mtu_bytes)])
+        index = node.link_index(bridge.name)
+        if index is None:
+            raise NetlinkError(errno.ENODEV, f"bridge {bridge.name} vanished")
+        wanted = [link_messages.without_own_ipv6_address(index)]
+        wanted.append(link_messages.set_ipv4(index, {link_messages.FORWARDING: 1, link_messages.SEND_REDIRECTS: 0}))
+        for gateway in bridge.gateways:
+            address, _, length = gateway.partition("/")
+            wanted.append(link_messages.put_final_address(index, address, int(length)))
+        node.batch([*wanted, messages.set_up(index)])
+    write_sysctl(f"net/ipv6/conf/{bridge.name}/accept_ra", "0")
+    # Without it, a Service's answers between two pods of the bridge pass by the rules that undo its translation.
+    for name in ("iptables", "ip6tables"):
+        write_sysctl(f"net/bridge/bridge-nf-call-{name}", "1")
+
+
+def is_bridge_filtered() -> bool:
+    """Tell whether bridged packets pass the node's rules; False where br_netfilter is not loaded."""
+    return read_sysctl("net/bridge/bridge-nf-call-iptables") == "1"
+
+
 def pod_links() -> set[str]:
     """Return the names of all node ends that bear our prefix."""
     with RouteSocket() as node:
-        return {link.name for link in node.links() if link.kind == "veth" and link.name.startswith(HOST_PREFIX)}
-
-
-def delete_link(name: str) -> None:
-    """Delete a node end by name."""
-    with RouteSocket() as node:
-        node.batch([messages.delete_link(name, ignore=ALREADY_GONE)])
+        links = node.links()
+    _indexes.skip(max((link.index for link in links), default=0))
+    return {link.name for link in links if link.kind == "veth" and link.name.startswith(HOST_PREFIX)}
 
 
 def uplink_mtu(node_address: str) -> int:
@@ -202,16 +231,29 @@ def uplink_mtu(node_address: str) -> int:
 
 
 def _underlay_mtu(node: RouteSocket, mtus: dict[int, int], node_address: str) -> int:
-    for found in node.addresses():
+    version = plans.version_of(node_address)
+    for found in node.addresses(FAMILIES[version]):
         if found.address == node_address:
             return mtus.get(found.index, 1500)
-    for route in node.routes():
-        if route.network == "0.0.0.0/0":
+    for route in node.routes(FAMILIES[version]):
+        if route.network == DEFAULTS[version]:
             return mtus.get(route.index, 1500)
     return 1500
 
 
-def enable_forwarding() -> None:
+def is_forwarding(version: int) -> bool:
+    """Tell whether the node forwards packets of an IP version."""
+    return read_sysctl(f"net/ipv{version}/conf/all/forwarding") == "1"
+
+
+def enable_forwarding(versions: Iterable[int]) -> None:
     """Let the node forward pods' packets, and keep it from sending redirects for them."""
-    write_sysctl("net/ipv4/ip_forward", "1")
-    write_sysctl("net/ipv4/conf/all/send_redirects", "0")
+    if 4 in versions:
+        write_sysctl("net/ipv4/ip_forward", "1")
+        write_sysctl("net/ipv4/conf/all/send_redirects", "0")
+    if 6 in versions and read_sysctl("net/ipv6/conf/all/forwarding") == "0":
+        # A node that forwards ignores router advertisements, and would lose a default route that it learned from one.
+        for conf in Path("/proc/sys/net/ipv6/conf").iterdir():
+            if conf.name not in ("all", "default") and read_sysctl(f"net/ipv6/conf/{conf.name}/accept_ra") == "1":
+                write_sysctl(f"net/ipv6/conf/{conf.name}/accept_ra", "2")
+        write_sysctl("net/ipv6/conf/all/forwarding", "1")

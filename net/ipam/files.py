@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 MAGIC = "raftsman-ipam"
-VERSION = 1
+VERSION = 2
+"""1 had one range and one address a claim."""
 
 
 class StateFileError(Exception):
@@ -31,7 +32,13 @@ def load(path: Path) -> dict[str, Any] | None:
     if hashlib.sha256(payload).hexdigest() != fields[2]:
         raise StateFileError(f"{path} is damaged: its checksum does not match")
     state: dict[str, Any] = json.loads(payload)
-    return state
+    return state if int(fields[1]) == VERSION else _from_first_version(state)
+
+
+def _from_first_version(state: dict[str, Any]) -> dict[str, Any]:
+    ranges = [{"cidr": state["cidr"], "cursor": state["cursor"]}] if state["cidr"] else []
+    claims = [{**entry, "addresses": [entry["address"]]} for entry in state["claims"]]
+    return {"ranges": ranges, "resting": state["resting"], "claims": claims}
 
 
 def save(path: Path, state: dict[str, Any]) -> None:

@@ -61,6 +61,7 @@ class IptablesApplier:
     _accepted: dict[str, ServiceText] = field(default_factory=dict)
     _refused: dict[str, ServiceText] = field(default_factory=dict)
     _rendered: dict[str, tuple[tuple[PortRules, ...], ServiceText]] = field(default_factory=dict)
+    _sparing: bool = False
 
     last_read_s: float = 0.0
     """How long the last reading of the kernel's rules took, in seconds."""
@@ -98,10 +99,14 @@ class IptablesApplier:
 
     def _render(self, services: Services) -> dict[str, ServiceText]:
         rendered: dict[str, tuple[tuple[PortRules, ...], ServiceText]] = {}
+        sparing = iptables.is_large(port for ports in services.values() for port in ports)
+        if sparing is not self._sparing:
+            self._sparing = sparing
+            self._rendered = {}
         for name, ports in services.items():
             known = self._rendered.get(name)
             if known is None or known[0] is not ports:
-                known = (ports, tuple(iptables.render_port(port, self.settings) for port in ports))
+                known = (ports, tuple(iptables.render_port(port, self.settings, sparing) for port in ports))
             rendered[name] = known
         self._rendered = rendered
         return {name: text for name, (_, text) in rendered.items()}

@@ -15,23 +15,31 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 import re
-from base64 import b32encode
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from net.chains import Chains, Jump, Jumps, Tables
 from net.proxy.rules import Front, FrontKind, PortRules, RuleSet, RuleSettings, Verdict
 from net.proxy.services import Endpoint, PortName
 
 CANARY = "KUBE-PROXY-CANARY"
+COMMENTED_ENDPOINTS_MAX = 1000
+"""kube-proxy's own limit, beyond which rules of single endpoints bear no comments."""
 NEEDS_ESCAPE = re.compile(r"[\"'\\]")
+_DIGITS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
+_PAIRS = [first + second for first in _DIGITS for second in _DIGITS]
 NO_QUOTES_NEEDED = re.compile(r"[-_0-9A-Za-z]+\Z")
 
 
 def chain_hash(*parts: str) -> str:
     """Return kube-proxy's hash of what a chain is for."""
-    # Ten bytes are sixteen digits: encoding all of the digest would take three times as long.
-    return b32encode(hashlib.sha256("".join(parts).encode()).digest()[:10]).decode()
+    bits = int.from_bytes(hashlib.sha256("".join(parts).encode()).digest()[:10], "big")
+    # Sixteen digits of base 32, in pairs: base64.b32encode takes three times as long, for each endpoint.
+    return (
+        _PAIRS[bits >> 70] + _PAIRS[bits >> 60 & 1023] + _PAIRS[bits >> 50 & 1023] + _PAIRS[bits >> 40 & 1023]
+        + _PAIRS[bits >> 30 & 1023] + _PAIRS[bits >> 20 & 1023] + _PAIRS[bits >> 10 & 1023] + _PAIRS[bits & 1023]
+    )  # fmt: skip
 
 
 def service_chain(kind: str, name: PortName) -> str:
@@ -57,7 +65,12 @@ def host(address: str) -> str:
     """Return an address or network as iptables-save prints it, with its prefix length."""
     if "/" not in address and ":" not in address:
         return address + "/32"  # nearly all of them, and ten times faster than the library
-    return str(ipaddress.ip_network(address, strict=False))
+    return _network(address)
+
+
+@lru_cache(maxsize=1024)
+def _network(text: str) -> str:
+    return str(ipaddress.ip_network(text, strict=False))
 
 
 def probability(count: int) -> str:
@@ -83,8 +96,8 @@ def _to(front: Front, protocol: str) -> tuple[str, str]:
     return f"-d {host(front.address)} -p {protocol}", f"-m {protocol} --dport {front.port}"
 
 
-def render_port(rules: PortRules, settings: RuleSettings) -> PortText:
-    """Render one service port."""
+def render_port(rules: PortRules, settings: RuleSettings, sparing: bool = False) -> PortText:
+    """Render one service port; sparing leaves the comments of endpoints away, which are most of a large table."""
     name, protocol = str(rules.port.name), rules.port.protocol
     external_chain = service_chain("EXT", rules.port.name)
     balancer_chain = service_chain("FW", rules.port.name) if rules.firewalled else external_chain
@@ -98,14 +111,14 @@ def render_port(rules: PortRules, settings: RuleSettings) -> PortText:
             match = f"-m {protocol} --dport {front.port}"
             if rules.has_endpoints:
                 node_ports.append(f"-p {protocol} {comment(name)} {match} -j {external_chain}")
-            if stop := _stop(rules.external, name, protocol):
+            if stop := _stop(rules.external, name, protocol, settings):
                 told, target = stop
                 filter_external.append(f"-p {protocol} {told} -m addrtype --dst-type LOCAL {match} -j {target}")
             continue
         to, match = _to(front, protocol)
         about = comment(f"{name} {front.kind.value}")
         if front.kind is FrontKind.CLUSTER_IP:
-            if stop := _stop(rules.internal, name, protocol):
+            if stop := _stop(rules.internal, name, protocol, settings):
                 filter_services.append(f"{to} {stop[0]} {match} -j {stop[1]}")
             else:
                 services.append(f"{to} {about} {match} -j {_pool_chain(rules, rules.internal)}")
@@ -116,7 +129,7 @@ def render_port(rules: PortRules, settings: RuleSettings) -> PortText:
         if front.kind is FrontKind.LOAD_BALANCER and rules.firewalled:
             told = comment(f"{name} traffic not accepted by {balancer_chain}")
             firewall.append(f"{to} {told} {match} -j DROP")
-        if stop := _stop(rules.external, name, protocol):
+        if stop := _stop(rules.external, name, protocol, settings):
             filter_external.append(f"{to} {stop[0]} {match} -j {stop[1]}")
     return PortText(
         services=tuple(services),
@@ -125,7 +138,7 @@ def render_port(rules: PortRules, settings: RuleSettings) -> PortText:
         filter_external=tuple(filter_external),
         filter_node_ports=_health_check(rules),
         filter_firewall=tuple(firewall),
-        chains=_own_chains(rules, settings),
+        chains=_own_chains(rules, settings, sparing),
     )
 
 
@@ -133,14 +146,15 @@ def _pool_chain(rules: PortRules, verdict: Verdict) -> str:
     return service_chain("SVL" if verdict is Verdict.LOCAL else "SVC", rules.port.name)
 
 
-def _stop(verdict: Verdict, name: str, protocol: str) -> tuple[str, str] | None:
+def _stop(verdict: Verdict, name: str, protocol: str, settings: RuleSettings) -> tuple[str, str] | None:
     """Return comment and target where traffic is refused; None where it is served.
 
     TCP is refused by a reset: the kernel limits the rate of ICMP errors to each peer, and a client
     that misses one waits a second before it tries again.
     """
     if verdict is Verdict.REJECT:
-        how = "tcp-reset" if protocol == "tcp" else "icmp-port-unreachable"
+        unreachable = "icmp6-port-unreachable" if settings.ip_version == 6 else "icmp-port-unreachable"
+        how = "tcp-reset" if protocol == "tcp" else unreachable
         return comment(f"{name} has no endpoints"), f"REJECT --reject-with {how}"
     if verdict is Verdict.DROP:
         return comment(f"{name} has no local endpoints"), "DROP"
@@ -154,26 +168,30 @@ def _health_check(rules: PortRules) -> tuple[str, ...]:
     return (f"-p tcp {comment(f'{rules.port.name} health check node port')} -m tcp --dport {port} -j ACCEPT",)
 
 
-def _own_chains(rules: PortRules, settings: RuleSettings) -> Chains:
+def _own_chains(rules: PortRules, settings: RuleSettings, sparing: bool) -> Chains:
     chains: Chains = {}
     if not rules.has_endpoints:
         return chains
     name = rules.port.name
+    ends = {endpoint: endpoint_chain(name, endpoint) for endpoint in rules.reachable}
     if rules.cluster:
-        chains[service_chain("SVC", name)] = _pool(rules, settings, rules.cluster, Verdict.CLUSTER)
+        chains[service_chain("SVC", name)] = _pool(rules, settings, ends, sparing, Verdict.CLUSTER)
     if rules.local:
-        chains[service_chain("SVL", name)] = _pool(rules, settings, rules.local, Verdict.LOCAL)
+        chains[service_chain("SVL", name)] = _pool(rules, settings, ends, sparing, Verdict.LOCAL)
     if rules.port.externally_accessible:
         chains[service_chain("EXT", name)] = _external(rules, settings)
     if rules.firewalled:
         chains[service_chain("FW", name)] = _firewall(rules)
-    for endpoint in rules.reachable:
-        chains[endpoint_chain(name, endpoint)] = _endpoint(rules, endpoint)
+    for endpoint, chain in ends.items():
+        chains[chain] = _endpoint(rules, endpoint, chain, sparing)
     return chains
 
 
-def _pool(rules: PortRules, settings: RuleSettings, pool: tuple[Endpoint, ...], verdict: Verdict) -> tuple[str, ...]:
+def _pool(
+    rules: PortRules, settings: RuleSettings, ends: dict[Endpoint, str], sparing: bool, verdict: Verdict
+) -> tuple[str, ...]:
     port = rules.port
+    pool = rules.local if verdict is Verdict.LOCAL else rules.cluster
     out: list[str] = []
     if rules.internal is verdict:
         to, match = _to(rules.fronts[0], port.protocol)
@@ -184,17 +202,17 @@ def _pool(rules: PortRules, settings: RuleSettings, pool: tuple[Endpoint, ...], 
             outside = " ".join(f"! -s {host(cidr)}" for cidr in settings.cluster_cidrs[:1])
             if outside:
                 out.append(f"{outside} {to} {told} {match} -j KUBE-MARK-MASQ")
-    chains = [(endpoint_chain(port.name, endpoint), comment(f"{port.name} -> {endpoint}")) for endpoint in pool]
+    chains = [(ends[endpoint], "" if sparing else f"{comment(f'{port.name} -> {endpoint}')} ") for endpoint in pool]
     if port.affinity_timeout_s:
         out += [
-            f"{told} -m recent --rcheck --seconds {port.affinity_timeout_s} --reap --name {chain}"
+            f"{told}-m recent --rcheck --seconds {port.affinity_timeout_s} --reap --name {chain}"
             f" --mask {_full_mask(pool[0])} --rsource -j {chain}"
             for chain, told in chains
         ]
     for position, (chain, told) in enumerate(chains):
         left = len(chains) - position
-        chance = f" -m statistic --mode random --probability {probability(left)}" if left > 1 else ""
-        out.append(f"{told}{chance} -j {chain}")
+        chance = f"-m statistic --mode random --probability {probability(left)} " if left > 1 else ""
+        out.append(f"{told}{chance}-j {chain}")
     return tuple(out)
 
 
@@ -202,15 +220,14 @@ def _full_mask(endpoint: Endpoint) -> str:
     return "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff" if ":" in endpoint.ip else "255.255.255.255"
 
 
-def _endpoint(rules: PortRules, endpoint: Endpoint) -> tuple[str, ...]:
-    protocol, told = rules.port.protocol, comment(str(rules.port.name))
+def _endpoint(rules: PortRules, endpoint: Endpoint, chain: str, sparing: bool) -> tuple[str, ...]:
+    protocol, told = rules.port.protocol, "" if sparing else f"{comment(str(rules.port.name))} "
     recent = ""
     if rules.port.affinity_timeout_s:
-        chain = endpoint_chain(rules.port.name, endpoint)
-        recent = f" -m recent --set --name {chain} --mask {_full_mask(endpoint)} --rsource"
+        recent = f"-m recent --set --name {chain} --mask {_full_mask(endpoint)} --rsource "
     return (
-        f"-s {host(endpoint.ip)} {told} -j KUBE-MARK-MASQ",
-        f"-p {protocol} {told}{recent} -m {protocol} -j DNAT --to-destination {endpoint}",
+        f"-s {host(endpoint.ip)} {told}-j KUBE-MARK-MASQ",
+        f"-p {protocol} {told}{recent}-m {protocol} -j DNAT --to-destination {endpoint}",
     )
 
 
@@ -287,12 +304,22 @@ def _node_port_jumps(settings: RuleSettings) -> tuple[str, ...]:
     if settings.node_port_cidrs:
         return tuple(f"-d {host(address)} {told} -j KUBE-NODEPORTS" for address in settings.node_addresses)
     # Node ports on loopback would need route_localnet, which lets neighbours reach 127.0.0.1 (CVE-2020-8558).
-    return (f"! -d 127.0.0.0/8 {told} -m addrtype --dst-type LOCAL -j KUBE-NODEPORTS",)
+    loopback = "::1/128" if settings.ip_version == 6 else "127.0.0.0/8"
+    return (f"! -d {loopback} {told} -m addrtype --dst-type LOCAL -j KUBE-NODEPORTS",)
 
 
 def render(rules: RuleSet) -> Tables:
     """Render the rules of the whole node."""
-    return assemble(rules.settings, [render_port(port, rules.settings) for port in rules.ports])
+    sparing = is_large(rules.ports)
+    return assemble(rules.settings, [render_port(port, rules.settings, sparing) for port in rules.ports])
+
+
+def is_large(ports: Iterable[PortRules]) -> bool:
+    """Tell whether there are so many endpoints that a comment on each costs more than it tells.
+
+    A comment takes 288 bytes of kernel memory, more than all else of a rule, and is copied at each change.
+    """
+    return sum(len(port.cluster) + len(port.local) for port in ports) > COMMENTED_ENDPOINTS_MAX
 
 
 NEW = "-m conntrack --ctstate NEW"

@@ -14,6 +14,7 @@ call, so that the shell renders those alone:
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -23,6 +24,8 @@ from control.api.meta import Object
 SERVICE_NAME_LABEL = "kubernetes.io/service-name"
 SERVICE_PROXY_NAME_LABEL = "service.kubernetes.io/service-proxy-name"
 AFFINITY_TIMEOUT_DEFAULT_S = 10800
+_OCTET = r"(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
+_IPV4 = re.compile(rf"{_OCTET}(?:\.{_OCTET}){{3}}")
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -187,8 +190,7 @@ def parse_service(service: Object, ip_version: int) -> tuple[ServicePort, ...]:
     vips = [entry.get("ip") or "" for entry in ingress if (entry.get("ipMode") or "VIP") == "VIP"]
     external_ips = of_version(spec.get("externalIPs") or (), ip_version)
     is_balanced = spec.get("type") == "LoadBalancer"
-    takes_strangers = is_balanced or spec.get("type") == "NodePort" or bool(spec.get("externalIPs"))
-    external_local = takes_strangers and spec.get("externalTrafficPolicy") == "Local"
+    external_local = spec.get("externalTrafficPolicy") == "Local"
     return tuple(
         ServicePort(
             name=PortName(meta.key(service), port.get("name") or "", port.get("protocol") or "TCP"),
@@ -220,8 +222,10 @@ def of_version(texts: Iterable[str], ip_version: int) -> tuple[str, ...]:
 
 def _address(text: str, ip_version: int) -> str:
     """Return an address in the kernel's spelling; empty where it is not of this version."""
+    if ip_version == 4:
+        return text if _IPV4.fullmatch(text) else ""
     try:
-        return str(ipaddress.IPv6Address(text) if ip_version == 6 else ipaddress.IPv4Address(text))
+        return str(ipaddress.IPv6Address(text))
     except ValueError:
         return ""
 

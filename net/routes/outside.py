@@ -31,6 +31,8 @@ class _Family:
 
     door: IptablesDoor
     standing: Tables | None = None
+    passes: bool = False
+    """Whether iptables' filter table was in use at the last look, so that our rule stands in it."""
 
 
 @dataclass(slots=True)
@@ -62,7 +64,7 @@ class Outside:
                 await self._sync_chains(family, version, own, peers, cluster_cidrs)
 
     async def _sync_table(self, wanted: str) -> None:
-        if wanted == self._loaded and self.stands():
+        if wanted == self._loaded and self._table_stands():
             return
         await nftables.load(wanted)
         with NftablesSocket() as socket:
@@ -72,7 +74,14 @@ class Outside:
         log.info("masquerade table is set table=%s", OUR_TABLE)
 
     def stands(self) -> bool:
-        """Tell whether our table's rules are as we loaded them; a matter of microseconds while nobody changes any."""
+        """Tell whether the rules are as we loaded them; a matter of microseconds while nobody changes any."""
+        return self._table_stands() and all(
+            family.passes == _filter_stands(family.door)
+            for family in self.families.values()
+            if family.standing is not None
+        )
+
+    def _table_stands(self) -> bool:
         if not self.uses_nftables or not self._loaded:
             return True
         with NftablesSocket() as socket:
@@ -88,7 +97,7 @@ class Outside:
         self, family: _Family, version: int, own: Peer, peers: Mapping[str, Peer], cluster_cidrs: tuple[str, ...]
     ) -> None:
         with_masquerade = not self.uses_nftables
-        with_forward = _filter_stands(family.door)
+        with_forward = family.passes = _filter_stands(family.door)
         jumps = masquerade.jumps(with_masquerade, with_forward)
         if family.standing is None:
             family.standing = {}

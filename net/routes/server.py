@@ -136,11 +136,11 @@ class RoutesServer:
             await asyncio.sleep(LOOK_INTERVAL_S)
             try:
                 if not self._rules.stands():
-                    log.warning("somebody changed the masquerade table")
+                    log.info("somebody changed the rules for pods' way to the outside, or made iptables' own")
                     self._rules.forget()
                     self._due.set()
             except (NftablesError, OSError) as error:
-                log.warning("cannot look at the masquerade table error=%s", error)
+                log.warning("cannot look at the rules for pods error=%s", error)
 
     async def _work(self) -> None:
         self._due.set()

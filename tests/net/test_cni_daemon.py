@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from net.cni import wiring
+from net.cni.plan import host_interface
 from net.ipam.allocator import Attachment
 from tests.net.topology import Fabric, Namespace, closing_all, eventually, run
 
@@ -47,7 +47,7 @@ class Daemon:
     def answers(self) -> bool:
         if not (self.folder / "bin/raftsman-cni").exists():
             return False
-        return self.call("STATUS", None)[0] == 0
+        return self.call("STATUS", None, cniVersion="1.1.0")[0] == 0
 
     def kill(self) -> None:
         assert self.process is not None
@@ -111,7 +111,8 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
 def daemon(shared: Daemon) -> Iterator[Daemon]:
     yield shared
     # What a test leaves behind is dropped before its namespaces go.
-    assert shared.call("GC", None, cniVersion="1.1.0") == (0, {})
+    nothing: dict[str, Any] = {"cni.dev/valid-attachments": []}
+    assert shared.call("GC", None, cniVersion="1.1.0", **nothing) == (0, {})
 
 
 @pytest.fixture
@@ -231,7 +232,7 @@ def test_a_missing_namespace_is_refused_and_claims_nothing(daemon: Daemon, made:
     pod = new_pod(made)
     pod.path = "/run/netns/none-such"
     code, told = daemon.call("ADD", pod)
-    assert (code, told["code"]) == (1, 5)
+    assert (code, told["code"]) == (1, 8)
     assert host_links(daemon.node) == []
 
 
@@ -247,7 +248,7 @@ def test_gc_drops_what_the_runtime_does_not_name(daemon: Daemon, made: list[Name
     daemon.call("ADD", dropped)
     valid: dict[str, Any] = {"cni.dev/valid-attachments": [{"containerID": kept.name, "ifname": "eth0"}]}
     assert daemon.call("GC", None, cniVersion="1.1.0", **valid) == (0, {})
-    assert host_links(daemon.node) == [wiring.host_interface(Attachment(kept.name, "eth0"))]
+    assert host_links(daemon.node) == [host_interface(Attachment(kept.name, "eth0"))]
 
 
 def test_without_the_daemon_the_runtime_is_told_to_try_again(mortal: Daemon, made: list[Namespace]) -> None:
@@ -293,7 +294,7 @@ def test_kill_in_the_middle_of_adds_leaks_nothing(mortal: Daemon, made: list[Nam
             made.remove(pod)
             pod.close()
     mortal.start()
-    wanted = {wiring.host_interface(Attachment(pod.name, "eth0")) for pod in survivors}
+    wanted = {host_interface(Attachment(pod.name, "eth0")) for pod in survivors}
     eventually(lambda: {claim["containerId"] for claim in state_claims(mortal)} == {pod.name for pod in survivors})
     eventually(lambda: set(host_links(mortal.node)) == wanted)
 

@@ -15,7 +15,7 @@ from control.api.resources import NODES, PODS
 from net.cni import wiring
 from net.cni.config import CniConfig
 from net.cni.gate import NotYet, PodReference
-from net.cni.server import CniServer, pod_cidr_of
+from net.cni.server import CniServer, pod_cidrs_of
 from tests.net.topology import Fabric, Namespace, Node, closing_all, eventually
 
 pytestmark = pytest.mark.root
@@ -85,7 +85,7 @@ class Bench:
             "CNI_ARGS": f"K8S_POD_NAMESPACE=default;K8S_POD_NAME={name}" + (f";K8S_POD_UID={uid}" if uid else ""),
         }
         words = b"".join(f"{key}={value}".encode() + b"\0" for key, value in variables.items())
-        data = words + b"\0" + json.dumps({"cniVersion": "1.0.0", "type": "raftsman-cni"}).encode()
+        data = words + b"\0" + json.dumps({"cniVersion": "1.0.0", "name": "raftsman", "type": "raftsman-cni"}).encode()
         answer = self.node.call(self.server.daemon.handle(data))
         return json.loads(answer[1:]) if answer[1:] else {}
 
@@ -120,7 +120,7 @@ def test_another_nodes_cidr_is_not_ours(bench: Bench) -> None:
     bench.node.put(NODES, {"metadata": {"name": "n2"}, "spec": {"podCIDRs": ["10.244.2.0/24"]}})
     bench.node.put(NODES, bench.node.object())
     eventually(bench.conflist.exists)
-    assert bench.server.allocator.cidr == "10.244.1.0/24"
+    assert bench.server.allocator.cidrs == ("10.244.1.0/24",)
 
 
 def test_an_unknown_pod_is_told_to_try_again_and_claims_nothing(bench: Bench) -> None:
@@ -178,15 +178,16 @@ def test_a_restart_without_the_hub_still_removes_pods(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spec", "cidr"),
+    ("spec", "cidrs"),
     [
-        pytest.param({"podCIDR": "10.1.0.0/24"}, "10.1.0.0/24", id="old field"),
-        pytest.param({"podCIDRs": ["fd00::/64", "10.1.0.0/24"]}, "10.1.0.0/24", id="second of two"),
-        pytest.param({}, "", id="none yet"),
+        pytest.param({"podCIDR": "10.1.0.0/24"}, ("10.1.0.0/24",), id="old field"),
+        pytest.param({"podCIDRs": ["fd00::/64", "10.1.0.0/24"]}, ("fd00::/64", "10.1.0.0/24"), id="both families"),
+        pytest.param({"podCIDRs": ["10.1.0.0/24", "10.2.0.0/24"]}, ("10.1.0.0/24",), id="one a family"),
+        pytest.param({}, (), id="none yet"),
     ],
 )
-def test_pod_cidr_of_a_node(spec: Object, cidr: str) -> None:
-    assert pod_cidr_of({"spec": spec}) == cidr
+def test_pod_cidrs_of_a_node(spec: Object, cidrs: tuple[str, ...]) -> None:
+    assert pod_cidrs_of({"spec": spec}) == cidrs
 
 
 def test_calls_beyond_the_limit_are_told_to_try_again(bench: Bench) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from net.cni import conflist, spec
+from net.cni import conflist, results, spec
 
 
 class Answering:
@@ -75,7 +75,7 @@ def run_shim(folder: Path, configuration: bytes = b"{}") -> tuple[int, bytes]:
 
 def test_a_call_goes_through_and_back(folder: Path, daemon: Answering) -> None:
     daemon.answer = b'0{"ips":[]}'
-    assert run_shim(folder, b'{"cniVersion":"1.0.0","type":"raftsman-cni"}') == (0, b'{"ips":[]}')
+    assert run_shim(folder, b'{"cniVersion":"1.0.0","name":"n","type":"raftsman-cni"}') == (0, b'{"ips":[]}')
     request = spec.parse_request(daemon.received[0])
     assert (request.command, request.container_id, request.namespace_path) == ("ADD", "abc", "/ns")
     assert b"HOME" not in daemon.received[0]
@@ -128,4 +128,4 @@ def test_the_configuration_is_written_once(tmp_path: Path) -> None:
     assert conflist.write_configuration(tmp_path)
     assert not conflist.write_configuration(tmp_path)
     written = json.loads((tmp_path / conflist.FILE_NAME).read_text())
-    assert written == spec.configuration_list("1.0.0", "raftsman-cni", "raftsman")
+    assert written == results.configuration_list("1.0.0", ("1.0.0", "1.1.0"), "raftsman-cni", "raftsman")

@@ -13,7 +13,7 @@ from net.ipam.allocator import Attachment, Claim, PortMapping
 from tests.fakes.fake_iptables import End, FakeIptables, Packet
 
 NODE, POD, OUTSIDE = "192.168.77.11", "10.244.1.5", "203.0.113.5"
-CLAIM = Claim(Attachment("a", "eth0"), POD, pod="default/web", port_mappings=(PortMapping("tcp", 8081, 80),))
+CLAIM = Claim(Attachment("a", "eth0"), (POD,), pod="default/web", port_mappings=(PortMapping("tcp", 8081, 80),))
 
 
 def ports_of(fake: FakeIptables) -> HostPorts:

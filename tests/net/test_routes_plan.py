@@ -249,7 +249,7 @@ def test_whatever_is_missing_is_put_and_then_nothing_is_left_to_do(missing: set[
 
 
 VX = Tunnel(4, "192.168.77.11", mac_of("n1"), 1450, 82, 4789)
-GOOD = Link(TUNNEL, "raftsman-vx4", "vxlan", 1450, mac_of("n1"), True, Vxlan(82, "192.168.77.11", 4789, False))
+GOOD = Link(TUNNEL, "raftsman-vx4", "vxlan", 1450, mac_of("n1"), True, vxlan=Vxlan(82, "192.168.77.11", 4789, False))
 
 
 @pytest.mark.parametrize(
@@ -257,9 +257,9 @@ GOOD = Link(TUNNEL, "raftsman-vx4", "vxlan", 1450, mac_of("n1"), True, Vxlan(82,
     [
         pytest.param(None, ["create"], id="none"),
         pytest.param(GOOD, [], id="stands"),
-        pytest.param(Link(7, GOOD.name, "vxlan", 1450, GOOD.mac, True, Vxlan(82, "192.168.77.99", 4789, False)), ["delete", "create"], id="other address"),
-        pytest.param(Link(7, GOOD.name, "vxlan", 1450, GOOD.mac, True, Vxlan(82, "192.168.77.11", 8472, False)), ["delete", "create"], id="other port"),
-        pytest.param(Link(7, GOOD.name, "vxlan", 1450, GOOD.mac, True, Vxlan(82, "192.168.77.11", 4789, True)), ["delete", "create"], id="it learns"),
+        pytest.param(Link(7, GOOD.name, "vxlan", 1450, GOOD.mac, True, vxlan=Vxlan(82, "192.168.77.99", 4789, False)), ["delete", "create"], id="other address"),
+        pytest.param(Link(7, GOOD.name, "vxlan", 1450, GOOD.mac, True, vxlan=Vxlan(82, "192.168.77.11", 8472, False)), ["delete", "create"], id="other port"),
+        pytest.param(Link(7, GOOD.name, "vxlan", 1450, GOOD.mac, True, vxlan=Vxlan(82, "192.168.77.11", 4789, True)), ["delete", "create"], id="it learns"),
     ],
 )  # fmt: skip
 def test_a_tunnel_is_made_where_a_wrong_one_stands(standing: Link | None, made: list[str]) -> None:

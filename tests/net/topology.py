@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 from control.api.meta import Object
 from control.api.resources import Resource
 from net.cni import wiring
+from net.cni.plan import Plan
 from net.ipam.allocator import Attachment
 from net.netlink import inside
 from tests.fakes.fake_client import FakeClient
@@ -215,7 +216,7 @@ class Node(Namespace):
     def add_pod(self) -> Pod:
         """Make a pod with the product's own wiring."""
         pod = Pod(self, f"10.244.{self.number}.{next(self._pods)}")
-        plan = wiring.Plan(Attachment(pod.name, "eth0"), pod.path, pod.ip_address, 1500)
+        plan = Plan(Attachment(pod.name, "eth0"), pod.path, (pod.ip_address,), 1500)
 
         async def wire() -> None:
             wiring.attach(plan)

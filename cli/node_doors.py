@@ -1,0 +1,122 @@
+"""One door to the nodes for commands that look into them: the lab's namespaces, or the machine that this runs on.
+
+    lab            /proc/PID-1-of-the-node/ns/net, and its own root for the namespaces of pods
+    --node-local   /proc/self/ns/net: the command runs on the node
+
+The flags of a node's agent are read from its running process, so that what is explained is what it does.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cli.agent import run as agent_command
+from lab import nodes, processes
+from lab.state import Cluster
+from net.cni.keeper import STATE_FILE
+from net.explain.steps import NodeSettings
+from net.ipam import files
+
+
+@dataclass(frozen=True)
+class NodeDoor:
+    """The way into one node."""
+
+    name: str
+    pid: int = 0
+    """A process that stands in the node's namespaces; 0 for this one."""
+    flags: dict[str, Any] = field(default_factory=dict)
+    """The agent's flags, by click's names; empty where it does not run."""
+
+    @property
+    def network(self) -> Path:
+        """The node's network namespace."""
+        return Path("/proc", str(self.pid) if self.pid else "self", "ns", "net")
+
+    def path(self, text: str) -> Path:
+        """Return a path of the node's own files as this process reaches it."""
+        if not self.pid:
+            return Path(text)
+        # /var/run is a link from the root on, which would lead into our own root.
+        inner = text.replace("/var/run/", "/run/", 1) if text.startswith("/var/run/") else text
+        return Path(f"/proc/{self.pid}/root{inner}")
+
+    def pod_networks(self) -> dict[str, Path]:
+        """Return the network namespaces of the node's pods, by namespace/name."""
+        directory = self.flags.get("cni_state_dir")
+        if directory is None:
+            return {}
+        state = files.load(self.path(str(directory)) / STATE_FILE) or {}
+        found = {claim.get("pod") or "": claim.get("namespacePath") or "" for claim in state.get("claims") or ()}
+        return {pod: self.path(path) for pod, path in found.items() if pod and path}
+
+    @property
+    def settings(self) -> NodeSettings:
+        """What shapes the way of packets on this node."""
+        flags = self.flags
+        if not flags:
+            return NodeSettings()
+        return NodeSettings(
+            proxy_mode=str(flags.get("proxy_mode") or "iptables"),
+            cluster_cidrs=_listed(flags.get("cluster_cidr")),
+            service_cidrs=_listed(flags.get("service_cluster_ip_range")),
+            masquerade_all=bool(flags.get("masquerade_all")),
+            node_port_addresses=_listed(flags.get("nodeport_addresses")),
+            cluster_domain=str(flags.get("cluster_domain") or "cluster.local"),
+        )
+
+
+def _listed(value: Any) -> tuple[str, ...]:
+    texts = [value] if isinstance(value, str) else list(value or ())
+    return tuple(part.strip() for text in texts for part in str(text).split(",") if part.strip())
+
+
+def agent_flags(arguments: Iterable[str]) -> dict[str, Any]:
+    """Read an agent's command line as the agent itself does; empty where it is none's."""
+    words = list(arguments)
+    for position in range(len(words) - 1):
+        if words[position : position + 2] == ["node", "run"]:
+            rest = words[position + 2 :]
+            return dict(agent_command.make_context("run", rest, resilient_parsing=True).params)
+    return {}
+
+
+def command_line(pid: int) -> list[str]:
+    """Return a process's arguments; none where it is gone."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")[:-1]
+    except OSError:
+        return []
+
+
+def of_lab(cluster: Cluster) -> dict[str, NodeDoor]:
+    """Return the doors of a lab cluster's running nodes."""
+    found = {}
+    for node in cluster.nodes:
+        if not nodes.is_running(cluster, node):
+            continue
+        agent = processes.main_process(cluster, f"{node.name}/node")
+        flags = agent_flags(command_line(agent.pid)) if agent is not None else {}
+        found[node.name] = NodeDoor(node.name, cluster.init_pids[node.name], flags)
+    return found
+
+
+def of_this_machine() -> dict[str, NodeDoor]:
+    """Return the door of the node that this machine is; none where no agent runs here."""
+    mine = os.readlink("/proc/self/ns/net")
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            if os.readlink(entry / "ns" / "net") != mine:
+                continue
+        except OSError:
+            continue  # it ended, or belongs to somebody else
+        flags = agent_flags(command_line(int(entry.name)))
+        if name := str(flags.get("hostname_override") or ""):
+            return {name: NodeDoor(name, 0, flags)}
+    return {}

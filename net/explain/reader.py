@@ -1,0 +1,130 @@
+"""Look into a network namespace: links, addresses, routes, listeners, iptables' tables and nftables' own ones.
+
+Everything here reads and nothing writes. `inside` puts this thread into the namespace for a moment; the programs that
+it starts there are those of this machine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import re
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from net import chains, xtables
+from net.chains import Tables
+from net.explain import sockets
+from net.explain.sockets import Waiting
+from net.explain.things import NftElements, Standing
+from net.links import Address, Route
+from net.netlink import RouteSocket, inside
+from net.nftables import operations
+from net.nftables.door import NftablesSocket
+from net.nftables.errors import NftablesError
+from net.nftables.operations import Table
+from net.xtables import XtablesError
+
+log = logging.getLogger(__name__)
+
+OWN_TABLES = ("kube-proxy", "raftsman-policy", "raftsman-hostports", "raftsman-pods")
+OWN_CHAINS = ("KUBE-", "RAFTSMAN-")
+IPTABLES_TABLES = ("nat", "filter")
+NFTA_SET_NAME = 2
+_CHAIN = re.compile(r"^\tchain (\S+) \{$")
+
+
+@contextmanager
+def namespace(path: Path) -> Iterator[None]:
+    """Stand in a network namespace, given by its path."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        with inside(descriptor):
+            yield
+    finally:
+        os.close(descriptor)
+
+
+def read_links(path: Path) -> Standing:
+    """Read what a pod's namespace has: links, addresses, routes, listeners."""
+    with namespace(path):
+        return _links()
+
+
+def read_node(path: Path) -> Standing:
+    """Read what a node's namespace has, its rules too."""
+    with namespace(path):
+        found = _links()
+        tables = asyncio.run(_iptables())
+        elements, nft_chains = _nftables()
+    return Standing(
+        found.links, found.addresses, found.routes, found.neighbours, tables, nft_chains, elements, found.listeners
+    )
+
+
+def _links() -> Standing:
+    addresses: list[Address] = []
+    routes: list[Route] = []
+    with RouteSocket() as netlink:
+        links = netlink.links()
+        for family in (socket.AF_INET, socket.AF_INET6):
+            addresses += netlink.addresses(family)
+            routes += netlink.routes(family)
+    return Standing(tuple(links), tuple(addresses), tuple(routes), listeners=tuple(_listeners()))
+
+
+def _listeners() -> list[Waiting]:
+    found: list[Waiting] = []
+    for name, protocol in sockets.FILES.items():
+        try:
+            text = Path("/proc/thread-self/net", name).read_text()
+        except OSError:
+            continue  # a kernel without IPv6
+        found += sockets.parse(protocol, text.splitlines()[1:])
+    return found
+
+
+async def _iptables() -> Tables:
+    """Read the chains that are ours, and the kernel's own; ip6tables' tables bear a prefix."""
+    found: Tables = {}
+    for version, prefix in ((4, ""), (6, "ip6/")):
+        try:
+            door = await xtables.open_door("auto", version)
+            for table in IPTABLES_TABLES:
+                saved = chains.parse(await door.save(table), lambda chain: chain.startswith(OWN_CHAINS))
+                found |= {prefix + name: held for name, held in saved.items()}
+        except XtablesError as error:
+            log.debug("iptables cannot be read version=%d error=%s", version, error)
+    return found
+
+
+def _nftables() -> tuple[NftElements, dict[tuple[str, str, str], tuple[str, ...]]]:
+    elements: dict[tuple[str, str, str], dict[bytes, bytes]] = {}
+    found: dict[tuple[str, str, str], tuple[str, ...]] = {}
+    try:
+        with NftablesSocket() as door:
+            for table in own_tables(door):
+                for described in door.parts(table, operations.GETSET):
+                    name = described[NFTA_SET_NAME].rstrip(b"\0").decode()
+                    held = {element.key: element.data for element in door.elements(table, name)}
+                    elements[(table.family, table.name, name)] = held
+                for described in door.parts(table, operations.GETCHAIN):
+                    name = described[operations.NFTA_CHAIN_NAME].rstrip(b"\0").decode()
+                    found[(table.family, table.name, name)] = ()
+    except (OSError, NftablesError) as error:
+        log.debug("nftables cannot be read error=%s", error)
+    return elements, found
+
+
+def own_tables(door: NftablesSocket) -> list[Table]:
+    """Return the tables that are Raftsman's."""
+    return [table for table in door.tables() if table.name in OWN_TABLES]
+
+
+def iptables_backend(path: Path) -> str:
+    """Return which iptables a node uses: legacy or nft."""
+    with namespace(path):
+        return asyncio.run(xtables.detect())

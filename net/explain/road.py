@@ -1,0 +1,120 @@
+"""Take a packet from its node to an address: policies, routes, masquerading, the far node, the pod: pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from net.cni.plan import HOST_PREFIX
+from net.explain import objects, reasons
+from net.explain.judge import Direction, Judge
+from net.explain.parties import Source
+from net.explain.steps import Scene, Step, Wording
+from net.explain.things import Listener, Place, WantedAddress, WantedRoute
+
+Masquerade = tuple[str, Wording] | None
+"""Why a packet gets its node's address, and where that stands."""
+
+
+class Road:
+    """Walk from one node's routing decision to the end."""
+
+    def __init__(self, scene: Scene, source: Source, node: str, protocol: str, judge: Judge | None) -> None:
+        self._scene, self._source, self._node, self._protocol, self._judge = scene, source, node, protocol, judge
+        self._hub = scene.hub
+        self.notes: list[str] = []
+
+    def to(self, address: str, port: int, masquerade: Masquerade, is_output: bool = False) -> list[Step]:
+        """Return the steps to an address; the last one may say why the packet goes no further."""
+        steps: list[Step] = []
+        for step in self._walk(address, port, masquerade):
+            steps.append(step)
+            if step.stops:
+                break
+        return steps
+
+    def _walk(self, address: str, port: int, masquerade: Masquerade) -> Iterator[Step]:
+        here, pod = Place(self._node), self._hub.pod_with(address)
+        if self._source.kind == "pod":
+            yield from self._judged("egress", here, self._source.name, address, port)
+        far = objects.node_of(self._hub.pods[pod]) if pod else self._hub.node_with(address)
+        if far == self._node:
+            yield from self._deliver(here, pod, address, port, masquerade)
+            return
+        if far:
+            yield from self._to_node(here, far, address, masquerade)
+            yield from self._deliver(Place(far), pod, address, port, None)
+            return
+        yield from self._to_outside(here, address, masquerade)
+
+    def _judged(self, direction: Direction, place: Place, pod: str, peer: str, port: int) -> Iterator[Step]:
+        if self._judge is None:
+            return
+        found = self._judge.judge(direction, pod, peer, port, self._protocol)
+        if found is None:
+            yield Step(place, "forward", f"no NetworkPolicy isolates pod {pod} for {direction}: it passes")
+            return
+        stops = "" if found.allowed else found.words
+        words = found.words if found.allowed else f"{direction} of pod {pod} is denied: dropped"
+        yield Step(place, "forward", words, found.where, found.owner, found.things, stops)
+
+    def _masquerade(self, place: Place, masquerade: Masquerade) -> Iterator[Step]:
+        if masquerade is None:
+            yield Step(place, "postrouting", f"keeps its source address {self._source.address}")
+            return
+        why, wording = masquerade
+        yield Step(
+            place, "postrouting", f"source becomes {self._node_address(place.node)}: {why}", wording.where,
+            f"Node {place.node}", wording.things,
+        )  # fmt: skip
+
+    def _node_address(self, node: str) -> str:
+        version = objects.version_of(self._source.address)
+        every = objects.node_addresses(self._hub.nodes.get(node, {}))
+        return next((address for address in every if objects.version_of(address) == version), f"node {node}'s address")
+
+    def _to_node(self, here: Place, far: str, address: str, masquerade: Masquerade) -> Iterator[Step]:
+        node = self._hub.nodes.get(far)
+        away = reasons.node_is_away(far, node)
+        version = objects.version_of(address)
+        gateway = next(
+            (a for a in objects.node_addresses(node or {}, ("InternalIP",)) if objects.version_of(a) == version), ""
+        )
+        is_node = gateway == address or address in objects.node_addresses(node or {})
+        words = (
+            f"goes to node {far} ({gateway}) by its own network"
+            if is_node
+            else f"{address} is behind node {far} at {gateway}"
+        )
+        wanted = () if is_node or not gateway else (WantedRoute(address, gateway),)
+        yield Step(here, "route", words, "", f"Node {far}", wanted, away)
+        if self._source.kind != "node":
+            yield Step(here, "forward", "is forwarded")
+        yield from self._masquerade(here, masquerade)
+
+    def _to_outside(self, here: Place, address: str, masquerade: Masquerade) -> Iterator[Step]:
+        yield Step(
+            here,
+            "route",
+            f"{address} is outside the cluster: leaves by the node's own routes",
+            things=(WantedRoute(address),),
+        )
+        if self._source.kind == "pod" and self._scene.settings_of(self._node).pod_masquerade and masquerade is None:
+            masquerade = ("pods' addresses mean nothing outside the cluster", Wording("pods' masquerade rule"))
+        yield from self._masquerade(here, masquerade)
+
+    def _deliver(self, place: Place, pod: str, address: str, port: int, masquerade: Masquerade) -> Iterator[Step]:
+        """Take the packet from a node to the pod on it, or to the node itself."""
+        if not pod:
+            yield Step(
+                place, "input", f"is for node {place.node} itself, for whoever listens at {self._protocol} port {port}",
+                "", f"Node {place.node}", (WantedAddress(address), Listener(self._protocol, address, port)),
+            )  # fmt: skip
+            return
+        interface = WantedRoute(address, "", HOST_PREFIX)
+        yield Step(place, "route", f"{address} is behind the link to pod {pod}", "", f"Pod {pod}", (interface,))
+        yield from self._judged("ingress", place, pod, self._source.address, port)
+        if masquerade is not None or place.node == self._node:
+            yield from self._masquerade(place, masquerade)
+        inside = Place(place.node, pod)
+        things = (WantedAddress(address), Listener(self._protocol, address, port))
+        yield Step(inside, "socket", f"arrives in pod {pod} at {self._protocol} port {port}", "", f"Pod {pod}", things)

@@ -1,0 +1,82 @@
+"""Turn an explanation into JSON, and choose the vocabulary of each node's proxy: pure."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from net.explain.iptables_words import IptablesWords
+from net.explain.steps import Branch, Explanation, Scene, Step
+from net.explain.trace import Heard
+from net.explain.vocabulary import Vocabulary
+from net.explain.way import Vocabularies
+from net.proxy import iptables
+from net.proxy.rules import RuleSettings
+
+
+def rule_settings(scene: Scene, node: str, ip_version: int) -> RuleSettings:
+    """Return the proxy's settings on a node, as far as its flags tell them."""
+    settings = scene.settings_of(node)
+    return RuleSettings(
+        ip_version=ip_version,
+        cluster_cidrs=tuple(cidr for cidr in settings.cluster_cidrs if (":" in cidr) == (ip_version == 6)),
+        masquerade_all=settings.masquerade_all,
+        masquerade_bit=settings.masquerade_bit,
+    )
+
+
+def vocabularies(scene: Scene) -> Vocabularies:
+    """Return what gives the words of each node's proxy."""
+
+    def of(node: str, ip_version: int) -> Vocabulary:
+        every = [rules for ports in scene.hub.all_rules(node, ip_version).values() for rules in ports]
+        return IptablesWords(rule_settings(scene, node, ip_version), iptables.is_large(every))
+
+    return of
+
+
+def as_json(explanation: Explanation) -> dict[str, Any]:
+    """Return an explanation as JSON-shaped values."""
+    return {
+        "source": explanation.source,
+        "target": explanation.target,
+        "packet": explanation.packet,
+        "reachable": explanation.reachable,
+        "why": explanation.why,
+        "steps": [_step(step) for step in explanation.steps],
+        "branches": [_branch(branch) for branch in explanation.branches],
+        "notes": list(explanation.notes),
+    }
+
+
+def heard_json(heard: Heard) -> dict[str, Any]:
+    """Return what the kernels told as JSON-shaped values."""
+    return {
+        "outcome": heard.outcome,
+        "answered": heard.answered,
+        "events": [asdict(line) for line in heard.lines],
+        "notes": list(heard.notes),
+    }
+
+
+def _branch(branch: Branch) -> dict[str, Any]:
+    return {
+        "endpoint": branch.label,
+        "probability": round(branch.chance, 6),
+        "steps": [_step(step) for step in branch.steps],
+    }
+
+
+def _step(step: Step) -> dict[str, Any]:
+    return {
+        "node": step.place.node,
+        "pod": step.place.pod,
+        "hook": step.hook,
+        "words": step.words,
+        "where": step.where,
+        "owner": step.owner,
+        "things": [str(thing) for thing in step.things],
+        "checked": step.is_checked,
+        "findings": list(step.findings),
+        "stops": step.stops,
+    }
