@@ -6,7 +6,7 @@ import asyncio
 import dataclasses
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,6 +26,7 @@ from lab.state import LabError
 from net.explain import objects, parties, reader, steps, trace, tracer, way, words
 from net.explain.objects import Objects, by_key
 from net.explain.parties import UnknownPartyError
+from net.explain.policies import PolicyJudge
 from net.explain.steps import Explanation, NodeSettings, Question, Scene
 from net.explain.things import Place, Standing
 from net.explain.trace import Heard
@@ -112,7 +113,9 @@ class Reach:
         return Objects(**found)
 
 
-def look_into(doors: Mapping[str, NodeDoor], places: set[Place]) -> dict[Place, Standing]:
+def look_into(
+    doors: Mapping[str, NodeDoor], places: set[Place], versions: Iterable[int] = (4, 6)
+) -> dict[Place, Standing]:
     """Read the namespaces of these places, as far as they can be reached."""
     found: dict[Place, Standing] = {}
     for place in places:
@@ -121,7 +124,7 @@ def look_into(doors: Mapping[str, NodeDoor], places: set[Place]) -> dict[Place, 
             continue
         try:
             if not place.pod:
-                found[place] = reader.read_node(door.network)
+                found[place] = reader.read_node(door.network, versions)
             elif path := door.pod_networks().get(place.pod):
                 found[place] = reader.read_links(path)
         except FileNotFoundError:
@@ -179,8 +182,10 @@ def explain(
     hub, doors = where.objects(), {} if no_kernel else where.doors()
     scene = scene_of(hub, doors)
     question = ask(source, target, hub, scene, namespace, 6 if ipv6 else 4, via)
-    explanation = way.explain(question, scene, words.vocabularies(scene))
-    standings = look_into(doors, {step.place for step in explanation.every_step() if step.things})
+    explanation = way.explain(question, scene, words.vocabularies(scene), PolicyJudge(hub))
+    standings = look_into(
+        doors, {step.place for step in explanation.every_step() if step.things}, [question.ip_version]
+    )
     explanation = steps.check(explanation, standings)
     addresses = objects.node_addresses(hub.nodes.get(question.source.node, {}))
     heard = trace_it(explanation, question, doors, addresses) if with_trace and not explanation.refusal else None

@@ -218,7 +218,8 @@ class WantedRoute:
     """The route by which an address must be reached."""
 
     address: str
-    gateway: str = ""
+    gateway: str | None = ""
+    """Empty for a destination on the link itself; None where any way is right."""
     link: str = ""
     """The name of the link, or the beginning of it; empty where any is right."""
 
@@ -241,7 +242,7 @@ class WantedRoute:
         if found is None:
             return f"the kernel has no route to {self.address}"
         link = standing.link(found.index)
-        if found.gateway != self.gateway or not link.startswith(self.link):
+        if (self.gateway is not None and found.gateway != self.gateway) or not link.startswith(self.link):
             via = f" via {found.gateway}" if found.gateway else ""
             wanted = str(self).removeprefix(f"route to {self.address}") or " on link"
             return f"the kernel routes {self.address} by {found.network}{via} dev {link}, not{wanted}"
