@@ -28,7 +28,7 @@ NDA_DST, NDA_LLADDR = 1, 2
 IFF_UP = 1
 NUD_PERMANENT = 0x80
 RT_TABLE_MAIN = 254
-RT_SCOPE_UNIVERSE, RT_SCOPE_LINK = 0, 253
+RT_SCOPE_UNIVERSE, RT_SCOPE_LINK, RT_SCOPE_HOST = 0, 253, 254
 RTN_UNICAST = 1
 RTNH_F_ONLINK = 4
 
@@ -103,10 +103,10 @@ def get_link(name: str) -> Message:
     return Message(RTM_GETLINK, 0, _link_header() + attribute(IFLA_IFNAME, _name(name)), f"find link {name}")
 
 
-def put_address(index: int, address: str, prefix_length: int) -> Message:
+def put_address(index: int, address: str, prefix_length: int, scope: int = RT_SCOPE_UNIVERSE) -> Message:
     """Give a link an address; one that it has already stays."""
     family, raw = packed(address)
-    body = struct.pack("=BBBBI", family, prefix_length, 0, RT_SCOPE_UNIVERSE, index)
+    body = struct.pack("=BBBBI", family, prefix_length, 0, scope, index)
     body += attribute(IFA_LOCAL, raw) + attribute(IFA_ADDRESS, raw)
     return Message(RTM_NEWADDR, PUT, body, f"add address {address}/{prefix_length}")
 
