@@ -36,7 +36,7 @@ FR_ACT_TO_TABLE = 1
 IFF_UP = 1
 NUD_NOARP, NUD_PERMANENT = 0x40, 0x80
 RT_TABLE_MAIN = 254
-RT_SCOPE_UNIVERSE, RT_SCOPE_LINK = 0, 253
+RT_SCOPE_UNIVERSE, RT_SCOPE_LINK, RT_SCOPE_HOST = 0, 253, 254
 RTN_UNICAST = 1
 RTM_F_CLONED = 0x200
 RTNH_F_ONLINK = 4
@@ -139,21 +139,21 @@ def get_link(name: str = "", index: int = 0) -> Message:
     return Message(RTM_GETLINK, 0, body, f"find link {name or index}")
 
 
-def _address_body(index: int, address: str, prefix_length: int, flags: int) -> bytes:
+def _address_body(index: int, address: str, prefix_length: int, flags: int, scope: int) -> bytes:
     family, raw = packed(address)
-    body = struct.pack("=BBBBI", family, prefix_length, flags, RT_SCOPE_UNIVERSE, index)
+    body = struct.pack("=BBBBI", family, prefix_length, flags, scope, index)
     return body + attribute(IFA_LOCAL, raw) + attribute(IFA_ADDRESS, raw)
 
 
-def put_address(index: int, address: str, prefix_length: int) -> Message:
+def put_address(index: int, address: str, prefix_length: int, scope: int = RT_SCOPE_UNIVERSE) -> Message:
     """Give a link an address, usable at once; one that it has already stays."""
-    body = _address_body(index, address, prefix_length, IFA_F_NODAD if ":" in address else 0)
+    body = _address_body(index, address, prefix_length, IFA_F_NODAD if ":" in address else 0, scope)
     return Message(RTM_NEWADDR, PUT, body, f"add address {address}/{prefix_length}")
 
 
 def delete_address(index: int, address: str, prefix_length: int, ignore: tuple[int, ...] = ()) -> Message:
     """Take an address from a link."""
-    body = _address_body(index, address, prefix_length, 0)
+    body = _address_body(index, address, prefix_length, 0, RT_SCOPE_UNIVERSE)
     return Message(RTM_DELADDR, 0, body, f"delete address {address}/{prefix_length}", ignore)
 
 
