@@ -26,6 +26,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from net import link_messages, messages
+from net.cni.bandwidth import UNLIMITED, Bandwidth
 from net.ipam.allocator import Attachment
 from net.link_messages import ARP_NOTIFY, FORWARDING, PROXY_ARP, RP_FILTER, SEND_REDIRECTS
 from net.messages import Message
@@ -83,6 +84,7 @@ class Plan:
     addresses: tuple[str, ...]
     mtu: int
     bridge: Bridge | None = None
+    bandwidth: Bandwidth = UNLIMITED
 
     @property
     def host_interface(self) -> str:
