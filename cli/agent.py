@@ -14,6 +14,7 @@ from pathlib import Path
 import click
 
 import net.cni.server
+import net.policy.server
 import net.proxy.server
 import net.routes.server
 import node.bootstrap
@@ -25,6 +26,7 @@ from control.client.flags import DURATION
 from control.client.kubeconfig import Kubeconfig, Material
 from control.client.options import run_until_signalled
 from net.cni.config import CniConfig
+from net.policy.config import PolicyConfig
 from net.proxy.config import ProxyConfig
 from net.routes.config import RoutesConfig
 from node.config import KubeletConfig
@@ -61,12 +63,14 @@ async def component_kubeconfig(own: Kubeconfig, component: str, directory: Path)
 async def run_network(
     own: Kubeconfig, directory: Path, cni: CniConfig, proxy: ProxyConfig, routes: RoutesConfig
 ) -> None:
-    """Run pod network, proxy and routes of a node that has joined."""
+    """Run pod network, policies, proxy and routes of a node that has joined."""
     cni_path, proxy_path = await asyncio.gather(
         component_kubeconfig(own, "cni", directory), component_kubeconfig(own, "proxy", directory)
     )
+    policies = net.policy.server.make(PolicyConfig(cni_path, cni.hostname_override))
     async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(net.cni.server.run(replace(cni, kubeconfig=cni_path)), name="cni")
+        tasks.create_task(policies.serve(), name="policy")
+        tasks.create_task(net.cni.server.run(replace(cni, kubeconfig=cni_path), gate=policies), name="cni")
         tasks.create_task(net.proxy.server.run(replace(proxy, kubeconfig=proxy_path)), name="proxy")
         tasks.create_task(net.routes.server.run(replace(routes, kubeconfig=cni_path)), name="routes")
 

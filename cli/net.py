@@ -6,7 +6,7 @@ import asyncio
 import dataclasses
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,11 +23,13 @@ from control.client.connect import connect
 from control.client.kubeconfig import KubeconfigError
 from lab import state
 from lab.state import LabError
-from net.explain import parties, reader, steps, way, words
+from net.explain import objects, parties, reader, steps, trace, tracer, way, words
 from net.explain.objects import Objects, by_key
 from net.explain.parties import UnknownPartyError
-from net.explain.steps import NodeSettings, Question, Scene
+from net.explain.policies import PolicyJudge
+from net.explain.steps import Explanation, NodeSettings, Question, Scene
 from net.explain.things import Place, Standing
+from net.explain.trace import Heard
 
 RESOURCES: Mapping[str, Resource] = {
     "services": SERVICES,
@@ -111,7 +113,9 @@ class Reach:
         return Objects(**found)
 
 
-def look_into(doors: Mapping[str, NodeDoor], places: set[Place]) -> dict[Place, Standing]:
+def look_into(
+    doors: Mapping[str, NodeDoor], places: set[Place], versions: Iterable[int] = (4, 6)
+) -> dict[Place, Standing]:
     """Read the namespaces of these places, as far as they can be reached."""
     found: dict[Place, Standing] = {}
     for place in places:
@@ -120,7 +124,7 @@ def look_into(doors: Mapping[str, NodeDoor], places: set[Place]) -> dict[Place, 
             continue
         try:
             if not place.pod:
-                found[place] = reader.read_node(door.network)
+                found[place] = reader.read_node(door.network, versions)
             elif path := door.pod_networks().get(place.pod):
                 found[place] = reader.read_links(path)
         except FileNotFoundError:
@@ -145,6 +149,7 @@ def scene_of(hub: Objects, doors: Mapping[str, NodeDoor]) -> Scene:
 @click.option("--via", default="", help="The node at which a packet from outside arrives.")
 @click.option("--no-kernel", is_flag=True, help="By the objects alone; the nodes' kernels are not looked at.")
 @click.option("-o", "--output", type=click.Choice(["tree", "json"]), default="tree", show_default=True)
+@click.option("--trace", "with_trace", is_flag=True, help="Send one packet, and show what the kernels tell of it.")
 @click.option("-v", "--verbose", is_flag=True, help="Name every rule, element and route that was looked up.")
 @cluster_options
 def explain(
@@ -155,6 +160,7 @@ def explain(
     via: str,
     no_kernel: bool,
     output: str,
+    with_trace: bool,
     verbose: bool,
     **reach: Any,
 ) -> None:
@@ -176,14 +182,40 @@ def explain(
     hub, doors = where.objects(), {} if no_kernel else where.doors()
     scene = scene_of(hub, doors)
     question = ask(source, target, hub, scene, namespace, 6 if ipv6 else 4, via)
-    explanation = way.explain(question, scene, words.vocabularies(scene))
-    standings = look_into(doors, {step.place for step in explanation.every_step() if step.things})
+    explanation = way.explain(question, scene, words.vocabularies(scene), PolicyJudge(hub))
+    standings = look_into(
+        doors, {step.place for step in explanation.every_step() if step.things}, [question.ip_version]
+    )
     explanation = steps.check(explanation, standings)
+    addresses = objects.node_addresses(hub.nodes.get(question.source.node, {}))
+    heard = trace_it(explanation, question, doors, addresses) if with_trace and not explanation.refusal else None
     if output == "json":
-        click.echo(json.dumps(words.as_json(explanation), indent=2))
+        click.echo(
+            json.dumps(words.as_json(explanation) | ({"trace": words.heard_json(heard)} if heard else {}), indent=2)
+        )
     else:
         net_view.show(net_view.console(), explanation, verbose=verbose)
+        if heard is not None:
+            net_view.show_heard(net_view.console(), heard)
     sys.exit(0 if explanation.reachable else 1)
+
+
+def trace_it(
+    explanation: Explanation, question: Question, doors: Mapping[str, NodeDoor], addresses: tuple[str, ...]
+) -> Heard:
+    """Send one packet and hear the kernels."""
+    source = question.source
+    door = doors.get(source.node)
+    if source.kind == "outside" or door is None:
+        raise LabError(f"--trace sends from a pod or a node that can be reached from here, and {source} is none")
+    sender = door.network if source.kind == "node" else door.pod_networks().get(source.name)
+    if sender is None:
+        raise LabError(f"the network namespace of {source} is not known: its node's agent has no claim for it")
+    flows = trace.flows(explanation, source.address, addresses)
+    networks = {name: found.network for name, found in doors.items()}
+    if door.settings.proxy_mode == "iptables" and reader.iptables_backend(door.network) == "legacy":
+        return tracer.by_kernel_log(explanation, networks, sender, flows, source.address)
+    return tracer.by_nftables(explanation, networks, sender, flows, source.address)
 
 
 def ask(source: str, target: str, hub: Objects, scene: Scene, namespace: str, ip_version: int, via: str) -> Question:

@@ -8,6 +8,7 @@ from rich.tree import Tree
 
 from net.explain.steps import Branch, Explanation, Step
 from net.explain.things import Place
+from net.explain.trace import Heard
 
 SHOWN_WHOLE_MAX = 6
 """How many branches are drawn; of more, those that differ from all earlier ones."""
@@ -91,3 +92,25 @@ def _line(step: Step) -> Text:
     if step.owner:
         line.append(f"  [{step.owner}]", "magenta")
     return line
+
+
+def show_heard(console: Console, heard: Heard) -> None:
+    """Draw what the kernels told of a packet that was sent."""
+    tree = Tree(Text("One packet was sent; the kernels told:", "bold"), guide_style="dim")
+    node: Tree | None = None
+    at = ""
+    for line in heard.lines:
+        if node is None or line.node != at:
+            node, at = tree.add(Text(f"node {line.node}", "bold cyan")), line.node
+        if line.packet:
+            node.add(Text(line.packet, "bold"))
+        told = Text.assemble((line.chain, "cyan"), ": ", line.rule)
+        if line.verdict and line.verdict not in line.rule:
+            told.append(f" → {line.verdict}", "green" if line.verdict != "drop" else "bold red")
+        if line.step:
+            told.append(f"  ({line.step})", "magenta")
+        node.add(told)
+    console.print(tree)
+    for note in heard.notes:
+        console.print(Text(f"Note: {note}", "yellow"))
+    console.print(Text(f"The packet: {heard.outcome}.", "green" if heard.answered else "bold red"))

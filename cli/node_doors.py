@@ -17,7 +17,7 @@ from typing import Any
 from cli.agent import run as agent_command
 from lab import nodes, processes
 from lab.state import Cluster
-from net.cni.daemon import STATE_FILE
+from net.cni.keeper import STATE_FILE
 from net.explain.steps import NodeSettings
 from net.ipam import files
 

@@ -6,9 +6,10 @@ from functools import cached_property
 
 from net.explain.steps import Wording
 from net.explain.things import Chain, Rule, Thing
+from net.explain.vocabulary import Lead
 from net.proxy import iptables
 from net.proxy.iptables import PortText, endpoint_chain, service_chain
-from net.proxy.rules import Front, FrontKind, PortRules, RuleSettings, Verdict
+from net.proxy.rules import FrontKind, PortRules, RuleSettings, Verdict
 from net.proxy.services import Endpoint
 
 KERNEL_HOOKS = {"prerouting": "PREROUTING", "output": "OUTPUT"}
@@ -19,14 +20,15 @@ class IptablesWords:
 
     mode = "iptables"
 
-    def __init__(self, settings: RuleSettings) -> None:
-        self._settings = settings
+    def __init__(self, settings: RuleSettings, sparing: bool = False) -> None:
+        self._settings, self._sparing = settings, sparing
+        self._prefix = "ip6/" if settings.ip_version == 6 else ""
         self._texts: dict[str, PortText] = {}
 
     def _text(self, rules: PortRules) -> PortText:
         name = f"{rules.port.name}/{rules.port.name.protocol}"
         if name not in self._texts:
-            self._texts[name] = iptables.render_port(rules, self._settings)
+            self._texts[name] = iptables.render_port(rules, self._settings, self._sparing)
         return self._texts[name]
 
     @cached_property
@@ -35,79 +37,73 @@ class IptablesWords:
 
     def _chain(self, rules: PortRules, chain: str) -> tuple[Thing, ...]:
         found = self._text(rules).chains.get(chain)
-        return (Chain("nat", chain, found),) if found is not None else ()
+        return (Chain(self._prefix + "nat", chain, found),) if found is not None else ()
 
     def _jumps(self, table: str, hook: str, target: str) -> list[Thing]:
         """Return the rules that lead from a chain of the kernel's to one of ours."""
         kernel = KERNEL_HOOKS.get(hook, hook.upper())
         return [
-            Rule(table, jump.chain, jump.rule)
+            Rule(self._prefix + table, jump.chain, jump.rule)
             for jump in iptables.JUMPS[table]
             if jump.chain == kernel and jump.rule.endswith(f"-j {target}")
         ]
 
-    def front(self, rules: PortRules, front: Front, hook: str) -> Wording:
+    def front(self, lead: Lead, hook: str) -> Wording:
         """Name the jump, the rule of KUBE-SERVICES or KUBE-NODEPORTS, and where it leads."""
-        text, things = self._text(rules), self._jumps("nat", hook, "KUBE-SERVICES")
+        front = lead.front
+        text, things = self._text(lead.rules), self._jumps("nat", hook, "KUBE-SERVICES")
         path = [f"nat {KERNEL_HOOKS.get(hook, hook)}", "KUBE-SERVICES"]
         if front.kind is FrontKind.NODE_PORT:
             path.append("KUBE-NODEPORTS")
-            things += [Rule("nat", "KUBE-SERVICES", rule) for rule in self._shared["KUBE-SERVICES"][-1:]]
+            things += [Rule(self._prefix + "nat", "KUBE-SERVICES", rule) for rule in self._shared["KUBE-SERVICES"][-1:]]
             matching = [rule for rule in text.node_ports if f"--dport {front.port} " in rule]
-            things += [Rule("nat", "KUBE-NODEPORTS", rule) for rule in matching]
+            things += [Rule(self._prefix + "nat", "KUBE-NODEPORTS", rule) for rule in matching]
         else:
             start, port = f"-d {iptables.host(front.address)} ", f"--dport {front.port} "
             matching = [rule for rule in text.services if rule.startswith(start) and port in rule]
-            things += [Rule("nat", "KUBE-SERVICES", rule) for rule in matching]
+            things += [Rule(self._prefix + "nat", "KUBE-SERVICES", rule) for rule in matching]
         path += [rule.rpartition(" -j ")[2] for rule in matching[:1]]
         return Wording(" → ".join(path), tuple(things))
 
-    def firewall(self, rules: PortRules, front: Front) -> Wording:
+    def firewall(self, lead: Lead) -> Wording:
         """Name KUBE-FW-…, and the rule that drops what it does not take."""
+        rules, front = lead.rules, lead.front
         chain = service_chain("FW", rules.port.name)
         start = f"-d {iptables.host(front.address)} "
         drops = [rule for rule in self._text(rules).filter_firewall if rule.startswith(start)]
-        things = [Rule("filter", "KUBE-PROXY-FIREWALL", rule) for rule in drops]
+        things = [Rule(self._prefix + "filter", "KUBE-PROXY-FIREWALL", rule) for rule in drops]
         return Wording(f"nat {chain}; filter KUBE-PROXY-FIREWALL", (*self._chain(rules, chain), *things))
 
-    def external(self, rules: PortRules) -> Wording:
+    def external(self, lead: Lead) -> Wording:
         """Name KUBE-EXT-…."""
-        chain = service_chain("EXT", rules.port.name)
-        return Wording(f"nat {chain}", self._chain(rules, chain))
+        chain = service_chain("EXT", lead.rules.port.name)
+        return Wording(f"nat {chain}", self._chain(lead.rules, chain))
 
-    def stop(self, rules: PortRules, front: Front, verdict: Verdict) -> Wording:
+    def stop(self, lead: Lead) -> Wording:
         """Name the rule of the filter table."""
-        text = self._text(rules)
+        front, text = lead.front, self._text(lead.rules)
         chain = "KUBE-SERVICES" if front.kind is FrontKind.CLUSTER_IP else "KUBE-EXTERNAL-SERVICES"
         every = text.filter_services if front.kind is FrontKind.CLUSTER_IP else text.filter_external
         start = f"-d {iptables.host(front.address)} " if front.address else "-p "
         found = [rule for rule in every if rule.startswith(start) and f"--dport {front.port} " in rule]
-        return Wording(f"filter {chain}", tuple(Rule("filter", chain, rule) for rule in found))
+        return Wording(f"filter {chain}", tuple(Rule(self._prefix + "filter", chain, rule) for rule in found))
 
-    def pool(self, rules: PortRules, verdict: Verdict) -> Wording:
+    def pool(self, lead: Lead) -> Wording:
         """Name KUBE-SVC-… or KUBE-SVL-…."""
-        chain = service_chain("SVL" if verdict is Verdict.LOCAL else "SVC", rules.port.name)
-        return Wording(f"nat {chain}", self._chain(rules, chain))
+        chain = service_chain("SVL" if lead.verdict is Verdict.LOCAL else "SVC", lead.rules.port.name)
+        return Wording(f"nat {chain}", self._chain(lead.rules, chain))
 
-    def endpoint(self, rules: PortRules, endpoint: Endpoint) -> Wording:
+    def endpoint(self, lead: Lead, endpoint: Endpoint) -> Wording:
         """Name KUBE-SEP-…."""
-        chain = endpoint_chain(rules.port.name, endpoint)
-        return Wording(f"nat {chain}", self._chain(rules, chain))
+        chain = endpoint_chain(lead.rules.port.name, endpoint)
+        return Wording(f"nat {chain}", self._chain(lead.rules, chain))
 
-    def masquerade(self, rules: PortRules, endpoint: Endpoint, is_hairpin: bool) -> Wording:
+    def masquerade(self, lead: Lead, endpoint: Endpoint, is_hairpin: bool) -> Wording:
         """Name the mark and what acts on it."""
         mark, post = self._shared["KUBE-MARK-MASQ"], self._shared["KUBE-POSTROUTING"]
         things = (
-            Chain("nat", "KUBE-MARK-MASQ", mark),
+            Chain(self._prefix + "nat", "KUBE-MARK-MASQ", mark),
             *self._jumps("nat", "postrouting", "KUBE-POSTROUTING"),
-            Chain("nat", "KUBE-POSTROUTING", post),
+            Chain(self._prefix + "nat", "KUBE-POSTROUTING", post),
         )
         return Wording("nat KUBE-MARK-MASQ, then POSTROUTING → KUBE-POSTROUTING", things)
-
-    def unknown_port(self, address: str) -> Wording:
-        """Say that no rule knows it."""
-        return Wording("nat KUBE-SERVICES (no rule of it matches)")
-
-    def unknown_port_verdict(self) -> str:
-        """Say that it leaves by the node's own routes."""
-        return "no rule of iptables matches, so the packet leaves towards an address that nobody has, and is lost"

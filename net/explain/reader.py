@@ -11,7 +11,7 @@ import logging
 import os
 import re
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -54,11 +54,11 @@ def read_links(path: Path) -> Standing:
         return _links()
 
 
-def read_node(path: Path) -> Standing:
-    """Read what a node's namespace has, its rules too."""
+def read_node(path: Path, versions: Iterable[int] = (4, 6)) -> Standing:
+    """Read what a node's namespace has, its rules too; iptables' for these IP versions."""
     with namespace(path):
         found = _links()
-        tables = asyncio.run(_iptables())
+        tables = asyncio.run(_iptables(versions))
         elements, nft_chains = _nftables()
     return Standing(
         found.links, found.addresses, found.routes, found.neighbours, tables, nft_chains, elements, found.listeners
@@ -87,12 +87,13 @@ def _listeners() -> list[Waiting]:
     return found
 
 
-async def _iptables() -> Tables:
+async def _iptables(versions: Iterable[int]) -> Tables:
     """Read the chains that are ours, and the kernel's own; ip6tables' tables bear a prefix."""
     found: Tables = {}
-    for version, prefix in ((4, ""), (6, "ip6/")):
+    backend = await xtables.detect()
+    for version in versions:
+        door, prefix = xtables.IptablesDoor(backend, version), "ip6/" if version == 6 else ""
         try:
-            door = await xtables.open_door("auto", version)
             for table in IPTABLES_TABLES:
                 saved = chains.parse(await door.save(table), lambda chain: chain.startswith(OWN_CHAINS))
                 found |= {prefix + name: held for name, held in saved.items()}
@@ -122,3 +123,9 @@ def _nftables() -> tuple[NftElements, dict[tuple[str, str, str], tuple[str, ...]
 def own_tables(door: NftablesSocket) -> list[Table]:
     """Return the tables that are Raftsman's."""
     return [table for table in door.tables() if table.name in OWN_TABLES]
+
+
+def iptables_backend(path: Path) -> str:
+    """Return which iptables a node uses: legacy or nft."""
+    with namespace(path):
+        return asyncio.run(xtables.detect())

@@ -61,6 +61,9 @@ class Explanation:
     notes: tuple[str, ...] = ()
     refusal: str = ""
     """The sentence where no packet can be sent at all."""
+    protocol: str = ""
+    destination: tuple[str, int] = ("", 0)
+    """Where the packet is sent to: address and port."""
 
     def every_step(self) -> Iterator[Step]:
         """Yield the steps of all branches."""

@@ -82,8 +82,8 @@ class Thing(Protocol):
     """One thing that must stand in the kernel."""
 
     @property
-    def chain(self) -> str:
-        """The chain that a packet's trace names here; empty where none is."""
+    def traced_as(self) -> str:
+        """The table and chain that a packet's trace names here; empty where none is."""
         ...
 
     def missing(self, standing: Standing) -> str:
@@ -98,6 +98,11 @@ class Rule:
     table: str
     chain: str
     rule: str
+
+    @property
+    def traced_as(self) -> str:
+        """Table and chain."""
+        return f"{self.table} {self.chain}"
 
     def __str__(self) -> str:
         """Return it as iptables-save prints it, with its table."""
@@ -120,6 +125,11 @@ class Chain:
     table: str
     chain: str
     rules: tuple[str, ...]
+
+    @property
+    def traced_as(self) -> str:
+        """Table and chain."""
+        return f"{self.table} {self.chain}"
 
     def __str__(self) -> str:
         """Return its name with its table."""
@@ -150,6 +160,11 @@ class NftChain:
     chain: str
     holds: str = ""
 
+    @property
+    def traced_as(self) -> str:
+        """Table and chain."""
+        return f"{self.table} {self.chain}"
+
     def __str__(self) -> str:
         """Return its name as nft takes it."""
         return f"chain {self.family} {self.table} {self.chain}"
@@ -177,8 +192,8 @@ class Element:
     """The element as people write it."""
 
     @property
-    def chain(self) -> str:
-        """No chain: the rule that looks it up stands in one."""
+    def traced_as(self) -> str:
+        """No chain."""
         return ""
 
     def __str__(self) -> str:
@@ -203,12 +218,13 @@ class WantedRoute:
     """The route by which an address must be reached."""
 
     address: str
-    gateway: str = ""
+    gateway: str | None = ""
+    """Empty for a destination on the link itself; None where any way is right."""
     link: str = ""
     """The name of the link, or the beginning of it; empty where any is right."""
 
     @property
-    def chain(self) -> str:
+    def traced_as(self) -> str:
         """No chain."""
         return ""
 
@@ -226,7 +242,7 @@ class WantedRoute:
         if found is None:
             return f"the kernel has no route to {self.address}"
         link = standing.link(found.index)
-        if found.gateway != self.gateway or not link.startswith(self.link):
+        if (self.gateway is not None and found.gateway != self.gateway) or not link.startswith(self.link):
             via = f" via {found.gateway}" if found.gateway else ""
             wanted = str(self).removeprefix(f"route to {self.address}") or " on link"
             return f"the kernel routes {self.address} by {found.network}{via} dev {link}, not{wanted}"
@@ -242,7 +258,7 @@ class WantedAddress:
     link: str = ""
 
     @property
-    def chain(self) -> str:
+    def traced_as(self) -> str:
         """No chain."""
         return ""
 
@@ -266,7 +282,7 @@ class WantedNeighbour:
     mac: str = ""
 
     @property
-    def chain(self) -> str:
+    def traced_as(self) -> str:
         """No chain."""
         return ""
 
@@ -295,7 +311,7 @@ class Listener:
     port: int
 
     @property
-    def chain(self) -> str:
+    def traced_as(self) -> str:
         """No chain."""
         return ""
 

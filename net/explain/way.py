@@ -19,7 +19,7 @@ from net.explain.judge import Judge
 from net.explain.road import Road
 from net.explain.steps import Branch, Explanation, NodeSettings, Question, Scene, Step, Wording
 from net.explain.things import Place, Thing, WantedAddress, WantedNeighbour, WantedRoute
-from net.explain.vocabulary import Vocabulary
+from net.explain.vocabulary import Lead, Vocabulary
 from net.proxy.rules import FrontKind, PortRules, Verdict
 from net.proxy.services import Endpoint, PortName
 
@@ -48,6 +48,11 @@ def _host_port(address: str, port: int) -> str:
     return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
+def _split(label: str) -> tuple[str, int]:
+    address, _, port = label.rpartition(":")
+    return address.strip("[]"), int(port)
+
+
 class _Walk:
     """One walk, with what all of its parts look at."""
 
@@ -73,9 +78,11 @@ class _Walk:
         found = self.found
         self._leave()
         branches: list[Branch] = []
+        first = ("", 0)
         if not found.address:
             packet = f"{found.protocol} {self.source.address} → what DNS answers for {self.question.target.name}"
             branches = self._headless()
+            first = _split(branches[0].label) if branches else first
         else:
             packet = f"{found.protocol} {self.source.address} → {_host_port(found.address, found.port)}"
             if found.rules is not None and found.front is not None:
@@ -84,8 +91,9 @@ class _Walk:
                 steps = self.road.to(found.address, found.port, masquerade=None)
                 branches = [Branch(_host_port(found.address, found.port), 1.0, tuple(steps))]
         return Explanation(
-            str(self.source), told, packet, tuple(self.steps), tuple(branches), (*found.notes, *self.road.notes)
-        )
+            str(self.source), told, packet, tuple(self.steps), tuple(branches), (*found.notes, *self.road.notes),
+            protocol=found.protocol, destination=(found.address, found.port) if found.address else first,
+        )  # fmt: skip
 
     def _step(self, hook: str, words: str, wording: Wording | None = None, owner: str = "", stops: str = "") -> None:
         where, things = (wording.where, wording.things) if wording is not None else ("", ())
@@ -139,28 +147,32 @@ class _Walk:
             return []
         told = f"{_host_port(self.found.address, self.found.port)} is the {front.kind.value} of {name.service}"
         port = f", port {name.port}" if name.port else ""
-        self._step(self.hook, told + port, self.words.front(rules, front, self.hook), owner)
+        inside = rules.port.external_local and self._is_from_cluster()
+        lead = Lead(rules, front, Verdict.CLUSTER if inside else rules.verdict_of(front), inside)
         if front.kind is FrontKind.CLUSTER_IP:
-            return self._spread(rules, rules.internal, self._from_elsewhere())
+            lead = Lead(rules, front, rules.internal)
+        self._step(self.hook, told + port, self.words.front(lead, self.hook), owner)
+        if lead.is_internal:
+            return self._spread(lead, self._from_elsewhere())
         if front.kind is FrontKind.LOAD_BALANCER and rules.firewalled:
             self._step(
                 self.hook, f"the source is within loadBalancerSourceRanges {reasons.listed(rules.allowed_sources)}",
-                self.words.firewall(rules, front), owner,
+                self.words.firewall(lead), owner,
             )  # fmt: skip
-        external = self.words.external(rules)
+        external = self.words.external(lead)
         if not rules.port.external_local:
             self._step(self.hook, "comes by an external way (policy Cluster): marked for masquerading", external, owner)
-            return self._spread(rules, Verdict.CLUSTER, f"externalTrafficPolicy of {name.service} is Cluster")
-        if self._is_from_cluster():
+            return self._spread(lead, f"externalTrafficPolicy of {name.service} is Cluster")
+        if lead.is_inside:
             why = "the node itself sends it" if self.source.kind == "node" else ""
             self._step(
                 self.hook, "comes from the cluster itself: takes the short way to all endpoints", external, owner
             )
-            return self._spread(rules, Verdict.CLUSTER, why)
+            return self._spread(lead, why)
         self._step(
             self.hook, "externalTrafficPolicy Local: this node's endpoints alone, source address kept", external, owner
         )
-        return self._spread(rules, Verdict.LOCAL, "")
+        return self._spread(lead, "")
 
     def _is_from_cluster(self) -> bool:
         return self.source.kind == "node" or objects.within(self.source.address, self.settings.cluster_cidrs)
@@ -181,14 +193,15 @@ class _Walk:
         owner, key = f"Service {rules.port.name.service}", rules.port.name.service
         endpoints = self.hub.trackers[self.version].endpoints_of(rules.port.name)
         internal = front.kind is FrontKind.CLUSTER_IP
-        verdict = rules.internal if internal else rules.external
+        verdict = rules.verdict_of(front)
+        lead = Lead(rules, front, verdict)
         if front.kind is FrontKind.NODE_PORT and (why := self._no_node_port()):
             self._step("input", why, owner=owner, stops=why)
             return True
         if verdict is Verdict.REJECT:
             how = "answered by a reset" if rules.port.protocol == "tcp" else "answered by an ICMP error"
             stops = reasons.no_endpoints(rules.port.name, endpoints, self.hub)
-            stop = self.words.stop(rules, front, verdict)
+            stop = self.words.stop(lead)
             self._step("filter", f"Service {key} has no endpoints: {how}", stop, owner, stops)
             return True
         if not internal and front.kind is FrontKind.LOAD_BALANCER and rules.firewalled and not self._may_pass(rules):
@@ -196,7 +209,7 @@ class _Walk:
             self._step(
                 "filter",
                 "the source is in none of loadBalancerSourceRanges: dropped",
-                self.words.firewall(rules, front),
+                self.words.firewall(lead),
                 owner,
                 stops,
             )
@@ -204,7 +217,7 @@ class _Walk:
         if verdict is Verdict.DROP and (internal or not self._is_from_cluster()):
             policy = "internalTrafficPolicy" if internal else "externalTrafficPolicy"
             stops = reasons.none_local(rules, self.node, policy, endpoints)
-            stop = self.words.stop(rules, front, verdict)
+            stop = self.words.stop(lead)
             self._step("filter", f"{policy} is Local and node {self.node} has no endpoint: dropped", stop, owner, stops)
             return True
         return False
@@ -224,20 +237,23 @@ class _Walk:
             f"and {self.found.address} is not in it."
         )
 
-    def _spread(self, rules: PortRules, verdict: Verdict, masquerade: str) -> list[Branch]:
-        pool: tuple[Endpoint, ...] = rules.local if verdict is Verdict.LOCAL else rules.cluster
+    def _spread(self, lead: Lead, masquerade: str) -> list[Branch]:
+        rules, pool = lead.rules, lead.pool
         count = len(pool)
         what = "1 endpoint" if count == 1 else f"one of {count} endpoints, each with probability 1/{count}"
+        ready = [found for found in self.hub.trackers[self.version].endpoints_of(rules.port.name) if found.ready]
+        if lead.verdict is Verdict.CLUSTER and count < len(ready):
+            what += f" (the topology hints keep {count} of {len(ready)} for this node)"
         sticky = (
             f", the same one for {rules.port.affinity_timeout_s} s per client address"
             if rules.port.affinity_timeout_s
             else ""
         )
-        self._step(self.hook, f"chooses {what}{sticky}", self.words.pool(rules, verdict), self._slices(rules))
+        self._step(self.hook, f"chooses {what}{sticky}", self.words.pool(lead), self._slices(rules))
         branches = []
         for endpoint in pool:
             slice_key = self.hub.slice_with(rules.port.name.service, endpoint.ip)
-            wording = self.words.endpoint(rules, endpoint)
+            wording = self.words.endpoint(lead, endpoint)
             state = "" if endpoint.ready else " (it terminates, and no endpoint is ready)"
             step = Step(
                 Place(self.node), self.hook, f"destination becomes {endpoint}{state}", wording.where,
@@ -245,7 +261,7 @@ class _Walk:
             )  # fmt: skip
             hairpin = endpoint.ip == self.source.address
             why = "a pod that reaches itself must not see its own address as the client's" if hairpin else masquerade
-            post = self.words.masquerade(rules, endpoint, hairpin) if why else None
+            post = self.words.masquerade(lead, endpoint, hairpin) if why else None
             rest = self.road.to(
                 endpoint.ip, endpoint.port, (why, post) if post is not None else None, self.hook == "output"
             )

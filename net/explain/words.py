@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from net.explain.iptables_words import IptablesWords
 from net.explain.steps import Branch, Explanation, Scene, Step
+from net.explain.trace import Heard
 from net.explain.vocabulary import Vocabulary
 from net.explain.way import Vocabularies
+from net.proxy import iptables
 from net.proxy.rules import RuleSettings
 
 
@@ -26,7 +29,8 @@ def vocabularies(scene: Scene) -> Vocabularies:
     """Return what gives the words of each node's proxy."""
 
     def of(node: str, ip_version: int) -> Vocabulary:
-        return IptablesWords(rule_settings(scene, node, ip_version))
+        every = [rules for ports in scene.hub.all_rules(node, ip_version).values() for rules in ports]
+        return IptablesWords(rule_settings(scene, node, ip_version), iptables.is_large(every))
 
     return of
 
@@ -42,6 +46,16 @@ def as_json(explanation: Explanation) -> dict[str, Any]:
         "steps": [_step(step) for step in explanation.steps],
         "branches": [_branch(branch) for branch in explanation.branches],
         "notes": list(explanation.notes),
+    }
+
+
+def heard_json(heard: Heard) -> dict[str, Any]:
+    """Return what the kernels told as JSON-shaped values."""
+    return {
+        "outcome": heard.outcome,
+        "answered": heard.answered,
+        "events": [asdict(line) for line in heard.lines],
+        "notes": list(heard.notes),
     }
 
 

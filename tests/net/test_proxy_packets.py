@@ -8,12 +8,14 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 import pytest
 
 from control.api.meta import Object
 from control.api.resources import ENDPOINT_SLICES, NODES, SERVICES, Resource
+from net.proxy.apply import IptablesApplier
 from net.proxy.config import ProxyConfig
 from net.proxy.server import ProxyServer
 from net.routes.config import RoutesConfig
@@ -68,12 +70,13 @@ class Cluster:
             healthz_bind_address="127.0.0.1:10256",
             min_sync_period_s=0.05,
             canary_interval_s=0.2,
+            remove_other_modes=False,
         )
         server = node.call(self._make(config, node))
         self.proxies[node.node_name] = node.start(server.serve())
 
     async def _make(self, config: ProxyConfig, node: Node) -> ProxyServer:
-        return ProxyServer(config, node.client, CountingDoor(self.backend))
+        return ProxyServer(config, node.client, {4: partial(IptablesApplier, CountingDoor(self.backend))})
 
     async def _make_routes(self, node: Node) -> RoutesServer:
         config = RoutesConfig(

@@ -1,0 +1,278 @@
+"""Bring the kernel's table to the plan, and write nothing where nothing differs.
+
+Theory of operation
+-------------------
+A sync has three steps, each one transaction, and what is judged changes in the second alone:
+
+    1. nft makes the chains and sets that are missing; nothing leads to them yet
+    2. elements change: who is meant, and which profile judges each address
+    3. nft removes the chains and sets that nothing leads to any more
+
+Most syncs are the second step alone. Where nft refuses the first, the policies at fault are found by
+halves: each keeps the rules that it had, or isolates and allows nothing where it had none, and
+everyone else gets theirs. `forget` makes the next sync read the kernel again.
+
+After a start, elements of addresses that no pod is known to have stay for a while: an address may be
+given that no status tells yet.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from net.nftables.errors import NftablesError
+from net.nftables.events import NftablesEvent
+from net.policy import render
+from net.policy.elements import Key, Place
+from net.policy.kernel import ElementChange, PolicyTable, Standing
+from net.policy.model import Policy
+from net.policy.plan import PolicyBook
+
+log = logging.getLogger(__name__)
+REFUSALS_MAX = 1000
+"""How many rounds of refusals a sync may take before it gives up."""
+CHANGED = -1
+"""The count of a chain's rules where somebody changed them."""
+
+
+@dataclass(slots=True)
+class SyncResult:
+    """Tell what a sync did."""
+
+    made: int = 0
+    """Chains and sets."""
+    removed: int = 0
+    written_bytes: int = 0
+    """What went to the kernel as elements."""
+    refused: dict[str, str] = field(default_factory=dict)
+    """Policies that nft refused, with its words."""
+    is_certain: bool = True
+    """False where somebody else wrote meanwhile: the next sync reads the kernel anew."""
+
+    @property
+    def wrote(self) -> bool:
+        """Whether anything was written."""
+        return bool(self.made or self.removed or self.written_bytes)
+
+
+@dataclass(slots=True)
+class PolicyApplier:
+    """Own the table of one node."""
+
+    book: PolicyBook
+    table: PolicyTable
+    refused: dict[str, str] = field(default_factory=dict)
+    """The policies whose rules are not in force as they are written, with nft's words."""
+    _standing: Standing | None = None
+    _is_loading: bool = False
+    _is_doubtful: bool = False
+    """Whether somebody else wrote while nft did for us."""
+    _tampered: dict[str, None] = field(default_factory=dict)
+    _accepted: dict[str, Policy] = field(default_factory=dict)
+    _settled: bool = False
+
+    def forget(self) -> None:
+        """Read the kernel again at the next sync."""
+        self._standing = None
+
+    def settle(self) -> None:
+        """Wait no longer for pods whose addresses are not known yet."""
+        self._settled = True
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether addresses that nobody is known to have are free."""
+        return self._settled
+
+    def note_events(self, events: Iterable[NftablesEvent]) -> bool:
+        """Take changes of the table that others may have made; tell whether a sync is due."""
+        if self._is_loading:
+            return False  # nft's own, by which `_load` knows whether there were others
+        noted = False
+        for event in events:
+            noted = True
+            if event.kind in ("rule", "chain"):
+                self._tampered[event.name] = None
+        if noted:
+            self.forget()
+        return noted
+
+    async def sync(self) -> SyncResult:
+        """Bring the kernel to the plan; raises NftablesError where that cannot be."""
+        result = SyncResult()
+        dirty = self.book.elements.take_dirty()
+        try:
+            if self._standing is None:
+                self._standing = await self._read()
+                dirty |= self.book.elements.places() | _places(self._standing)
+            if not self._standing.chains:
+                if not self.book.isolates:
+                    return result  # a node without isolated pods has no table
+                dirty |= self.book.elements.places()
+            self._settled = self._settled or self.book.knows_all_addresses
+            await self._make(self._standing, result)
+            dirty |= self.book.elements.take_dirty()
+            dirty -= self._change(self._standing, dirty, result)
+            await self._remove(self._standing, result)
+        except NftablesError:
+            self.book.elements.give_back(dirty)
+            self.forget()
+            raise
+        self.book.elements.give_back(dirty)
+        if self._is_doubtful or self._tampered:
+            self.forget()
+        result.is_certain = self._standing is not None
+        return result
+
+    async def _read(self) -> Standing:
+        self.note_events(self.table.drain())
+        tampered, self._tampered, self._is_doubtful = self._tampered, {}, False
+        standing = await self.table.read(self.book.sets)
+        for name in tampered.keys() & standing.chains.keys():
+            standing.chains[name] = CHANGED
+        return standing
+
+    async def _load(self, text: str) -> None:
+        """Run nft; its events look like a stranger's, so that here alone the count of transactions tells."""
+        self.note_events(self.table.drain())
+        before = self.table.generation()
+        self._is_loading = True
+        try:
+            await self.table.load(text)
+            self.table.drain()
+            # Most likely somebody wrote into a table of their own, but what was drained could be of ours.
+            self._is_doubtful = self._is_doubtful or self.table.generation() != before + 1
+        finally:
+            self._is_loading = False
+
+    # 1. What is missing
+
+    async def _make(self, standing: Standing, result: SyncResult) -> None:
+        for _ in range(REFUSALS_MAX):
+            sets = {name: text for name, text in self.book.sets.items() if name not in standing.elements}
+            chains = {name for name, chain in self.book.chains.items() if standing.chains.get(name) != len(chain.rules)}
+            if not sets and not chains:
+                break
+            try:
+                await self._load(self._text(sets, chains, standing))
+            except NftablesError as error:
+                if error.is_passing or not await self._refuse(sets, chains, standing, result):
+                    raise
+                continue
+            result.made += len(sets) + len(chains)
+            for name in sets:
+                standing.elements[name] = {}
+            for name in chains:
+                standing.chains[name] = len(self.book.chains[name].rules)
+            for key in {self.book.owner_of_chain.get(name, "") for name in chains} - {""}:
+                self._accepted[key] = self.book.policies[key]
+                if key not in result.refused:
+                    self.refused.pop(key, None)
+        for key in [key for key in self._accepted if key not in self.book.policies]:
+            del self._accepted[key]
+            self.refused.pop(key, None)
+
+    def _text(self, sets: dict[str, str], chains: Iterable[str], standing: Standing) -> str:
+        lines = [f"add table inet {render.TABLE}"]
+        for name, declaration in sets.items():
+            kind, _, body = declaration.partition(" ")
+            lines.append(f"add {kind} inet {render.TABLE} {name} {body}")
+        ordered = sorted(chains)
+        for name in ordered:
+            lines.append(f"add chain inet {render.TABLE} {name} {self.book.chains[name].head}".rstrip())
+            if name in standing.chains:
+                lines.append(f"flush chain inet {render.TABLE} {name}")  # somebody tampered with it
+        for name in ordered:
+            lines += [f"add rule inet {render.TABLE} {name} {rule}" for rule in self.book.chains[name].rules]
+        return "\n".join(lines) + "\n"
+
+    async def _refuse(self, sets: dict[str, str], chains: set[str], standing: Standing, result: SyncResult) -> bool:
+        """Find the policies at fault and put what they had in their rules' place; False where none is."""
+        by_policy: dict[str, list[str]] = {}
+        for name in chains & self.book.owner_of_chain.keys():
+            by_policy.setdefault(self.book.owner_of_chain[name], []).append(name)
+        culprits: dict[str, str] = {}
+        halves = [sorted(by_policy)] if by_policy else []
+        while halves:
+            keys = halves.pop()
+            # Each with the sets, none to stay: what holds together is loaded with all the rest.
+            text = self._text(sets, [name for key in keys for name in by_policy[key]], standing)
+            try:
+                await self.table.check(text)
+            except NftablesError as error:
+                if error.is_passing:
+                    raise
+                if len(keys) == 1:
+                    culprits[keys[0]] = str(error)
+                else:
+                    halves += [keys[: len(keys) // 2], keys[len(keys) // 2 :]]
+        for key, words in culprits.items():
+            log.error("policy is refused, it keeps the rules that it had policy=%s error=%s", key, words)
+            self.refused[key] = result.refused[key] = words
+            policy, accepted = self.book.policies[key], self._accepted.get(key)
+            self.book.policy_changed(key, accepted if accepted not in (None, policy) else policy.without_rules())
+        return bool(culprits)
+
+    # 2. Who is meant, and who is judged
+
+    def _change(self, standing: Standing, dirty: set[Place], result: SyncResult) -> set[Place]:
+        """Write the elements that differ, and return the places that are done."""
+        deleted: dict[str, list[Key]] = {}
+        added: dict[str, dict[Key, str]] = {}
+        waiting: set[Place] = set()
+        for name, key in dirty:
+            held, wanted = standing.elements.get(name), self.book.elements.wanted.get(name)
+            if held is None or wanted is None:
+                continue  # the whole set goes
+            before, now = held.get(key), wanted.get(key)
+            if before == now:
+                continue
+            if now is None and not self._may_go(name, key):
+                waiting.add((name, key))
+                continue
+            if before is not None:
+                deleted.setdefault(name, []).append(key)
+            if now is not None:
+                added.setdefault(name, {})[key] = now
+        changes = [
+            ElementChange(name, deleted.get(name, ()), added.get(name, {})) for name in deleted.keys() | added.keys()
+        ]
+        if changes:
+            result.written_bytes += self.table.change(changes)
+        for change in changes:
+            held = standing.elements[change.name]
+            for key in change.deleted:
+                del held[key]
+            held.update(change.added)
+        return dirty - waiting
+
+    def _may_go(self, name: str, key: Key) -> bool:
+        if self._settled or name not in render.base_sets():
+            return True
+        return self.book.is_held(key[:4] if name.endswith("-4") else key[:16])
+
+    # 3. What nothing leads to
+
+    async def _remove(self, standing: Standing, result: SyncResult) -> None:
+        if not self._settled:
+            return
+        chains = standing.chains.keys() - self.book.chains.keys()
+        sets = standing.elements.keys() - self.book.sets.keys()
+        if not chains and not sets:
+            return
+        # Profiles lead to policies' chains, and these look into sets.
+        ordered = sorted(chains, key=lambda name: (not name.startswith(render.PROFILE_PREFIXES), name))
+        lines = [f"delete chain inet {render.TABLE} {name}" for name in ordered]
+        lines += [f"delete set inet {render.TABLE} {name}" for name in sorted(sets)]
+        await self._load("\n".join(lines) + "\n")
+        result.removed += len(lines)
+        for name in chains:
+            del standing.chains[name]
+        for name in sets:
+            del standing.elements[name]
+
+
+def _places(standing: Standing) -> set[Place]:
+    return {(name, key) for name, held in standing.elements.items() for key in held}
