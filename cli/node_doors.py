@@ -20,6 +20,7 @@ from lab.state import Cluster
 from net.cni.keeper import STATE_FILE
 from net.explain.steps import NodeSettings
 from net.ipam import files
+from net.nftables.door import is_supported
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class NodeDoor:
         if not flags:
             return NodeSettings()
         return NodeSettings(
-            proxy_mode=str(flags.get("proxy_mode") or "iptables"),
+            proxy_mode=str(flags.get("proxy_mode") or NodeSettings().proxy_mode) if is_supported() else "iptables",
             cluster_cidrs=_listed(flags.get("cluster_cidr")),
             service_cidrs=_listed(flags.get("service_cluster_ip_range")),
             masquerade_all=bool(flags.get("masquerade_all")),

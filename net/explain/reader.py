@@ -13,19 +13,22 @@ import re
 import socket
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from net import chains, xtables
 from net.chains import Tables
 from net.explain import sockets
 from net.explain.sockets import Waiting
-from net.explain.things import NftElements, Standing
+from net.explain.things import Standing
 from net.links import Address, Route
 from net.netlink import RouteSocket, inside
 from net.nftables import operations
 from net.nftables.door import NftablesSocket
 from net.nftables.errors import NftablesError
 from net.nftables.operations import Table
+from net.proxy.nftables_schema import TABLE_NAME
+from net.proxy.standing import Shape, read_shape
 from net.xtables import XtablesError
 
 log = logging.getLogger(__name__)
@@ -59,10 +62,8 @@ def read_node(path: Path, versions: Iterable[int] = (4, 6)) -> Standing:
     with namespace(path):
         found = _links()
         tables = asyncio.run(_iptables(versions))
-        elements, nft_chains = _nftables()
-    return Standing(
-        found.links, found.addresses, found.routes, found.neighbours, tables, nft_chains, elements, found.listeners
-    )
+        rules = _nftables()
+    return replace(found, tables=tables, chains=rules.chains, elements=rules.elements, shapes=rules.shapes)
 
 
 def _links() -> Standing:
@@ -102,22 +103,25 @@ async def _iptables(versions: Iterable[int]) -> Tables:
     return found
 
 
-def _nftables() -> tuple[NftElements, dict[tuple[str, str, str], tuple[str, ...]]]:
+def _nftables() -> Standing:
+    """Read our tables of nftables: names of chains, elements, and how the proxy's schemas stand."""
     elements: dict[tuple[str, str, str], dict[bytes, bytes]] = {}
     found: dict[tuple[str, str, str], tuple[str, ...]] = {}
+    shapes: dict[tuple[str, str], Shape] = {}
     try:
         with NftablesSocket() as door:
             for table in own_tables(door):
+                where = (table.family, table.name)
                 for described in door.parts(table, operations.GETSET):
                     name = described[NFTA_SET_NAME].rstrip(b"\0").decode()
-                    held = {element.key: element.data for element in door.elements(table, name)}
-                    elements[(table.family, table.name, name)] = held
+                    elements[(*where, name)] = {one.key: one.data for one in door.elements(table, name)}
                 for described in door.parts(table, operations.GETCHAIN):
-                    name = described[operations.NFTA_CHAIN_NAME].rstrip(b"\0").decode()
-                    found[(table.family, table.name, name)] = ()
+                    found[(*where, described[operations.NFTA_CHAIN_NAME].rstrip(b"\0").decode())] = ()
+                if table.name == TABLE_NAME:
+                    shapes[where] = read_shape(door, table)
     except (OSError, NftablesError) as error:
         log.debug("nftables cannot be read error=%s", error)
-    return elements, found
+    return Standing(elements=elements, chains=found, shapes=shapes)
 
 
 def own_tables(door: NftablesSocket) -> list[Table]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from net.explain.objects import Objects
 from net.explain.parties import Source, Target
 from net.explain.things import Place, Standing, Thing
+from net.proxy.config import ProxyConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,11 +106,13 @@ class Explanation:
 class NodeSettings:
     """Hold the flags of a node's agent that shape the way of a packet."""
 
-    proxy_mode: str = "iptables"
+    proxy_mode: str = ProxyConfig().proxy_mode
     cluster_cidrs: tuple[str, ...] = ()
     service_cidrs: tuple[str, ...] = ()
     masquerade_all: bool = False
     masquerade_bit: int = 14
+    conntrack_be_liberal: bool = False
+    """Whether the node lets packets pass that connection tracking calls invalid."""
     node_port_addresses: tuple[str, ...] = ()
     """Networks whose addresses serve node ports; all local ones where empty."""
     pod_masquerade: bool = True

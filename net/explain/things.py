@@ -16,6 +16,7 @@ from net import chains
 from net.chains import Tables
 from net.explain.sockets import Waiting
 from net.links import Address, Link, Route
+from net.proxy.standing import Shape
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,8 @@ class Standing:
     chains: Mapping[tuple[str, str, str], tuple[str, ...]] = field(default_factory=dict)
     """nftables' chains by (family, table, chain), with the rules' texts."""
     elements: NftElements = field(default_factory=dict)
+    shapes: Mapping[tuple[str, str], Shape] = field(default_factory=dict)
+    """The schemas of the proxy's tables of nftables, by (family, table)."""
     listeners: tuple[Waiting, ...] | None = None
     """What programs wait at; None where it was not read."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,11 +15,14 @@ from net.explain import parties, reader, steps, trace, tracer, way, words
 from net.explain.objects import Objects, by_key
 from net.explain.steps import Explanation, NodeSettings, Question, Scene
 from net.explain.things import Place, Standing
+from net.proxy.apply import IptablesApplier
+from net.proxy.apply_nftables import NftablesApplier
 from net.proxy.config import ProxyConfig
+from net.proxy.modes import MakeApplier
 from net.proxy.server import ProxyServer
 from net.routes.config import RoutesConfig
 from net.routes.server import RoutesServer
-from net.xtables import Backend, IptablesDoor
+from net.xtables import IptablesDoor
 from tests.net import explaining
 from tests.net.topology import (
     CLUSTER_CIDR,
@@ -38,12 +42,21 @@ WEB, EMPTY = "10.96.0.1", "10.96.0.9"
 class Cluster:
     """Two nodes with pods client, web-1 and web-2; the rules of Service web are written once and then left alone."""
 
-    backend: Backend
+    mode: str
+    """legacy or nft, of iptables; or nftables."""
     nodes: list[Node]
     pods: dict[str, Pod]
     hub: Objects
     settings: NodeSettings
     stopped: list[object] = field(default_factory=list)
+
+    @property
+    def door(self) -> IptablesDoor:
+        return IptablesDoor("legacy" if self.mode == "legacy" else "nft")
+
+    @property
+    def iptables(self) -> str:
+        return f"iptables-{self.door.backend}"
 
     def places(self) -> dict[Place, Path]:
         found = {Place(node.node_name): Path(node.path) for node in self.nodes}
@@ -76,21 +89,30 @@ class Cluster:
             def stands(path: Path = path, other: Node = other) -> bool:
                 standing = reader.read_node(path)
                 route = standing.route_to(other.pod_cidr.replace("0/24", "9"))
-                return "KUBE-SERVICES" in standing.tables.get("nat", {}) and route is not None and bool(route.gateway)
+                rules = "KUBE-SERVICES" in standing.tables.get("nat", {}) or any(
+                    held for (_, _, name), held in standing.elements.items() if name == "service-ips"
+                )
+                return rules and route is not None and bool(route.gateway)
 
             eventually(stands)
             for task in tasks:
                 node.stop(task)
 
     async def _proxy(self, node: Node) -> None:
-        config = ProxyConfig(hostname_override=node.node_name, cluster_cidr=CLUSTER_CIDR, healthz_bind_address="")
-        await ProxyServer(config, node.client, IptablesDoor(self.backend)).serve()
+        config = ProxyConfig(
+            hostname_override=node.node_name,
+            cluster_cidr=CLUSTER_CIDR,
+            healthz_bind_address="",
+            metrics_bind_address="",
+        )
+        make: MakeApplier = NftablesApplier if self.mode == "nftables" else partial(IptablesApplier, self.door)
+        await ProxyServer(config, node.client, {4: make}).serve()
 
     async def _routes(self, node: Node) -> None:
         config = RoutesConfig(
             hostname_override=node.node_name, cluster_cidr=CLUSTER_CIDR, service_cluster_ip_range=SERVICE_CIDR
         )
-        await RoutesServer(config, node.client, IptablesDoor(self.backend)).serve()
+        await RoutesServer(config, node.client, self.door).serve()
 
 
 def objects_of(nodes: list[Node], pods: dict[str, Pod]) -> list[tuple[Resource, Object]]:
@@ -108,7 +130,7 @@ def objects_of(nodes: list[Node], pods: dict[str, Pod]) -> list[tuple[Resource, 
 READY = {"conditions": [{"type": "Ready", "status": "True"}]}
 
 
-@pytest.fixture(scope="module", params=["legacy", "nft"])
+@pytest.fixture(scope="module", params=["legacy", "nft", "nftables"])
 def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
     with closing_all() as made:
         fabric = Fabric()
@@ -126,7 +148,8 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
         by_resource = {name: [o for r, o in listed if r is resource] for name, resource in KINDS.items()}
         pod_objects = [explaining.pod(n, p.ip_address, p.node.node_name, app="web") for n, p in pods.items()]
         hub = Objects(**{name: by_key(found) for name, found in by_resource.items()}, pods=by_key(pod_objects))
-        settings = NodeSettings(cluster_cidrs=(CLUSTER_CIDR,), service_cidrs=(SERVICE_CIDR,))
+        mode = "nftables" if request.param == "nftables" else "iptables"
+        settings = NodeSettings(mode, cluster_cidrs=(CLUSTER_CIDR,), service_cidrs=(SERVICE_CIDR,))
         found = Cluster(request.param, nodes, pods, hub, settings)
         found.write_rules()
         yield found
@@ -152,27 +175,35 @@ def test_a_trace_visits_the_chains_that_were_named(cluster: Cluster) -> None:
     question, found = cluster.ask("client", "web")
     flows = trace.flows(found, question.source.address, [cluster.nodes[0].address])
     networks = {node.node_name: Path(node.path) for node in cluster.nodes}
-    follow = tracer.by_kernel_log if cluster.backend == "legacy" else tracer.by_nftables
+    follow = tracer.by_kernel_log if cluster.mode == "legacy" else tracer.by_nftables
     heard = follow(found, networks, Path(cluster.pods["client"].path), flows, question.source.address)
     assert heard.answered, heard
     named = {thing.traced_as for step in found.steps for thing in step.things if thing.traced_as}
     named -= {"nat OUTPUT"}
     visited = {line.chain.removeprefix("ip ") for line in heard.lines if line.node == "n1"}
     assert named <= visited
-    chosen = [branch for branch in found.branches if _chains(branch.steps[0]) & visited]
-    assert len(chosen) == 1, (visited, heard)
-    assert any(line.step == f"destination becomes {chosen[0].label}" for line in heard.lines)
+    chosen = {line.step for line in heard.lines if line.step.startswith("destination becomes")}
+    assert len(chosen) == 1, heard
+    last = [line.packet for line in heard.lines if line.node == "n1" and line.packet][-1]
+    assert last.rpartition(" ")[2] == chosen.pop().rpartition(" ")[2]
     for node in cluster.nodes:
         assert "trace" not in node.run("nft list tables")
         assert "TRACE" not in node.run("iptables-legacy-save")
 
 
-def _chains(step: steps.Step) -> set[str]:
-    return {thing.traced_as for thing in step.things}
+def remove_jump(cluster: Cluster) -> None:
+    by_nftables = cluster.mode == "nftables"
+    words = (
+        "nft flush chain ip kube-proxy nat-prerouting" if by_nftables else f"{cluster.iptables} -t nat -F PREROUTING"
+    )
+    cluster.nodes[0].run(words)
 
 
 def remove_service_rule(cluster: Cluster) -> None:
-    node, program = cluster.nodes[0], f"iptables-{cluster.backend}"
+    node, program = cluster.nodes[0], cluster.iptables
+    if cluster.mode == "nftables":
+        node.run(f"nft delete element ip kube-proxy service-ips {{ {WEB} . tcp . 80 }}")
+        return
     lines = node.run(f"{program} -t nat -S KUBE-SERVICES").splitlines()[1:]
     number = next(position for position, line in enumerate(lines, 1) if f"-d {WEB}/32" in line)
     node.run(f"{program} -t nat -D KUBE-SERVICES {number}")
@@ -184,7 +215,7 @@ DAMAGE: dict[str, tuple[Callable[[Cluster], object], str, str, str]] = {
         "node n1: chain KUBE-SERVICES in table nat lacks the rule: -d 10.96.0.1/32",
     ),
     "jump from the kernel's chain": (
-        lambda c: c.nodes[0].run(f"iptables-{c.backend} -t nat -F PREROUTING"), "client", "web",
+        remove_jump, "client", "web",
         'node n1: chain PREROUTING in table nat lacks the rule: -m comment --comment "kubernetes service portals"',
     ),
     "route to the other node": (
@@ -207,6 +238,12 @@ DAMAGE: dict[str, tuple[Callable[[Cluster], object], str, str, str]] = {
 """Each done to what the others leave whole: what to damage, whom to ask for, and the difference that must be told."""
 
 
+IN_NFTABLES = {
+    "rule of the Service": "node n1: set service-ips of table ip kube-proxy lacks the element 10.96.0.1 . tcp . 80",
+    "jump from the kernel's chain": "node n1: somebody changed chains or rules of table ip kube-proxy",
+}
+
+
 def pod_link(cluster: Cluster, name: str) -> str:
     """Return the node's end of a pod's link."""
     pod = cluster.pods[name]
@@ -226,5 +263,6 @@ def test_damage_is_named_where_it_was_done(cluster: Cluster, damage: str) -> Non
     harm(cluster)
     found = cluster.explain(source, target)
     assert not found.reachable
-    assert any(told.startswith(sentence) for told in found.findings), found.findings
+    expected = IN_NFTABLES.get(damage, sentence) if cluster.mode == "nftables" else sentence
+    assert any(told.startswith(expected) for told in found.findings), found.findings
     assert len({told.partition(":")[0] for told in found.findings}) == 1, found.findings

@@ -54,6 +54,10 @@ class Faults:
         """A value breaks a rule."""
         self._add("FieldValueInvalid", path, f"Invalid value: {shown(value)}", detail)
 
+    def type_invalid(self, path: str, value: Any, detail: str) -> None:
+        """A value has a type that its schema does not know."""
+        self._add("FieldValueTypeInvalid", path, f"Invalid value: {shown(value)}", detail)
+
     def invalid_all(self, path: str, value: Any, details: Iterable[str]) -> None:
         """A value breaks several rules, each told on its own."""
         for detail in details:
