@@ -12,6 +12,7 @@ import errno
 import itertools
 import logging
 import os
+import socket
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,7 @@ from threading import Lock
 
 from net import link_messages, messages
 from net.cni import plan as plans
+from net.cni.announcements import announcement
 from net.cni.bandwidth import Limit, limit_link
 from net.cni.plan import BRIDGE_MAC, DEFAULTS, HOST_PREFIX, Bridge, Plan
 from net.ipam.allocator import Attachment
@@ -77,6 +79,7 @@ def attach(plan: Plan) -> None:
             return
         try:
             _finish_pod_end(plan, index + 1, namespace)
+            _announce(plan)
         except BaseException:
             node.batch([messages.delete_link(plan.host_interface, ignore=ALREADY_GONE)])
             raise
@@ -142,6 +145,19 @@ def _finish_pod_end(plan: Plan, index: int, namespace: int) -> None:
             write_sysctl(f"net/ipv6/conf/{name}/disable_ipv6", "0")
             pod.batch(plans.pod_end(plan, index))
         _limit(pod, index, plan.bandwidth.egress)
+
+
+def _announce(plan: Plan) -> None:
+    """Tell the bridge's other pods at once whose the addresses are now, from the bridge itself.
+
+    The pod's own word (arp_notify) would be lost: its port begins to forward some time after it went up.
+    """
+    if plan.bridge is None:
+        return
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_CLOEXEC) as mouth:
+        mouth.bind((plan.bridge.name, 0))
+        for address in plan.addresses:
+            mouth.send(announcement(plan.mac, address))
 
 
 def _limit(where: RouteSocket, index: int, limit: Limit | None) -> None:

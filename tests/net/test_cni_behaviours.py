@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,11 +25,10 @@ from tests.net.cni_process import (
     state_claims,
     stranger_of,
 )
-from tests.net.topology import Namespace, closing_all
+from tests.net.topology import Namespace, closing_all, eventually
 
 pytestmark = pytest.mark.root
 
-ETH_P_ARP = 0x0806
 ONLY_CABLES = pytest.mark.parametrize("shared", ["ptp"], indirect=True)
 ONLY_BRIDGE = pytest.mark.parametrize("shared", ["bridge"], indirect=True)
 
@@ -182,17 +180,21 @@ def test_behaviour_39_neighbours_are_pinned(daemon: Daemon, made: list[Namespace
 
 
 @ONLY_BRIDGE
-def test_behaviour_39_a_new_pod_announces_its_address(daemon: Daemon, made: list[Namespace]) -> None:
-    listener = new_pod(made, "listener")
-    daemon.call("ADD", listener)
-    with listener.open_socket(socket.SOCK_RAW, socket.AF_PACKET, socket.htons(ETH_P_ARP)) as ear:
-        ear.bind(("eth0", ETH_P_ARP))
-        ear.settimeout(5)
-        address = addresses_of(daemon.call("ADD", new_pod(made))[1])[0]
-        while True:
-            frame = ear.recv(100)
-            if frame[:6] == b"\xff" * 6 and frame[28:32] == frame[38:42] == socket.inet_aton(address):
-                return
+def test_behaviour_39_a_new_pod_takes_over_an_address_that_others_know(daemon: Daemon, made: list[Namespace]) -> None:
+    listener, pod = new_pod(made, "listener"), new_pod(made)
+    before = addresses_of(daemon.call("ADD", listener)[1])
+    following = [before[0].rpartition(".")[0] + f".{int(before[0].rpartition('.')[2]) + 1}"]
+    following.append(before[1].rpartition("::")[0] + f"::{int(before[1].rpartition('::')[2], 16) + 1:x}")
+    for address in following:
+        listener.ip(f"neigh replace {address} lladdr 02:00:00:00:00:99 dev eth0 nud stale")
+    assert addresses_of(daemon.call("ADD", pod)[1]) == following
+    mac = json.loads(pod.ip("-j link show eth0"))[0]["address"]
+
+    def known() -> set[str]:
+        listed = json.loads(listener.ip("-j neigh show dev eth0"))
+        return {entry["lladdr"] for entry in listed if entry["dst"] in following}
+
+    eventually(lambda: known() == {mac}, 10)
 
 
 @ONLY_BRIDGE
