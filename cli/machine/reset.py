@@ -13,6 +13,7 @@ from pathlib import Path
 import click
 from rich.console import Console
 
+import net.dns.server
 from cli.machine import controlplane, objects, prepare, settings, supervisor
 from cli.machine.membership import Membership
 from cli.machine.settings import PLACES, Machine, Places
@@ -22,6 +23,7 @@ from lab import processes
 from lab.nodes import remove_cgroup_trees
 from lab.progress import Progress
 from lab.state import LabError
+from net.dns.config import DnsConfig
 
 LEAVE_TIMEOUT_S = 30.0
 END_TIMEOUT_S = 30.0
@@ -124,6 +126,10 @@ def _stop(machine: Machine | None) -> None:
         keeper = supervisor.make(kind)
         for component in reversed(supervisor.COMPONENTS):
             keeper.stop(component)
+    try:
+        asyncio.run(net.dns.server.retire(DnsConfig()))  # it outlives the agent, so that names are answered meanwhile
+    except OSError:
+        return  # none runs
 
 
 def end_containers(places: Places) -> None:

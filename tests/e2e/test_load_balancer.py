@@ -54,7 +54,8 @@ def page(lab: Lab, address: str) -> str:
 
 
 def seen_mac(lab: Lab, address: str) -> str:
-    """Return the Ethernet address that the outside has for an address."""
+    """Return the Ethernet address that the outside has for an address, or gets when it asks."""
+    page(lab, address)
     command = ["ip", "-n", lab.cluster.namespace, "neigh", "show", address]
     words = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout.split()
     return words[words.index("lladdr") + 1] if "lladdr" in words else ""
@@ -70,7 +71,7 @@ def test_an_address_is_reached_from_outside_and_outlives_its_node(lab: Lab, addr
     try:
         other = {"n2": "n3", "n3": "n2"}[first]
         poll("the other node", lambda: holder(lab) == other, 30)
-        poll("its Ethernet address", lambda: seen_mac(lab, address) not in ("", before), 10)
+        poll("its Ethernet address", lambda: seen_mac(lab, address) not in ("", before), 30)
         poll("the page again", lambda: page(lab, address).startswith("guestbook served by"), 60)
     finally:
         lab.raftsman("node", "start", first)
@@ -86,5 +87,5 @@ def test_an_address_is_given_back(lab: Lab) -> None:
     assert not metadata.get("finalizers")
     lab.kubectl("patch", "service", "outside-web", "-p", '{"spec":{"type":"LoadBalancer"}}')
     assert poll("an address again", lambda: given(lab)) == first
-    assert "EnsuredLoadBalancer" in lab.kubectl("get", "events")
+    poll("events", lambda: "EnsuredLoadBalancer" in lab.kubectl("get", "events"))
     lab.kubectl("delete", "service", "outside-web", "--timeout=30s")
