@@ -10,6 +10,7 @@ import asyncio
 import logging
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import click
 
@@ -100,6 +101,12 @@ def _labels(pairs: tuple[str, ...]) -> dict[str, str]:
 @click.option("--cgroup-root", default="/", help="The control group above all pods.")
 @click.option("--cluster-cidr", default="", help="All pods' addresses.")
 @click.option("--service-cluster-ip-range", default="", help="All Services' addresses.")
+@click.option(
+    "--proxy-mode",
+    type=click.Choice(["nftables", "iptables"]),
+    default="nftables",
+    help="How Services' rules are written.",
+)
 @click.option("--cni-conf-dir", type=click.Path(path_type=Path), default="/etc/cni/net.d")
 @click.option("--cni-bin-dir", type=click.Path(path_type=Path), default="/opt/cni/bin")
 @click.option("--cni-state-dir", type=click.Path(path_type=Path), default="/var/lib/raftsman/cni")
@@ -122,6 +129,7 @@ def run(
     cgroup_root: str,
     cluster_cidr: str,
     service_cluster_ip_range: str,
+    proxy_mode: Literal["nftables", "iptables"],
     cni_conf_dir: Path,
     cni_bin_dir: Path,
     cni_state_dir: Path,
@@ -167,7 +175,7 @@ def run(
         socket=cni_socket,
         state_dir=cni_state_dir,
     )
-    proxy = ProxyConfig(hostname_override=hostname_override, cluster_cidr=cluster_cidr)
+    proxy = ProxyConfig(hostname_override=hostname_override, cluster_cidr=cluster_cidr, proxy_mode=proxy_mode)
     routes = RoutesConfig(
         hostname_override=hostname_override,
         service_cluster_ip_range=service_cluster_ip_range,
