@@ -112,7 +112,7 @@ class Cluster:
         config = RoutesConfig(
             hostname_override=node.node_name, cluster_cidr=CLUSTER_CIDR, service_cluster_ip_range=SERVICE_CIDR
         )
-        await RoutesServer(config, node.client, self.door).serve()
+        await RoutesServer(config, node.client).serve()
 
 
 def objects_of(nodes: list[Node], pods: dict[str, Pod]) -> list[tuple[Resource, Object]]:
