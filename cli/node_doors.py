@@ -20,6 +20,7 @@ from lab.state import Cluster
 from net.cni.keeper import STATE_FILE
 from net.explain.steps import NodeSettings
 from net.ipam import files
+from net.ipam.allocator import Allocator, Claim
 from net.nftables.door import is_supported
 
 
@@ -46,14 +47,15 @@ class NodeDoor:
         inner = text.replace("/var/run/", "/run/", 1) if text.startswith("/var/run/") else text
         return Path(f"/proc/{self.pid}/root{inner}")
 
+    def claims(self) -> tuple[Claim, ...]:
+        """Return what the node's pods hold, as its agent keeps it on disk."""
+        directory = self.flags.get("cni_state_dir")
+        state = files.load(self.path(str(directory)) / STATE_FILE) if directory is not None else None
+        return tuple(Allocator.from_state(state, 0.0).claims.values()) if state is not None else ()
+
     def pod_networks(self) -> dict[str, Path]:
         """Return the network namespaces of the node's pods, by namespace/name."""
-        directory = self.flags.get("cni_state_dir")
-        if directory is None:
-            return {}
-        state = files.load(self.path(str(directory)) / STATE_FILE) or {}
-        found = {claim.get("pod") or "": claim.get("namespacePath") or "" for claim in state.get("claims") or ()}
-        return {pod: self.path(path) for pod, path in found.items() if pod and path}
+        return {claim.pod: self.path(claim.namespace_path) for claim in self.claims() if claim.pod}
 
     @property
     def settings(self) -> NodeSettings:

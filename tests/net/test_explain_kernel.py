@@ -11,7 +11,9 @@ import pytest
 
 from control.api.meta import Object
 from control.api.resources import ENDPOINT_SLICES, NODES, SERVICES, Resource
-from net.explain import parties, reader, steps, trace, tracer, way, words
+from net.explain import compare, parties, reader, steps, trace, tracer, way, words
+from net.explain.compare import NodeView
+from net.explain.diff import Difference
 from net.explain.objects import Objects, by_key
 from net.explain.steps import Explanation, NodeSettings, Question, Scene
 from net.explain.things import Place, Standing
@@ -79,6 +81,14 @@ class Cluster:
         found = self.ask(source, target)[1]
         return steps.check(found, self.read({step.place for step in found.every_step() if step.things}))
 
+    def view(self, name: str) -> NodeView:
+        node = next(node for node in self.nodes if node.node_name == name)
+        pods = {f"default/{key}": Path(pod.path) for key, pod in self.pods.items() if pod.node is node}
+        return NodeView(self.hub, name, Path(node.path), pods, self.settings)
+
+    def differences(self, name: str) -> list[Difference]:
+        return [one for one in compare.differences(self.view(name)) if one.part != "masquerade"]
+
     def write_rules(self) -> None:
         """Have proxy and routes write what the objects want, and end before anything is damaged."""
         for node in self.nodes:
@@ -89,8 +99,10 @@ class Cluster:
             def stands(path: Path = path, other: Node = other) -> bool:
                 standing = reader.read_node(path)
                 route = standing.route_to(other.pod_cidr.replace("0/24", "9"))
-                rules = "KUBE-SERVICES" in standing.tables.get("nat", {}) or any(
-                    held for (_, _, name), held in standing.elements.items() if name == "service-ips"
+                tables = ("nat", "ip6/nat")
+                rules = all("KUBE-SERVICES" in standing.tables.get(table, {}) for table in tables) or (
+                    bool(standing.elements.get(("ip", "kube-proxy", "service-ips")))
+                    and ("ip6", "kube-proxy") in standing.shapes
                 )
                 return rules and route is not None and bool(route.gateway)
 
@@ -105,8 +117,12 @@ class Cluster:
             healthz_bind_address="",
             metrics_bind_address="",
         )
-        make: MakeApplier = NftablesApplier if self.mode == "nftables" else partial(IptablesApplier, self.door)
-        await ProxyServer(config, node.client, {4: make}).serve()
+        makers: dict[int, MakeApplier] = {
+            version: partial(IptablesApplier, IptablesDoor(self.door.backend, version)) for version in (4, 6)
+        }
+        if self.mode == "nftables":
+            makers = dict.fromkeys(makers, NftablesApplier)
+        await ProxyServer(config, node.client, makers).serve()
 
     async def _routes(self, node: Node) -> None:
         config = RoutesConfig(
@@ -250,6 +266,15 @@ def pod_link(cluster: Cluster, name: str) -> str:
     return pod.node.ip(f"-o route get {pod.ip_address}").split(" dev ")[1].split()[0]
 
 
+def test_a_whole_node_has_no_difference_and_converges(cluster: Cluster) -> None:
+    for node in ("n1", "n2"):
+        assert cluster.differences(node) == []
+    rehearsed = compare.rehearse(cluster.view("n1"))
+    assert not rehearsed.repeated
+    assert not rehearsed.refused
+    assert rehearsed.dump.tables or rehearsed.dump.iptables
+
+
 def test_a_port_at_which_nobody_listens_is_told(cluster: Cluster) -> None:
     found = cluster.explain("client", "web-1:9090")
     assert found.why == "The kernel is not as it should be. On pod default/web-1: nothing listens at TCP port 9090."
@@ -266,3 +291,17 @@ def test_damage_is_named_where_it_was_done(cluster: Cluster, damage: str) -> Non
     expected = IN_NFTABLES.get(damage, sentence) if cluster.mode == "nftables" else sentence
     assert any(told.startswith(expected) for told in found.findings), found.findings
     assert len({told.partition(":")[0] for told in found.findings}) == 1, found.findings
+
+
+def test_every_damage_is_a_difference_and_nothing_else_is(cluster: Cluster) -> None:
+    """Runs after all damage was done; before it, `test_a_whole_node_has_no_difference` has seen none."""
+    found = {(difference.part, difference.what) for difference in cluster.differences("n1")}
+    if cluster.mode == "nftables":
+        rules = {"nftables ip kube-proxy set service-ips", "nftables ip kube-proxy chain nat-prerouting"}
+    else:
+        rules = {"iptables nat chain KUBE-SERVICES", "iptables nat chain PREROUTING"}
+    pods = {("pods", f"pod default/{name}") for name in ("client", "web-1")}
+    assert found == {("services", what) for what in rules} | pods
+    lost = next(one for one in cluster.differences("n1") if one.part == "services" and "10.96.0.1" in str(one.lacks))
+    assert len(lost.lacks) == 1
+    assert not lost.extra
