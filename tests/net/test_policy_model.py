@@ -7,7 +7,7 @@ from typing import Any
 
 from hypothesis import Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from control.api.meta import Object
 from net.nftables.errors import NftablesError
@@ -79,6 +79,21 @@ class PolicyMachine(RuleBasedStateMachine):
         self.applier.settle()
         self.uids = itertools.count()
 
+    @initialize(
+        chosen=st.lists(specs, min_size=3, max_size=3), labels=st.lists(label_sets, min_size=4, max_size=4),
+        http=st.sampled_from([80, 8080]),
+    )  # fmt: skip
+    def begin_with_a_cluster(self, chosen: list[Object], labels: list[dict[str, str]], http: int) -> None:
+        for name, team in zip(SPACES, "ab", strict=True):
+            self.put_namespace(name, {"team": team})
+        for number, found in enumerate(labels):
+            self.put_pod(
+                number, "other" if number == 2 else "default", (4, 6), False, http if number else 80,
+                labels=found, node="n2" if number == 3 else NODE, phase="Running", host=False,
+            )  # fmt: skip
+        for number, spec in enumerate(chosen):
+            self.put_policy(f"p{number}", "other" if number == 2 else "default", spec)
+
     @rule(
         number=st.integers(0, 3), space=st.sampled_from(SPACES), labels=label_sets, node=st.sampled_from([NODE, NODE, "n2"]),
         told=st.sampled_from([(), (4,), (4, 6)]), phase=st.sampled_from(["Pending", "Running", "Running", "Succeeded"]),
@@ -137,13 +152,13 @@ class PolicyMachine(RuleBasedStateMachine):
             self.world.namespaces[space] = labels
         self.book.namespace_changed(space, labels)
 
-    @rule(name=st.sampled_from(["p", "q"]), space=st.sampled_from(SPACES), spec=specs)
+    @rule(name=st.sampled_from(["p0", "p1", "p2"]), space=st.sampled_from(SPACES), spec=specs)
     def put_policy(self, name: str, space: str, spec: Object) -> None:
         obj = {"metadata": {"name": name, "namespace": space}, "spec": spec}
         self.world.policies[f"{space}/{name}"] = obj
         self.book.policy_changed(f"{space}/{name}", parse_policy(obj))
 
-    @rule(name=st.sampled_from(["p", "q"]), space=st.sampled_from(SPACES))
+    @rule(name=st.sampled_from(["p0", "p1", "p2"]), space=st.sampled_from(SPACES))
     def delete_policy(self, name: str, space: str) -> None:
         if self.world.policies.pop(f"{space}/{name}", None) is not None:
             self.book.policy_changed(f"{space}/{name}", None)
