@@ -89,6 +89,13 @@ class IptablesDoor:
             return False
         return True
 
+    async def holds(self, prefix: str) -> bool:
+        """Tell whether any chain's name begins so; a look makes no table where there was none."""
+        if self.backend == "legacy" and not _legacy_tables(self.ip_version):
+            return False
+        saved = await _run([self._program("-save")])
+        return any(line.startswith(f":{prefix}") for line in saved.splitlines())
+
 
 async def open_door(wanted: Backend | Literal["auto"] = "auto", ip_version: int = 4) -> IptablesDoor:
     """Return the door to the wanted back end, or to the one that this node uses."""
@@ -117,9 +124,9 @@ def _weigh(saved: str) -> tuple[int, int]:
     return ours, sum(1 for line in lines if line.startswith("-A"))
 
 
-def _legacy_tables() -> str:
+def _legacy_tables(ip_version: int = 4) -> str:
     try:
-        return Path("/proc/thread-self/net/ip_tables_names").read_text()
+        return Path("/proc/thread-self/net", f"ip{'6' if ip_version == 6 else ''}_tables_names").read_text()
     except OSError:  # the kernel has no legacy iptables
         return ""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -53,12 +53,8 @@ _PLAIN: dict[str, dict[str, Any]] = {
     "bytes": {"type": "string", "format": "byte"},
     "StringList": {"type": "array", "items": {"type": "string"}},
 }
-_PATCHES = (
-    "application/apply-patch+yaml",
-    "application/json-patch+json",
-    "application/merge-patch+json",
-    "application/strategic-merge-patch+json",
-)
+_CUSTOM_PATCHES = ("application/apply-patch+yaml", "application/json-patch+json", "application/merge-patch+json")
+_PATCHES = {"custom patch": _CUSTOM_PATCHES, "patch": (*_CUSTOM_PATCHES, "application/strategic-merge-patch+json")}
 _WRITE_PARAMETERS = ("dryRun", "fieldManager", "fieldValidation")
 _LIST_PARAMETERS = (
     "allowWatchBookmarks",
@@ -77,6 +73,9 @@ _DELETE_PARAMETERS = ("dryRun", "gracePeriodSeconds", "orphanDependents", "propa
 
 def public_name(definition_name: str) -> str:
     """Return the name that clients know a definition by: ``io.k8s.api.apps.v1.Deployment``."""
+    if "@" in definition_name:
+        *group, version, kind = definition_name.partition("@")[0].split(".")
+        return ".".join((*reversed(group), version, kind))
     package, _, local = definition_name.rpartition(".")
     return f"{_PREFIXES.get(package, 'io.k8s.api.' + package)}.{local}"
 
@@ -100,7 +99,17 @@ def document_bytes(group: str, version: str) -> bytes:
 @cache
 def document_hash(group: str, version: str) -> str:
     """Return the hash that stands in a document's address, so that clients may cache it for ever."""
-    return hashlib.sha512(document_bytes(group, version)).hexdigest().upper()
+    return hash_of(document_bytes(group, version))
+
+
+def hash_of(document: bytes) -> str:
+    """Return the hash of a document's bytes."""
+    return hashlib.sha512(document).hexdigest().upper()
+
+
+def address(path: str, mark: str) -> dict[str, str]:
+    """Return a document's entry in the index."""
+    return {"serverRelativeURL": f"/openapi/v3/{path}?hash={mark}"}
 
 
 def index(pairs: list[tuple[str, str]] | None = None) -> dict[str, Any]:
@@ -108,28 +117,38 @@ def index(pairs: list[tuple[str, str]] | None = None) -> dict[str, Any]:
     paths = {}
     for group, version in pairs if pairs is not None else group_versions():
         path = relative_path(group, version)
-        paths[path] = {"serverRelativeURL": f"/openapi/v3/{path}?hash={document_hash(group, version)}"}
+        paths[path] = address(path, document_hash(group, version))
     return {"paths": paths}
 
 
 def document(group: str, version: str) -> dict[str, Any]:
     """Return a group version's document."""
     served = [entry for entry in catalog() if (entry.resource.group, entry.resource.version) == (group, version)]
+    roots: set[str] = set()
+    for entry in served:
+        roots |= {entry.definition, list_definition(entry)}
+    return assemble(served, roots, {})
+
+
+def assemble(served: Iterable[Served], roots: set[str], schemas: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the document of resources: their paths, the schemas of definitions and all they need, and others."""
     paths: dict[str, Any] = {}
-    roots = {f"meta.v1.{name}" for name in ("DeleteOptions", "Status", "WatchEvent", "APIResourceList")}
+    roots = roots | {f"meta.v1.{name}" for name in ("DeleteOptions", "Status", "WatchEvent", "APIResourceList")}
     for entry in served:
         paths.update(_paths(entry))
-        roots |= {entry.definition, _list_definition(entry)}
         roots |= {found.name for found in map(_subresource_definition, entry.subresources) if found}
     return {
         "openapi": "3.0.0",
         "info": {"title": "Kubernetes", "version": VERSION},
         "paths": paths,
-        "components": {"schemas": dict(sorted(_schemas(roots)))},
+        "components": {"schemas": dict(sorted([*_schemas(roots), *schemas.items()]))},
     }
 
 
-def _list_definition(served: Served) -> str:
+def list_definition(served: Served) -> str:
+    """Return the name of the definition of a resource's lists."""
+    if "@" in served.definition:
+        return served.definition.replace("@", "List@")
     name = served.definition + "List"
     package, _, local = name.rpartition(".")
     return name if f"{package}.{local}" in schema.names(package) else served.definition
@@ -260,7 +279,8 @@ def _paths(served: Served) -> dict[str, Any]:
     resource = served.resource
     collection = resource.path + ("/namespaces/{namespace}" if resource.namespaced else "") + f"/{resource.plural}"
     kind = {"group": resource.group, "kind": resource.kind, "version": resource.version}
-    body, many = served.definition, _list_definition(served)
+    body, many = served.definition, list_definition(served)
+    patch = "custom patch" if "@" in body else "patch"
     parameters = [_path_parameter("namespace")] if resource.namespaced else []
     paths: dict[str, Any] = {
         collection: {
@@ -275,7 +295,7 @@ def _paths(served: Served) -> dict[str, Any]:
     item = {
         **_operation(served, "get", "get", "get", kind, body, ()),
         **_operation(served, "update", "put", "put", kind, body, _WRITE_PARAMETERS, body),
-        **_operation(served, "patch", "patch", "patch", kind, body, (*_WRITE_PARAMETERS, "force"), "patch"),
+        **_operation(served, "patch", "patch", "patch", kind, body, (*_WRITE_PARAMETERS, "force"), patch),
         **_operation(
             served, "delete", "delete", "delete", kind, "meta.v1.Status", _DELETE_PARAMETERS, "meta.v1.DeleteOptions"
         ),
@@ -302,8 +322,8 @@ def _query_parameter(name: str) -> dict[str, Any]:
 
 
 def _content(definition_name: str) -> dict[str, Any]:
-    if definition_name == "patch":
-        return {media: {"schema": {"type": "object"}} for media in _PATCHES}
+    if definition_name in ("patch", "custom patch"):
+        return {media: {"schema": {"type": "object"}} for media in _PATCHES[definition_name]}
     return {"application/json": {"schema": {"$ref": f"#/components/schemas/{public_name(definition_name)}"}}}
 
 
@@ -341,6 +361,11 @@ def _subresource(served: Served, subresource: Subresource) -> dict[str, Any]:
     kind = {"group": subresource.group, "kind": subresource.kind, "version": subresource.version}
     found = _subresource_definition(subresource)
     answer = found.name if found else "meta.v1.Status"
+    patch = "patch"
+    if "@" in served.definition:
+        # Clients choose their patch by what stands beside a kind.
+        patch = "custom patch"
+        answer = served.definition if subresource.name == "status" else answer
     methods = {"get": "get", "create": "post", "update": "put", "patch": "patch", "delete": "delete"}
     paths: dict[str, Any] = {}
     for verb in subresource.verbs:
@@ -354,6 +379,6 @@ def _subresource(served: Served, subresource: Subresource) -> dict[str, Any]:
             "x-kubernetes-group-version-kind": kind,
         }
         if verb in ("create", "update", "patch") and not connect:
-            operation["requestBody"] = {"content": _content("patch" if verb == "patch" else answer)}
+            operation["requestBody"] = {"content": _content(patch if verb == "patch" else answer)}
         paths[methods[verb]] = operation
     return paths

@@ -7,6 +7,7 @@ first use, so that a process pays for what it touches.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -87,9 +88,27 @@ def _table(package: str) -> dict[str, Any]:
     return table
 
 
-@cache
+_added: dict[str, Definition] = {}
+
+
+def add(definitions: Mapping[str, Definition]) -> None:
+    """Make definitions known that come from no table: those of custom resources, under names of their own."""
+    _added.update(definitions)
+
+
+def drop(names: Iterable[str]) -> None:
+    """Forget definitions that were added."""
+    for name in names:
+        _added.pop(name, None)
+
+
 def definition(name: str) -> Definition:
     """Return a definition by name (``apps.v1.Deployment``); raises KeyError."""
+    return _added.get(name) or _from_table(name)
+
+
+@cache
+def _from_table(name: str) -> Definition:
     package, _, local = name.rpartition(".")
     raw = _table(package)[local]
     if scalar := raw.get("scalar"):

@@ -94,6 +94,9 @@ def decide(kind: Kind, old: Object, wish: DeleteWish, now: datetime) -> Object |
             finalizers.append(_FINALIZER_OF[wish.propagation])
     grace_s = grace_period_s(kind, old, wish)
     begun = metadata.get("deletionTimestamp")
+    holding = strategy.FINALIZER_OF_DELETION.get(strategy.name_of(kind))
+    if holding is not None and not begun and holding not in finalizers:
+        finalizers.append(holding)
     if begun:
         left_s = metadata.get("deletionGracePeriodSeconds") or 0
         # Grace that was granted may be shortened, never extended.

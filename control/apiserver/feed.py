@@ -168,7 +168,8 @@ class Feed:
                 losses = self._losses
                 pending.clear()
                 items, revision = await self._store.everything(prefix)
-            cache = self._caches.setdefault(prefix, ResourceCache(kind, prefix))
+            # A custom kind may have changed meanwhile.
+            cache = self._caches.setdefault(prefix, ResourceCache(self.kinds.storage(kind), prefix))
             events = cache.load(items, revision)
             events.extend(event for change in pending if (event := cache.apply(change)) is not None)
             self._complain(cache)
@@ -179,6 +180,12 @@ class Feed:
         finally:
             del self._pending[prefix]
             del self._loading[prefix]
+
+    def forget(self, prefix: str) -> None:
+        """Drop a kind's cache and end its watches: its definition changed, or is gone."""
+        cache = self._caches.pop(prefix, None)
+        if cache is not None:
+            cache.lose()
 
     async def _reload_listened(self) -> None:
         for prefix in self._listeners:

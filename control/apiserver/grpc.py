@@ -105,7 +105,7 @@ class Resources:
         info = _info(verb, target, fields)
         user = await self._service.authenticate(_credentials(call))
         await self._service.authorize(user, info)
-        kind = self._service.kind(info)
+        kind = await self._service.kind(info)
         self._service.check_verb(kind, info)
         return user, info, kind
 
@@ -118,7 +118,7 @@ class Resources:
     def _data(self, kind: Kind, found: Entry | Object) -> bytes:
         if not isinstance(found, Entry):
             return orjson.dumps(found)
-        if self._service.registry.kinds.storage(kind) is kind:
+        if not self._service.registry.kinds.converts(kind):
             return found.data
         return orjson.dumps(convert(found.object(), kind.resource))
 
@@ -193,7 +193,7 @@ class Resources:
             self._service.watch_timeout_s(request.timeout_s),
         )
         watch = await self._service.watch(kind, chosen, options)
-        converts = self._service.registry.kinds.storage(kind) is not kind
+        converts = self._service.registry.kinds.converts(kind)
         await call.send_initial_metadata(())
         async for batch in watch.batches():
             if converts:

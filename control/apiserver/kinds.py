@@ -1,21 +1,24 @@
-"""The built-in kinds: what is served under which path, and under which key it is stored."""
+"""The kinds: what is served under which path, and under which key it is stored."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from control.api import status
+from control.api import schema, status
+from control.api.custom.version import CustomVersion, ScalePaths
 from control.api.resources import Resource, Served, Subresource, catalog
 
 
 @dataclass(frozen=True)
 class Kind:
-    """One built-in kind as one version serves it."""
+    """One kind as one version serves it."""
 
     served: Served
+    custom: CustomVersion | None = field(default=None, compare=False)
+    """What its CustomResourceDefinition says; None for built-in kinds."""
 
     @cached_property
     def resource(self) -> Resource:
@@ -30,6 +33,8 @@ class Kind:
     @cached_property
     def key_prefix(self) -> str:
         """Where its objects stand below the store's prefix, as kube-apiserver puts them."""
+        if self.custom is not None:
+            return f"{self.resource.group}/{self.resource.plural}"
         return _KEY_PREFIXES.get((self.resource.group, self.resource.plural), self.resource.plural)
 
     @cached_property
@@ -40,8 +45,15 @@ class Kind:
     @cached_property
     def fields(self) -> Mapping[str, Callable[[dict[str, Any]], str]]:
         """Fields that field selectors may name beside metadata.name and metadata.namespace."""
+        if self.custom is not None:
+            return {path: _reader(path) for path in self.custom.selectable}
         paths = _FIELDS.get((self.resource.group, self.resource.plural), ())
         return {path: _reader(path) for path in paths}
+
+    @property
+    def scale_paths(self) -> ScalePaths | None:
+        """Where a custom object's replicas stand."""
+        return self.custom.scale if self.custom is not None else None
 
     def subresource(self, name: str) -> Subresource | None:
         """Return the subresource of this name."""
@@ -108,13 +120,48 @@ _SAME_OBJECTS = {("events.k8s.io", "events"): ("", "events")}
 
 
 class Kinds:
-    """All kinds that are served, by path, and stored, by key."""
+    """All kinds that are served, by path, and stored, by key; custom ones come and go."""
 
     def __init__(self, served: Iterable[Served], prefix: str = "/registry") -> None:
         self.prefix = prefix
-        self.all = tuple(Kind(each) for each in served)
+        self.generation = 0
+        """Grows with every change: documents made of the kinds are outdated then."""
+        self._built_in = tuple(Kind(each) for each in served)
+        self._custom: dict[str, tuple[Kind, ...]] = {}
+        """All versions of each definition, by its name."""
+        self._arrange()
+
+    def _arrange(self) -> None:
+        custom = [kind for name in sorted(self._custom) for kind in self._custom[name]]
+        served = [kind for kind in custom if kind.custom is not None and kind.custom.is_served]
+        self.all = (*self._built_in, *served)
         self._by_path = {(kind.resource.group, kind.resource.version, kind.resource.plural): kind for kind in self.all}
         self._by_name = {(kind.resource.group, kind.resource.plural): kind for kind in reversed(self.all)}
+        self._storage = {
+            (kind.resource.group, kind.resource.plural): kind
+            for kind in custom
+            if kind.custom is not None and kind.custom.is_storage
+        }
+        self.generation += 1
+
+    def set_custom(self, definition: str, versions: Iterable[CustomVersion]) -> None:
+        """Serve these versions of a definition in place of those before, none of them where there are none."""
+        before = self._custom.pop(definition, ())
+        for kind in before:
+            assert kind.custom is not None
+            schema.drop(kind.custom.definitions)
+        made = tuple(Kind(version.served, version) for version in versions)
+        for kind in made:
+            assert kind.custom is not None
+            schema.add(kind.custom.definitions)
+        if made:
+            self._custom[definition] = made
+        if made or before:
+            self._arrange()
+
+    def custom(self, definition: str) -> tuple[Kind, ...]:
+        """Return all versions of a definition."""
+        return self._custom.get(definition, ())
 
     def find(self, group: str, version: str, plural: str) -> Kind | None:
         """Return the kind served under this path."""
@@ -131,10 +178,16 @@ class Kinds:
     def storage(self, kind: Kind) -> Kind:
         """Return the kind in the group and version that objects are stored in."""
         name = (kind.resource.group, kind.resource.plural)
+        if kind.custom is not None:
+            return self._storage.get(name, kind)
         name = _SAME_OBJECTS.get(name, name)
         if name in _STORAGE_VERSIONS:
             return self._by_path.get((*_STORAGE_VERSIONS[name], name[1]), kind)
         return kind
+
+    def converts(self, kind: Kind) -> bool:
+        """Tell whether stored objects may be of another version than the one that is served."""
+        return self.storage(kind) is not kind or (kind.custom is not None and kind.custom.converts)
 
     def key_prefix(self, kind: Kind) -> str:
         """Return the prefix of all keys of a kind, with its slash."""

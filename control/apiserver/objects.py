@@ -44,8 +44,7 @@ def parse_body(body: bytes, content_type: str, validation: str) -> tuple[Any, li
             raise status.bad_request(str(error)) from None
     if kind in YAML_TYPES:
         return parse_yaml(body), []
-    text = "the body of the request was in an unknown format - accepted media types include: "
-    raise status.unsupported_media_type(text + ", ".join((JSON, YAML, PROTOBUF)))
+    raise _unknown_format((JSON, YAML, PROTOBUF))
 
 
 def parse_yaml(body: bytes) -> Any:
@@ -80,6 +79,11 @@ def complete(
         raise status.bad_request("couldn't get version/kind; json parse error: the body is not an object")
     resource = kind.resource
     mode = cast(Literal["Strict", "Warn", "Ignore"], validation or "Warn")
+    if kind.custom is not None:
+        obj, told = kind.custom.complete(value, mode, duplicates)
+        if warnings is not None:
+            warnings.extend(told)
+        return obj
     obj, told = decode(value, resource.group, resource.version, resource.kind, mode, duplicates, patch)
     if warnings is not None:
         warnings.extend(told)
@@ -95,12 +99,24 @@ def parse_patch(body: bytes, content_type: str) -> tuple[str, Any]:
     if patch_type == APPLY_PATCH:
         return patch_type, parse_yaml(body)
     if patch_type not in PATCH_TYPES:
-        text = "the body of the request was in an unknown format - accepted media types include: "
-        raise status.unsupported_media_type(text + ", ".join(PATCH_TYPES))
+        raise _unknown_format(PATCH_TYPES)
     try:
         return patch_type, orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise status.bad_request(f"error decoding patch: {error}") from None
+
+
+def patch_object(kind: Kind, patch_type: str, obj: Object, patch: Any) -> Any:
+    """Return an object of a kind changed by a patch; raises ApiError."""
+    if kind.custom is not None and patch_type == STRATEGIC_MERGE_PATCH:
+        # Custom resources have no merge keys: clients are told, and take the merge patch.
+        raise _unknown_format(tuple(each for each in PATCH_TYPES if each != STRATEGIC_MERGE_PATCH))
+    return apply_patch(patch_type, obj, patch, kind.served.definition)
+
+
+def _unknown_format(accepted: tuple[str, ...]) -> status.ApiError:
+    text = "the body of the request was in an unknown format - accepted media types include: "
+    return status.unsupported_media_type(text + ", ".join(accepted))
 
 
 def apply_patch(patch_type: str, obj: Object, patch: Any, definition: str) -> Any:
@@ -117,5 +133,7 @@ def apply_patch(patch_type: str, obj: Object, patch: Any, definition: str) -> An
 def validate(kind: Kind, obj: Object, old: Object | None, subresource: str = "") -> None:
     """Raise Invalid with a cause for each fault of the object."""
     causes = check_object(kind.resource, obj, old, subresource)
+    if kind.custom is not None:
+        causes = [*causes, *kind.custom.check(obj, old)]
     if causes:
         raise status.invalid(kind.resource.kind, obj["metadata"].get("name") or "", causes, kind.resource.group)

@@ -8,6 +8,7 @@ from control.api import status
 from control.api.apply import Manager, apply, check_field_manager, is_tracked, track_update
 from control.api.decode import decode
 from control.api.meta import Object
+from control.api.patch import copy_json
 from control.apiserver.kinds import Kind
 from control.apiserver.registry import Context, now_text
 from control.apiserver.request import RequestInfo
@@ -41,7 +42,10 @@ def read_wish(kind: Kind, info: RequestInfo, value: Any, context: Context) -> Ob
         raise status.bad_request("error decoding YAML: the configuration is not an object")
     resource = kind.resource
     mode = cast(Literal["Strict", "Warn", "Ignore"], context.options.field_validation or "Warn")
-    wish, warnings = decode(value, resource.group, resource.version, resource.kind, mode)
+    if kind.custom is not None:
+        wish, warnings = kind.custom.read(copy_json(value), mode)
+    else:
+        wish, warnings = decode(value, resource.group, resource.version, resource.kind, mode)
     context.warnings.extend(warnings)
     metadata = wish.setdefault("metadata", {})
     if metadata.get("managedFields"):

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from control.api.resources import CLUSTER_ROLE_BINDINGS
 from control.apiserver import bootstrap, kinds
 from control.apiserver.config import ApiServerConfig
+from control.apiserver.custom.keeper import DefinitionKeeper
 from control.apiserver.etcd import Etcd, StoreError
 from control.apiserver.feed import Feed
 from control.apiserver.grpc import HubServer
@@ -62,6 +63,7 @@ class ApiServer:
         )
         self.client.service = self.service
         PodSubresources(self.registry).install(self.handlers)
+        self.definitions = DefinitionKeeper(self.feed, self.client)
         self._life = _Life()
         health = Health({"ping": lambda: ""}, {"etcd": self._store_fault, "shutdown": self._ending_fault})
         self.app = App(self.service, Discovery(self.kinds), health, OpenAPI(self.kinds))
@@ -94,6 +96,7 @@ class ApiServer:
                 upkeep = [
                     tasks.create_task(self.security.run()),
                     tasks.create_task(self._compact()),
+                    tasks.create_task(self.definitions.run()),
                     tasks.create_task(bootstrap.keep_kubernetes_service(self.config, self.store, self.client, bound)),
                 ]
                 try:
@@ -120,6 +123,7 @@ class ApiServer:
                 await self.security.bootstrap()
                 await bootstrap.ensure_service_network(self.config, self.client)
                 await self.feed.warm(CLUSTER_ROLE_BINDINGS)
+                await self.definitions.start()
                 return
             except (StoreError, TimeoutError) as error:
                 log.warning("bootstrap waits for the store error=%s", error)

@@ -70,9 +70,13 @@ class Service:
         if not decision.allowed:
             raise refusal(user, info, decision.reason)
 
-    def kind(self, info: RequestInfo) -> Kind:
+    async def kind(self, info: RequestInfo) -> Kind:
         """Return the kind that is asked for; raises NotFound."""
         kind = self.registry.kinds.find(info.group, info.version, info.resource)
+        if kind is None and "." in info.group:
+            # Another server may have established it a moment ago.
+            await self.feed.fresh()
+            kind = self.registry.kinds.find(info.group, info.version, info.resource)
         if kind is None:
             raise unknown_path()
         return kind
@@ -97,7 +101,7 @@ class Service:
         """Return an object as it stands in the cache, or what a subresource makes of it."""
         entry = await self.registry.get(kind, info.namespace, info.name, resource_version)
         if info.subresource == "scale":
-            return scale.scale_of(entry.object())
+            return scale.scale_of(entry.object(), kind.scale_paths)
         return entry
 
     def filter(self, kind: Kind, info: RequestInfo, label_selector: str, field_selector: str) -> Filter:
@@ -155,6 +159,12 @@ class Service:
         self, kind: Kind, info: RequestInfo, value: Any, duplicates: list[str], context: Context
     ) -> Object:
         """Create an object."""
+        if kind.custom is not None:
+            if kind.custom.terminating:
+                text = "create not allowed while custom resource definition is terminating"
+                raise status.failure(405, "MethodNotAllowed", text)
+            if kind.custom.warning:
+                context.warnings.append(kind.custom.warning)
         stored = self.registry.kinds.storage(kind)
         obj = objects.complete(kind, value, context.options.field_validation, duplicates, context.warnings)
         made = await self.registry.create(stored, info.namespace, convert(obj, stored.resource), context)
@@ -165,7 +175,7 @@ class Service:
     ) -> Object:
         """Replace an object, or a part of it by a subresource."""
         if info.subresource == "scale":
-            return scale.scale_of(await self._rescale(kind, info, lambda old: value, context))
+            return scale.scale_of(await self._rescale(kind, info, lambda old: value, context), kind.scale_paths)
         self._check_part(info)
         obj = objects.complete(kind, value, context.options.field_validation, duplicates, context.warnings)
 
@@ -189,14 +199,14 @@ class Service:
             changed = await self._rescale(
                 kind, info, lambda old: objects.apply_patch(patch_type, old, patch, "autoscaling.v1.Scale"), context
             )
-            return scale.scale_of(changed), False
+            return scale.scale_of(changed, kind.scale_paths), False
         self._check_part(info)
 
         stored = self.registry.kinds.storage(kind)
 
         async def change(old: Object) -> Object:
             served = convert(old, kind.resource)
-            value = objects.apply_patch(patch_type, served, patch, kind.served.definition)
+            value = objects.patch_object(kind, patch_type, served, patch)
             warnings: list[str] = []
             obj = objects.complete(kind, copy_json(value), context.options.field_validation, [], warnings, patch)
             context.warnings[:] = warnings
@@ -226,13 +236,17 @@ class Service:
         return convert(made, kind.resource), True
 
     async def _rescale(self, kind: Kind, info: RequestInfo, make: Any, context: Context) -> Object:
+        stored = self.registry.kinds.storage(kind)
+
         async def change(old: Object) -> Object:
-            wanted = make(scale.scale_of(old))
+            served = convert(old, kind.resource)
+            wanted = make(scale.scale_of(served, kind.scale_paths))
             if not isinstance(wanted, dict):
                 raise status.bad_request("the body is not a Scale")
-            return ownership.track(kind, info, context, old, scale.with_scale(copy_json(old), wanted))
+            new = scale.with_scale(copy_json(served), wanted, kind.scale_paths)
+            return convert(ownership.track(kind, info, context, served, new), stored.resource)
 
-        return await self.registry.update(kind, info.namespace, info.name, change, context, "scale")
+        return await self.registry.update(stored, info.namespace, info.name, change, context, "scale")
 
     @staticmethod
     def _check_part(info: RequestInfo) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from control.api.custom.definition import CLEANUP_FINALIZER
 from control.api.meta import Object
 from control.apiserver.kinds import Kind
 from control.apiserver.request import UserInfo
@@ -38,6 +39,11 @@ ANSWERS_WITH_DELETED_OBJECT: frozenset[Name] = frozenset({
     ("", "pods"), ("", "services"), ("", "serviceaccounts"), ("", "persistentvolumes"),
     ("", "persistentvolumeclaims"), ("", "podtemplates"), ("", "resourcequotas"),
 })  # fmt: skip
+
+FINALIZER_OF_DELETION: dict[Name, str] = {
+    ("apiextensions.k8s.io", "customresourcedefinitions"): CLEANUP_FINALIZER,
+}
+"""What holds back an object from the moment in which its deletion is asked for."""
 
 NOT_WISHED = ("apiVersion", "kind", "metadata", "status")
 
@@ -128,11 +134,11 @@ def prepare_create(kind: Kind, obj: Object, user: UserInfo) -> None:
     name = name_of(kind)
     if kind.has_status and name not in STATUS_COMES_WITH_CREATION:
         obj.pop("status", None)
-    if name in COUNTS_GENERATIONS:
+    if name in COUNTS_GENERATIONS or kind.custom is not None:
         obj["metadata"]["generation"] = 1
     if (prepare := PREPARE_CREATE.get(name)) is not None:
         prepare(obj, user)
-    elif kind.has_status:
+    elif kind.has_status and kind.custom is None:
         obj.setdefault("status", {})
 
 
@@ -154,7 +160,7 @@ def prepare_update(kind: Kind, obj: Object, old: Object, subresource: str) -> Ob
     if subresource == "binding":
         return obj
     if subresource == "status":
-        obj = _status_update(obj, old)
+        obj = _custom_status_update(obj, old) if kind.custom is not None else _status_update(obj, old)
     elif parts := PARTS.get((*name, subresource)):
         obj = _partial_update(obj, old, parts)
     else:
@@ -166,9 +172,9 @@ def prepare_update(kind: Kind, obj: Object, old: Object, subresource: str) -> Ob
             finalizers = old.get("spec", {}).get("finalizers")
             if finalizers:
                 obj.setdefault("spec", {})["finalizers"] = finalizers
-    if name in COUNTS_GENERATIONS:
+    if name in COUNTS_GENERATIONS or kind.custom is not None:
         generation = int(old["metadata"].get("generation") or 1)
-        obj["metadata"]["generation"] = generation + (_wishes(obj) != _wishes(old))
+        obj["metadata"]["generation"] = generation + (_wishes(kind, obj) != _wishes(kind, old))
     return obj
 
 
@@ -188,6 +194,15 @@ def _status_update(obj: Object, old: Object) -> Object:
     return made
 
 
+def _custom_status_update(obj: Object, old: Object) -> Object:
+    """Take status alone from the request, and the owners of its fields."""
+    made = {**old, "metadata": {**old["metadata"]}}
+    _take(made, obj, "status")
+    _take(made["metadata"], obj["metadata"], "managedFields")
+    _take(made["metadata"], obj["metadata"], "resourceVersion")
+    return made
+
+
 def _partial_update(obj: Object, old: Object, parts: tuple[tuple[str, ...], ...]) -> Object:
     made: Object = {**old, "metadata": {**old["metadata"]}}
     for field in ("resourceVersion", "finalizers"):
@@ -199,8 +214,10 @@ def _partial_update(obj: Object, old: Object, parts: tuple[tuple[str, ...], ...]
     return made
 
 
-def _wishes(obj: Object) -> dict[str, Any]:
-    return {field: value for field, value in obj.items() if field not in NOT_WISHED}
+def _wishes(kind: Kind, obj: Object) -> dict[str, Any]:
+    """Return what is wished for; custom objects whose status is no part of its own are wished for as a whole."""
+    apart = NOT_WISHED if kind.custom is None or kind.has_status else ("apiVersion", "kind", "metadata")
+    return {field: value for field, value in obj.items() if field not in apart}
 
 
 def quality_of_service(pod: Object) -> str:

@@ -56,7 +56,8 @@ class Objects:
 
     def node_facts(self, node: str) -> NodeFacts:
         """Return what the rules depend on of a Node."""
-        return NodeFacts(node, meta.labels(self.nodes.get(node, {})).get(ZONE_LABEL, ""))
+        found = self.nodes.get(node, {})
+        return NodeFacts(node, meta.labels(found).get(ZONE_LABEL, ""), node_addresses(found, ("InternalIP",)))
 
     def pod_with(self, address: str) -> str:
         """Return the pod that has an address of its own; empty where none has."""

@@ -11,28 +11,31 @@ import logging
 import os
 import re
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from net import chains, xtables
 from net.chains import Tables
 from net.explain import sockets
 from net.explain.sockets import Waiting
-from net.explain.things import NftElements, Standing
+from net.explain.things import Standing
 from net.links import Address, Route
 from net.netlink import RouteSocket, inside
 from net.nftables import operations
 from net.nftables.door import NftablesSocket
 from net.nftables.errors import NftablesError
 from net.nftables.operations import Table
-from net.xtables import XtablesError
+from net.proxy.nftables_schema import TABLE_NAME
+from net.proxy.standing import Shape, read_shape
+from net.xtables import Backend, XtablesError
 
 log = logging.getLogger(__name__)
 
 OWN_TABLES = ("kube-proxy", "raftsman-policy", "raftsman-hostports", "raftsman-pods")
 OWN_CHAINS = ("KUBE-", "RAFTSMAN-")
-IPTABLES_TABLES = ("nat", "filter")
+IPTABLES_TABLES = ("nat", "filter", "mangle")
 NFTA_SET_NAME = 2
 _CHAIN = re.compile(r"^\tchain (\S+) \{$")
 
@@ -51,21 +54,20 @@ def namespace(path: Path) -> Iterator[None]:
 def read_links(path: Path) -> Standing:
     """Read what a pod's namespace has: links, addresses, routes, listeners."""
     with namespace(path):
-        return _links()
+        return read_here()
 
 
-def read_node(path: Path) -> Standing:
-    """Read what a node's namespace has, its rules too."""
+def read_node(path: Path, versions: Iterable[int] = (4, 6)) -> Standing:
+    """Read what a node's namespace has, its rules too; iptables' for these IP versions."""
     with namespace(path):
-        found = _links()
-        tables = asyncio.run(_iptables())
-        elements, nft_chains = _nftables()
-    return Standing(
-        found.links, found.addresses, found.routes, found.neighbours, tables, nft_chains, elements, found.listeners
-    )
+        found = read_here()
+        tables = asyncio.run(_iptables(versions))
+        rules = _nftables()
+    return replace(found, tables=tables, chains=rules.chains, elements=rules.elements, shapes=rules.shapes)
 
 
-def _links() -> Standing:
+def read_here() -> Standing:
+    """Read links, addresses, routes and listeners of the namespace in which this thread stands."""
     addresses: list[Address] = []
     routes: list[Route] = []
     with RouteSocket() as netlink:
@@ -87,13 +89,14 @@ def _listeners() -> list[Waiting]:
     return found
 
 
-async def _iptables() -> Tables:
+async def _iptables(versions: Iterable[int]) -> Tables:
     """Read the chains that are ours, and the kernel's own; ip6tables' tables bear a prefix."""
     found: Tables = {}
-    for version, prefix in ((4, ""), (6, "ip6/")):
+    backend = await xtables.detect()
+    for version in versions:
+        door, prefix = xtables.IptablesDoor(backend, version), "ip6/" if version == 6 else ""
         try:
-            door = await xtables.open_door("auto", version)
-            for table in IPTABLES_TABLES:
+            for table in iptables_tables(backend, version):
                 saved = chains.parse(await door.save(table), lambda chain: chain.startswith(OWN_CHAINS))
                 found |= {prefix + name: held for name, held in saved.items()}
         except XtablesError as error:
@@ -101,22 +104,39 @@ async def _iptables() -> Tables:
     return found
 
 
-def _nftables() -> tuple[NftElements, dict[tuple[str, str, str], tuple[str, ...]]]:
+def iptables_tables(backend: Backend, version: int) -> tuple[str, ...]:
+    """Return the tables of iptables that stand; legacy makes what it is asked for, so nobody asks it."""
+    family = "ip6" if version == 6 else "ip"
+    try:
+        if backend == "nft":
+            with NftablesSocket() as door:
+                names = [table.name for table in door.tables() if table.family == family]
+        else:
+            names = Path("/proc/thread-self/net", f"{family}_tables_names").read_text().split()
+    except (OSError, NftablesError):
+        return ()
+    return tuple(table for table in IPTABLES_TABLES if table in names)
+
+
+def _nftables() -> Standing:
+    """Read our tables of nftables: names of chains, elements, and how the proxy's schemas stand."""
     elements: dict[tuple[str, str, str], dict[bytes, bytes]] = {}
     found: dict[tuple[str, str, str], tuple[str, ...]] = {}
+    shapes: dict[tuple[str, str], Shape] = {}
     try:
         with NftablesSocket() as door:
             for table in own_tables(door):
+                where = (table.family, table.name)
                 for described in door.parts(table, operations.GETSET):
                     name = described[NFTA_SET_NAME].rstrip(b"\0").decode()
-                    held = {element.key: element.data for element in door.elements(table, name)}
-                    elements[(table.family, table.name, name)] = held
+                    elements[(*where, name)] = {one.key: one.data for one in door.elements(table, name)}
                 for described in door.parts(table, operations.GETCHAIN):
-                    name = described[operations.NFTA_CHAIN_NAME].rstrip(b"\0").decode()
-                    found[(table.family, table.name, name)] = ()
+                    found[(*where, described[operations.NFTA_CHAIN_NAME].rstrip(b"\0").decode())] = ()
+                if table.name == TABLE_NAME:
+                    shapes[where] = read_shape(door, table)
     except (OSError, NftablesError) as error:
         log.debug("nftables cannot be read error=%s", error)
-    return elements, found
+    return Standing(elements=elements, chains=found, shapes=shapes)
 
 
 def own_tables(door: NftablesSocket) -> list[Table]:
@@ -124,7 +144,7 @@ def own_tables(door: NftablesSocket) -> list[Table]:
     return [table for table in door.tables() if table.name in OWN_TABLES]
 
 
-def iptables_backend(path: Path) -> str:
+def iptables_backend(path: Path) -> Backend:
     """Return which iptables a node uses: legacy or nft."""
     with namespace(path):
         return asyncio.run(xtables.detect())

@@ -34,17 +34,19 @@ class Road:
 
     def _walk(self, address: str, port: int, masquerade: Masquerade) -> Iterator[Step]:
         here, pod = Place(self._node), self._hub.pod_with(address)
-        if self._source.kind == "pod":
-            yield from self._judged("egress", here, self._source.name, address, port)
         far = objects.node_of(self._hub.pods[pod]) if pod else self._hub.node_with(address)
         if far == self._node:
             yield from self._deliver(here, pod, address, port, masquerade)
-            return
-        if far:
-            yield from self._to_node(here, far, address, masquerade)
-            yield from self._deliver(Place(far), pod, address, port, None)
-            return
-        yield from self._to_outside(here, address, masquerade)
+        elif far:
+            yield from self._to_node(here, far, address, port, masquerade)
+            yield from self._deliver(Place(far), pod, address, port, masquerade)
+        else:
+            yield from self._to_outside(here, address, port, masquerade)
+
+    def _leaves(self, here: Place, address: str, port: int) -> Iterator[Step]:
+        """Judge the egress of the source; what a node itself sends, and pods to their node, is never judged."""
+        if self._source.kind == "pod":
+            yield from self._judged("egress", here, self._source.name, address, port)
 
     def _judged(self, direction: Direction, place: Place, pod: str, peer: str, port: int) -> Iterator[Step]:
         if self._judge is None:
@@ -72,7 +74,7 @@ class Road:
         every = objects.node_addresses(self._hub.nodes.get(node, {}))
         return next((address for address in every if objects.version_of(address) == version), f"node {node}'s address")
 
-    def _to_node(self, here: Place, far: str, address: str, masquerade: Masquerade) -> Iterator[Step]:
+    def _to_node(self, here: Place, far: str, address: str, port: int, masquerade: Masquerade) -> Iterator[Step]:
         node = self._hub.nodes.get(far)
         away = reasons.node_is_away(far, node)
         version = objects.version_of(address)
@@ -87,18 +89,18 @@ class Road:
         )
         wanted = () if is_node or not gateway else (WantedRoute(address, gateway),)
         yield Step(here, "route", words, "", f"Node {far}", wanted, away)
-        if self._source.kind != "node":
-            yield Step(here, "forward", "is forwarded")
+        yield from self._leaves(here, address, port)
         yield from self._masquerade(here, masquerade)
 
-    def _to_outside(self, here: Place, address: str, masquerade: Masquerade) -> Iterator[Step]:
+    def _to_outside(self, here: Place, address: str, port: int, masquerade: Masquerade) -> Iterator[Step]:
         yield Step(
             here,
             "route",
             f"{address} is outside the cluster: leaves by the node's own routes",
-            things=(WantedRoute(address),),
+            things=(WantedRoute(address, None),),
         )
-        if self._source.kind == "pod" and self._scene.settings_of(self._node).pod_masquerade and masquerade is None:
+        yield from self._leaves(here, address, port)
+        if self._source.kind == "pod" and self._scene.settings_of(self._node).routes.masquerade and masquerade is None:
             masquerade = ("pods' addresses mean nothing outside the cluster", Wording("pods' masquerade rule"))
         yield from self._masquerade(here, masquerade)
 
@@ -112,8 +114,13 @@ class Road:
             return
         interface = WantedRoute(address, "", HOST_PREFIX)
         yield Step(place, "route", f"{address} is behind the link to pod {pod}", "", f"Pod {pod}", (interface,))
-        yield from self._judged("ingress", place, pod, self._source.address, port)
-        if masquerade is not None or place.node == self._node:
+        if place.node == self._node:
+            yield from self._leaves(place, address, port)
+        if place.node != self._node or self._source.kind != "node":
+            changed = masquerade is not None and place.node != self._node
+            peer = self._node_address(self._node) if changed else self._source.address
+            yield from self._judged("ingress", place, pod, peer, port)
+        if place.node == self._node:
             yield from self._masquerade(place, masquerade)
         inside = Place(place.node, pod)
         things = (WantedAddress(address), Listener(self._protocol, address, port))

@@ -16,6 +16,7 @@ from net import chains
 from net.chains import Tables
 from net.explain.sockets import Waiting
 from net.links import Address, Link, Route
+from net.proxy.standing import Shape
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,8 @@ class Standing:
     chains: Mapping[tuple[str, str, str], tuple[str, ...]] = field(default_factory=dict)
     """nftables' chains by (family, table, chain), with the rules' texts."""
     elements: NftElements = field(default_factory=dict)
+    shapes: Mapping[tuple[str, str], Shape] = field(default_factory=dict)
+    """The schemas of the proxy's tables of nftables, by (family, table)."""
     listeners: tuple[Waiting, ...] | None = None
     """What programs wait at; None where it was not read."""
 
@@ -218,7 +221,8 @@ class WantedRoute:
     """The route by which an address must be reached."""
 
     address: str
-    gateway: str = ""
+    gateway: str | None = ""
+    """Empty for a destination on the link itself; None where any way is right."""
     link: str = ""
     """The name of the link, or the beginning of it; empty where any is right."""
 
@@ -241,7 +245,7 @@ class WantedRoute:
         if found is None:
             return f"the kernel has no route to {self.address}"
         link = standing.link(found.index)
-        if found.gateway != self.gateway or not link.startswith(self.link):
+        if (self.gateway is not None and found.gateway != self.gateway) or not link.startswith(self.link):
             via = f" via {found.gateway}" if found.gateway else ""
             wanted = str(self).removeprefix(f"route to {self.address}") or " on link"
             return f"the kernel routes {self.address} by {found.network}{via} dev {link}, not{wanted}"

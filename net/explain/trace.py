@@ -132,9 +132,12 @@ def rule_texts(listed: str) -> dict[tuple[str, int], str]:
     return found
 
 
-def _steps_by_chain(explanation: Explanation, node: str) -> Mapping[str, Step]:
+def _steps_by_chain(explanation: Explanation, node: str, end: Packet | None) -> Mapping[str, Step]:
+    """Return the steps that name each chain; of the branches, those of the endpoint that the packet went to."""
+    label = _end(end.destination, end.destination_port) if end is not None else ""
+    taken = [branch for branch in explanation.branches if branch.label == label] or list(explanation.branches)
     found: dict[str, Step] = {}
-    for step in explanation.every_step():
+    for step in (*explanation.steps, *(step for branch in taken for step in branch.steps)):
         if step.place.node == node and not step.place.pod:
             for thing in step.things:
                 if thing.traced_as:
@@ -142,11 +145,12 @@ def _steps_by_chain(explanation: Explanation, node: str) -> Mapping[str, Step]:
     return found
 
 
-def _words(packet: Packet) -> str:
-    def end(address: str, port: int) -> str:
-        return (f"[{address}]" if ":" in address else address) + (f":{port}" if port else "")
+def _end(address: str, port: int) -> str:
+    return (f"[{address}]" if ":" in address else address) + (f":{port}" if port else "")
 
-    source, destination = end(packet.source, packet.source_port), end(packet.destination, packet.destination_port)
+
+def _words(packet: Packet) -> str:
+    source, destination = _end(packet.source, packet.source_port), _end(packet.destination, packet.destination_port)
     return f"{packet.protocol} {source} → {destination}"
 
 
@@ -159,9 +163,10 @@ def lines(
 ) -> list[Line]:
     """Return what nftables told of the first packet; `texts` has the rules by (family, table, chain, handle)."""
     first = next((event.identifier for event in heard if event.packet is not None and is_ours(event.packet)), None)
-    steps = _steps_by_chain(explanation, node)
+    ends = [event.packet for event in heard if event.identifier == first and event.packet is not None]
+    steps = _steps_by_chain(explanation, node, ends[-1] if ends else None)
     told: list[Line] = []
-    packet = ""
+    packet = shown = ""
     for event in heard:
         if event.identifier != first or (event.kind == "rule" and not event.handle):
             continue
@@ -173,8 +178,17 @@ def lines(
         prefix = "ip6/" if event.family == "ip6" and event.table in IPTABLES_TABLES else ""
         step = steps.get(f"{prefix}{event.table} {event.chain}")
         where = f"{event.family} {event.table} {event.chain}"
-        told.append(Line(node, where, rule, event.verdict, step.words if step is not None else "", packet))
-        packet = ""
+        told.append(
+            Line(
+                node,
+                where,
+                rule,
+                event.verdict,
+                step.words if step is not None else "",
+                packet if packet != shown else "",
+            )
+        )
+        shown = packet
     return told
 
 
@@ -186,29 +200,28 @@ def logged(
     is_ours: Callable[[Packet], bool],
 ) -> list[Line]:
     """Return what the kernel's log tells of the first packet that iptables' TRACE marked."""
-    steps = _steps_by_chain(explanation, node)
     told: list[Line] = []
-    first = before = ""
-    for text in log:
-        found = _LOGGED.search(text)
-        if found is None or found["table"] == "raw":
-            continue
-        fields = dict(word.partition("=")[::2] for word in found["fields"].split() if "=" in word)
-        packet = Packet(
-            fields.get("PROTO", ""), fields.get("SRC", ""), fields.get("DST", ""),
-            int(fields.get("SPT", 0)), int(fields.get("DPT", 0)),
-        )  # fmt: skip
-        identifier = fields.get("ID", "") + fields.get("SPT", "")
-        if not first and is_ours(packet):
-            first = identifier
-        if identifier != first:
-            continue
-        number = int(found["number"])
-        rules = chains.get((found["table"], found["chain"]), ())
-        rule = rules[number - 1] if found["kind"] == "rule" and 0 < number <= len(rules) else found["kind"]
-        words = _words(packet)
-        step = steps.get(f"{found['table']} {found['chain']}")
-        about, shown = step.words if step is not None else "", words if words != before else ""
-        told.append(Line(node, f"{found['table']} {found['chain']}", rule, "", about, shown))
+    found = [(match, _logged_packet(match)) for text in log if (match := _LOGGED.search(text)) is not None]
+    first = next((identifier for _, (identifier, packet) in found if is_ours(packet)), None)
+    ours = [(match, packet) for match, (identifier, packet) in found if identifier == first and match["table"] != "raw"]
+    steps = _steps_by_chain(explanation, node, ours[-1][1] if ours else None)
+    before = ""
+    for match, packet in ours:
+        number, chain = int(match["number"]), (match["table"], match["chain"])
+        rules = chains.get(chain, ())
+        rule = rules[number - 1] if match["kind"] == "rule" and 0 < number <= len(rules) else match["kind"]
+        step, words = steps.get(" ".join(chain)), _words(packet)
+        shown = words if words != before else ""
+        told.append(Line(node, " ".join(chain), rule, "", step.words if step is not None else "", shown))
         before = words
     return told
+
+
+def _logged_packet(match: re.Match[str]) -> tuple[str, Packet]:
+    """Return what tells a packet from others, and the packet."""
+    fields = dict(word.partition("=")[::2] for word in match["fields"].split() if "=" in word)
+    source_port, destination_port = int(fields.get("SPT", 0)), int(fields.get("DPT", 0))
+    packet = Packet(
+        fields.get("PROTO", ""), fields.get("SRC", ""), fields.get("DST", ""), source_port, destination_port
+    )  # fmt: skip
+    return f"{fields.get('ID', '')}/{source_port}", packet

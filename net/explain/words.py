@@ -5,23 +5,34 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
+from net.explain import objects
 from net.explain.iptables_words import IptablesWords
+from net.explain.nftables_words import NftablesWords
 from net.explain.steps import Branch, Explanation, Scene, Step
+from net.explain.things import Place
 from net.explain.trace import Heard
 from net.explain.vocabulary import Vocabulary
 from net.explain.way import Vocabularies
 from net.proxy import iptables
-from net.proxy.rules import RuleSettings
+from net.proxy.rules import RuleSettings, node_port_addresses
 
 
 def rule_settings(scene: Scene, node: str, ip_version: int) -> RuleSettings:
-    """Return the proxy's settings on a node, as far as its flags tell them."""
-    settings = scene.settings_of(node)
+    """Return the proxy's settings on a node, as its flags and its own addresses make them."""
+    settings, facts = scene.settings_of(node), scene.hub.node_facts(node)
+    standing = scene.standings.get(Place(node))
+    local = [found.address for found in standing.addresses] if standing is not None else facts.addresses
+    cidrs = settings.cluster_cidrs or objects.pod_cidrs(scene.hub.nodes.get(node, {}))
+    networks, serving = node_port_addresses(settings.proxy.nodeport_addresses, local, facts, ip_version)
     return RuleSettings(
         ip_version=ip_version,
-        cluster_cidrs=tuple(cidr for cidr in settings.cluster_cidrs if (":" in cidr) == (ip_version == 6)),
-        masquerade_all=settings.masquerade_all,
-        masquerade_bit=settings.masquerade_bit,
+        cluster_cidrs=tuple(cidr for cidr in cidrs if (":" in cidr) == (ip_version == 6)),
+        masquerade_all=settings.proxy.masquerade_all,
+        masquerade_bit=settings.proxy.masquerade_bit,
+        node_port_cidrs=networks,
+        node_addresses=serving,
+        conntrack_be_liberal=settings.conntrack_be_liberal,
+        node_name=node,
     )
 
 
@@ -29,8 +40,11 @@ def vocabularies(scene: Scene) -> Vocabularies:
     """Return what gives the words of each node's proxy."""
 
     def of(node: str, ip_version: int) -> Vocabulary:
+        settings = rule_settings(scene, node, ip_version)
+        if scene.settings_of(node).proxy.proxy_mode == "nftables":
+            return NftablesWords(settings)
         every = [rules for ports in scene.hub.all_rules(node, ip_version).values() for rules in ports]
-        return IptablesWords(rule_settings(scene, node, ip_version), iptables.is_large(every))
+        return IptablesWords(settings, iptables.is_large(every))
 
     return of
 

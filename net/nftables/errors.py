@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import errno
 
-PASSING = frozenset(
-    {errno.EAGAIN, errno.EINTR, errno.ENOBUFS, errno.ENOMEM, errno.ENFILE, errno.EBUSY, errno.ETIMEDOUT}
-)
+PASSING = frozenset({errno.EAGAIN, errno.EINTR, errno.ENOBUFS, errno.ENOMEM, errno.ENFILE, errno.ETIMEDOUT})
 
 
 class NftablesError(Exception):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Literal, Protocol
 
 from net.netlink import NetlinkError
 from net.nftables.errors import NftablesError
 from net.proxy.rules import PortRules, RuleSettings
 from net.xtables import XtablesError
 
+Mode = Literal["nftables", "iptables"]
 Services = Mapping[str, tuple[PortRules, ...]]
 """The rules of each Service, by namespace/name."""
 
@@ -32,9 +33,10 @@ class SyncResult:
 class Applier(Protocol):
     """Own the rules of one address family."""
 
+    mode: Mode
     settings: RuleSettings
     last_read_s: float
-    """How long the last reading of the kernel's rules took, in seconds."""
+    """How long the last comparison with the kernel took, in seconds."""
 
     def use(self, settings: RuleSettings) -> None:
         """Take new settings; what depends on them is written at the next sync."""
@@ -54,6 +56,18 @@ class Applier(Protocol):
 
     async def stands(self) -> bool:
         """Tell whether the rules are still there, by a look that costs little."""
+        ...
+
+    async def disturbed(self, interval_s: float) -> str:
+        """Wait until somebody else changed the rules, and say what; who hears of nothing looks every so often."""
+        ...
+
+    def connections(self) -> Mapping[bytes, int]:
+        """Return how many connections each front has seen, by its key; nothing where the kernel does not count."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the kernel; the rules stay."""
         ...
 
     async def clean_up(self) -> None:

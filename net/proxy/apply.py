@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from net import chains
 from net.chains import Tables
 from net.proxy import iptables
-from net.proxy.applier import Services, SyncResult
+from net.proxy.applier import Mode, Services, SyncResult
 from net.proxy.iptables import CANARY, PortText
 from net.proxy.rules import PortRules, RuleSettings
 from net.xtables import Xtables, XtablesError
@@ -57,6 +57,7 @@ class IptablesApplier:
 
     door: Xtables
     settings: RuleSettings
+    mode: Mode = "iptables"
     _standing: Tables | None = None
     _accepted: dict[str, ServiceText] = field(default_factory=dict)
     _refused: dict[str, ServiceText] = field(default_factory=dict)
@@ -155,6 +156,23 @@ class IptablesApplier:
     async def stands(self) -> bool:
         """Tell whether our chains are still there; a flush by hand takes the canary first."""
         return await self.door.chain_stands("nat", CANARY)
+
+    async def disturbed(self, interval_s: float) -> str:
+        """Wait until the canary has gone."""
+        while True:
+            await asyncio.sleep(interval_s)
+            try:
+                if not await self.stands():
+                    return f"chain {CANARY} is gone"
+            except XtablesError as error:
+                log.warning("canary cannot be seen error=%s", error)
+
+    def connections(self) -> dict[bytes, int]:
+        """Return nothing: iptables' counters could be read only with all rules."""
+        return {}
+
+    def close(self) -> None:
+        """Do nothing: no socket is kept."""
 
     async def clean_up(self) -> None:
         """Take every chain and jump of kube-proxy away."""

@@ -15,8 +15,8 @@ class ProxyConfig:
     """How to reach the API server."""
     hostname_override: str = ""
     """The Node's name; the machine's name where empty."""
-    proxy_mode: Literal["iptables"] = "iptables"
-    """How rules are written."""
+    proxy_mode: Literal["nftables", "iptables"] = "nftables"
+    """How rules are written; iptables is taken, too, where the kernel has no nf_tables."""
     iptables_backend: Literal["auto", "legacy", "nft"] = "auto"
     """Which iptables programs to use."""
     cluster_cidr: str = ""
@@ -28,7 +28,9 @@ class ProxyConfig:
     masquerade_bit: int = 14
     """The bit of the packet mark that asks for masquerading."""
     min_sync_period_s: float = 1.0
-    """The least time between two syncs, in seconds; the first change after a quiet time goes at once."""
+    """The least time between two syncs of iptables, in seconds; the first change after a quiet time goes at once."""
+    nftables_min_sync_period_s: float = 0.01
+    """The same of nftables, where a sync costs less than a millisecond."""
     sync_period_s: float = 30.0
     """How often the standing rules are read and compared, in seconds; rarer where that takes long."""
     canary_interval_s: float = 5.0
@@ -37,3 +39,15 @@ class ProxyConfig:
     """Where the health checks of Services are answered."""
     healthz_bind_address: str = "0.0.0.0:10256"
     """Where the proxy's own health is answered; empty for nowhere."""
+    remove_other_modes: bool = True
+    """Whether rules that another mode left are taken away once ours stand."""
+    metrics_bind_address: str = "127.0.0.1:10249"
+    """Where metrics are served; empty for nowhere."""
+    conntrack_full_share: float = 0.9
+    """From which share of its room on connection tracking counts as nearly full, and is reported."""
+    conntrack_interval_s: float = 10.0
+    """How often to look how full it is, in seconds."""
+
+    def min_sync_period_of(self, mode: str) -> float:
+        """Return the least time between two syncs of a mode, in seconds."""
+        return self.nftables_min_sync_period_s if mode == "nftables" else self.min_sync_period_s

@@ -120,10 +120,9 @@ async def _serve_one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter,
             payload = body.encode()
             lines = [
                 f"HTTP/1.1 {code} {REASONS[code]}",
-                "Content-Type: application/json",
                 "X-Content-Type-Options: nosniff",
                 f"Content-Length: {len(payload)}",
-                *(f"{name}: {value}" for name, value in headers.items()),
+                *(f"{name}: {value}" for name, value in {"Content-Type": "application/json", **headers}.items()),
                 "Connection: close",
             ]
             writer.write("\r\n".join(lines).encode() + b"\r\n\r\n" + (b"" if words[0] == b"HEAD" else payload))

@@ -342,6 +342,8 @@ JUMPS: Jumps = {
         Jump("FORWARD", _EXTERNAL),
         Jump("OUTPUT", _FIREWALL),
         Jump("OUTPUT", f"{NEW} {_PORTALS} -j KUBE-SERVICES"),
+        # Not upstream's: a node's own processes learn at once, too, that a load balancer has nobody behind it.
+        Jump("OUTPUT", _EXTERNAL),
     ),
 }
 """The rules that lead from the kernel's chains to ours: (chain, rule), each put first once."""

@@ -119,6 +119,8 @@ class RuleSettings:
     """Whether packets that conntrack calls invalid pass; else they are dropped."""
     node_addresses: tuple[str, ...] = ()
     """This node's own addresses, chosen by node_port_cidrs."""
+    node_name: str = ""
+    """The node that the rules stand on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,6 +268,11 @@ class RuleBook:
             if decided[0].port.health_check_node_port:
                 self._health_checks[service] = decided[0].port.health_check_node_port
         return differing
+
+    @property
+    def decided(self) -> Mapping[str, tuple[PortRules, ...]]:
+        """The rules by Service, alive: they change with the next update."""
+        return self._decided
 
     def services(self) -> Mapping[str, tuple[PortRules, ...]]:
         """Return the rules by Service, as they are now."""

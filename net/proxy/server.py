@@ -1,9 +1,9 @@
-"""Run the proxy: watch, gather changes, sync the kernel, clean up flows, tell its health.
+"""Run the proxy: watch, and have each address family keep its rules; answer for health and metrics.
 
     Service or EndpointSlice → tracker (parsed) → due → rule book (decided) → applier (written) → conntrack
 
 Nothing is written before both first lists are complete: a proxy that knows half of the Services
-would take the other half's rules away.
+would take the other half's rules away. IPv4 and IPv6 go this way beside each other (`family`).
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import asyncio
 import logging
 import socket as sockets
 import time
+from collections.abc import Iterator
 from functools import partial
 
 from control.api import meta
@@ -20,27 +21,23 @@ from control.api.resources import ENDPOINT_SLICES, NODES, SERVICES
 from control.client import kubeconfig
 from control.client.client import Client
 from control.client.informer import Informer
-from net import xtables
-from net.links import Address
-from net.netlink import RouteSocket, read_sysctl
-from net.proxy import conntrack
-from net.proxy.applier import APPLY_ERRORS, Applier
-from net.proxy.apply import IptablesApplier
+from net.netlink import NetlinkError, RouteEvents, RouteSocket, read_sysctl
+from net.proxy import modes
 from net.proxy.config import ProxyConfig
-from net.proxy.conntrack import ConntrackSocket, Place
+from net.proxy.family import FamilyLoop
 from net.proxy.health import Answer, Health, HealthServer, proxy_answer, service_answer
-from net.proxy.rules import NodeFacts, RuleBook, RuleSettings, node_port_addresses
-from net.proxy.services import ChangeTracker
-from net.xtables import Xtables, XtablesError
+from net.proxy.metrics import TRIGGER_ANNOTATION, FrontCount, ProxyMetrics
+from net.proxy.modes import Makers
+from net.proxy.nftables import place
+from net.proxy.pressure import watch_conntrack
+from net.proxy.rules import NodeFacts, RuleSettings, node_port_addresses
 
 log = logging.getLogger(__name__)
 
 SERVICE_SELECTOR = "!service.kubernetes.io/headless,!service.kubernetes.io/service-proxy-name"
 ZONE_LABEL = "topology.kubernetes.io/zone"
 GOING_TAINT = "ToBeDeletedByClusterAutoscaler"
-RETRY_FIRST_S, RETRY_MAX_S = 0.5, 30.0
-READING_SHARE_MAX = 0.01
-"""The most of the time that reading the kernel's rules back may take."""
+ADDRESS_FAMILIES = {4: sockets.AF_INET, 6: sockets.AF_INET6}
 
 
 def keep_needed(obj: Object) -> Object:
@@ -49,6 +46,9 @@ def keep_needed(obj: Object) -> Object:
     kept = ("name", "namespace", "uid", "resourceVersion", "labels", "deletionTimestamp")
     slim = {name: value for name, value in obj.items() if name not in ("kind", "apiVersion")}
     slim["metadata"] = {name: metadata[name] for name in kept if name in metadata}
+    made = (metadata.get("annotations") or {}).get(TRIGGER_ANNOTATION)
+    if made:
+        slim["metadata"]["annotations"] = {TRIGGER_ANNOTATION: made}
     return slim
 
 
@@ -62,20 +62,24 @@ def keep_node_facts(node: Object) -> Object:
 
 
 class ProxyServer:
-    """Compose the loop."""
+    """Compose the loops; made in the network namespace that it works in."""
 
-    def __init__(self, config: ProxyConfig, client: Client, door: Xtables) -> None:
+    def __init__(self, config: ProxyConfig, client: Client, makers: Makers) -> None:
         self._config = config
         self._name = config.hostname_override or sockets.gethostname().lower()
-        self._tracker = ChangeTracker()
-        self._book = RuleBook(NodeFacts(self._name))
-        self._node_cidr = ""
-        self._applier: Applier = IptablesApplier(door, self._settings(()))
-        self._due = asyncio.Event()
+        self._node = NodeFacts(self._name)
+        self._node_cidrs: tuple[str, ...] = ()
+        self._addresses: dict[int, tuple[str, ...]] = {}
         self._health = Health(patience_s=2 * config.sync_period_s)
         self._health_server = HealthServer()
         self._check_ports: dict[int, str] = {}
-        self._udp_fronts: dict[Place, frozenset[Place]] | None = None
+        self._checks_due = asyncio.Event()
+        self.metrics = ProxyMetrics()
+        self.families = {
+            version: FamilyLoop(config, self._node, make(self._settings(version)), self.metrics, self._told)
+            for version, make in makers.items()
+        }
+        self.metrics.count_connections(self._connections)
         services = Informer(client, SERVICES, label_selector=SERVICE_SELECTOR, transform=keep_needed)
         slices = Informer(client, ENDPOINT_SLICES, label_selector=SERVICE_SELECTOR, transform=keep_needed)
         node = Informer(client, NODES, field_selector=f"metadata.name={self._name}", transform=keep_node_facts)
@@ -85,10 +89,12 @@ class ProxyServer:
         self._informers = [services, slices, node]
 
     def _service_changed(self, old: Object | None, new: Object | None) -> None:
-        self._note(self._tracker.service_changed(meta.key(new or old or {}), new))
+        for family in self.families.values():
+            family.service_changed(new, meta.key(new or old or {}))
 
     def _slice_changed(self, old: Object | None, new: Object | None) -> None:
-        self._note(self._tracker.slice_changed(meta.key(new or old or {}), new))
+        for family in self.families.values():
+            family.slice_changed(new, meta.key(new or old or {}))
 
     def _node_changed(self, _old: Object | None, node: Object | None) -> None:
         if node is None:
@@ -96,34 +102,37 @@ class ProxyServer:
         spec = node.get("spec") or {}
         taints = {taint.get("key") for taint in spec.get("taints") or ()}
         self._health.node_eligible = not meta.is_being_deleted(node) and GOING_TAINT not in taints
-        cidrs = spec.get("podCIDRs") or [spec.get("podCIDR") or ""]
-        self._node_cidr = next((cidr for cidr in cidrs if cidr and ":" not in cidr), "")
+        self._node_cidrs = tuple(cidr for cidr in spec.get("podCIDRs") or [spec.get("podCIDR") or ""] if cidr)
         own = (node.get("status") or {}).get("addresses") or ()
         internal = tuple(entry["address"] for entry in own if entry.get("type") == "InternalIP")
-        facts = NodeFacts(self._name, meta.labels(node).get(ZONE_LABEL, ""), internal)
-        self._note(self._book.set_node(facts, self._tracker))
-        self._note(self._cidrs() != self._applier.settings.cluster_cidrs)
+        self._node = NodeFacts(self._name, meta.labels(node).get(ZONE_LABEL, ""), internal)
+        for version, family in self.families.items():
+            family.node_changed(self._node)
+            family.use(self._settings(version))
 
-    def _note(self, changed: bool) -> None:
-        if changed:
+    def _told(self, _ip_version: int) -> None:
+        """Note that a family fell behind, or caught up."""
+        if any(family.is_behind for family in self.families.values()):
             self._health.want(time.time())
-            self._due.set()
+            return
+        self._health.synced(time.time())
+        self._checks_due.set()
 
-    def _cidrs(self) -> tuple[str, ...]:
-        wanted = self._config.cluster_cidr.split(",") if self._config.cluster_cidr else [self._node_cidr]
-        return tuple(cidr.strip() for cidr in wanted if cidr.strip() and ":" not in cidr)
-
-    def _settings(self, addresses: tuple[Address, ...]) -> RuleSettings:
+    def _settings(self, ip_version: int) -> RuleSettings:
+        wanted = self._config.cluster_cidr.split(",") if self._config.cluster_cidr else self._node_cidrs
+        cidrs = [cidr.strip() for cidr in wanted if cidr.strip() and (":" in cidr) is (ip_version == 6)]
         networks, serving = node_port_addresses(
-            self._config.nodeport_addresses, [found.address for found in addresses], self._book.node, 4
+            self._config.nodeport_addresses, self._addresses.get(ip_version, ()), self._node, ip_version
         )
         return RuleSettings(
-            cluster_cidrs=self._cidrs(),
+            ip_version=ip_version,
+            cluster_cidrs=tuple(cidrs),
             masquerade_all=self._config.masquerade_all,
             masquerade_bit=self._config.masquerade_bit,
             node_port_cidrs=networks,
             node_addresses=serving,
             conntrack_be_liberal=read_sysctl("net/netfilter/nf_conntrack_tcp_be_liberal") == "1",
+            node_name=self._name,
         )
 
     async def serve(self) -> None:
@@ -131,87 +140,92 @@ class ProxyServer:
         try:
             async with asyncio.TaskGroup() as group:
                 await self._listen()
+                # Events first: what changes while the addresses are read is an event.
+                events = RouteEvents()
+                self._read_addresses()
+                group.create_task(self._follow_addresses(events))
                 for informer in self._informers:
                     group.create_task(informer.run())
                 for informer in self._informers:
                     await informer.wait_synced()
-                await self._work(group)
+                for version, family in self.families.items():
+                    group.create_task(family.run(group, partial(self._ready, group, version)))
+                group.create_task(self._keep_checks())
+                group.create_task(watch_conntrack(self._config, self.metrics))
         finally:
             self._health_server.close_all()
+            for family in self.families.values():
+                family.applier.close()
+
+    def _ready(self, group: asyncio.TaskGroup, ip_version: int) -> None:
+        """Take another mode's rules away once ours stand, so that there is no time without any."""
+        if self._config.remove_other_modes:
+            group.create_task(modes.remove_other_modes(self.families[ip_version].applier.mode, ip_version))
+
+    def _read_addresses(self) -> None:
+        with RouteSocket() as socket:
+            for version, family in self.families.items():
+                found = tuple(address.address for address in socket.addresses(ADDRESS_FAMILIES[version]))
+                self._addresses[version], family.local_addresses = found, frozenset(found)
+                family.use(self._settings(version))
+
+    async def _follow_addresses(self, events: RouteEvents) -> None:
+        try:
+            while True:
+                if any(event.kind in ("address", "overrun") for event in await events.next()):
+                    try:
+                        self._read_addresses()
+                    except NetlinkError as error:
+                        log.warning("node's addresses cannot be read error=%s", error)
+        finally:
+            events.close()
 
     async def _listen(self) -> None:
         if self._config.healthz_bind_address:
-            address, _, port = self._config.healthz_bind_address.rpartition(":")
-            await self._health_server.listen(
-                address.strip("[]"), int(port), lambda path: proxy_answer(self._health, path, time.time())
-            )
-
-    async def _work(self, group: asyncio.TaskGroup) -> None:
-        delay_s = RETRY_FIRST_S
-        ready = False
-        self._due.set()
-        while True:
-            await self._due.wait()
-            self._due.clear()
+            host, port = _bind_address(self._config.healthz_bind_address)
+            await self._health_server.listen(host, port, lambda path: proxy_answer(self._health, path, time.time()))
+        if self._config.metrics_bind_address:
+            host, port = _bind_address(self._config.metrics_bind_address)
             try:
-                await self.sync()
-            except APPLY_ERRORS as error:
-                log.warning("rules are not as wanted, trying again error=%s delay_s=%.1f", error, delay_s)
-                await asyncio.sleep(delay_s)
-                delay_s = min(2 * delay_s, RETRY_MAX_S)
-                self._applier.forget()
-                self._due.set()
+                await self._health_server.listen(host, port, self._answer_metrics)
+            except OSError as error:
+                log.warning("metrics are not served address=%s error=%s", self._config.metrics_bind_address, error)
+
+    def _answer_metrics(self, path: str) -> Answer:
+        if path == "/metrics":
+            body, content_type = self.metrics.text()
+            return 200, body, {"Content-Type": content_type}
+        if path == "/proxyMode":
+            mode = next(iter(self.families.values())).applier.mode
+            return 200, mode, {"Content-Type": "text/plain; charset=utf-8"}
+        return proxy_answer(self._health, path, time.time())
+
+    def _connections(self) -> Iterator[FrontCount]:
+        for family in self.families.values():
+            counts = family.applier.connections()
+            if not counts:
                 continue
-            delay_s = RETRY_FIRST_S
-            if not ready:
-                ready = True
-                log.info("ready node=%s services=%d", self._name, len(self._tracker.ports))
-                group.create_task(self._watch_canary())
-                group.create_task(self._compare_now_and_then())
-            # Changes that come while this waits are gathered into the next sync.
-            await asyncio.sleep(self._config.min_sync_period_s)
+            for service, ports in family.book.decided.items():
+                for rules in ports:
+                    for front in rules.fronts:
+                        count = counts.get(place(front.address, rules.port.protocol, front.port))
+                        if count:
+                            where = f"[{front.address}]" if ":" in front.address else front.address
+                            yield FrontCount(
+                                service, rules.port.name.port, rules.port.name.protocol, f"{where}:{front.port}", count
+                            )
 
-    async def sync(self) -> None:
-        """Bring the kernel to what the tracker knows."""
-        began = time.perf_counter()
-        with RouteSocket() as socket:
-            addresses = tuple(socket.addresses())
-        self._applier.use(self._settings(addresses))
-        self._book.update(self._tracker, self._tracker.take_changes())
-        services = self._book.services()
-        result = await self._applier.sync(services)
-        self._health.synced(time.time())
-        if result.written_bytes:
-            log.info(
-                "rules are written services=%d bytes=%d refused=%d ms=%.0f",
-                len(services), result.written_bytes, len(result.refused), (time.perf_counter() - began) * 1000,
-            )  # fmt: skip
-        await self._drop_stale_flows(frozenset(found.address for found in addresses))
-        await self._serve_checks()
+    async def _keep_checks(self) -> None:
+        while True:
+            await self._checks_due.wait()
+            self._checks_due.clear()
+            wanted: dict[int, str] = {}
+            for family in self.families.values():
+                wanted |= family.book.health_checks()
+            await self._serve_checks(wanted)
 
-    async def _drop_stale_flows(self, local_addresses: frozenset[str]) -> None:
-        fronts = conntrack.fronts(self._tracker)
-        if fronts == self._udp_fronts:
-            return
-        gone = {place: frozenset[Place]() for place in self._udp_fronts or () if place not in fronts}
-
-        def work() -> int:
-            with ConntrackSocket() as socket:
-                return socket.delete(conntrack.stale(socket.udp_flows(), fronts | gone, local_addresses))
-
-        try:
-            dropped = await asyncio.to_thread(work) if fronts or gone else 0
-        except OSError as error:
-            # The rules stand all the same; the flows are looked at again after the next change.
-            log.warning("stale UDP flows cannot be looked for error=%s", error)
-            return
-        if dropped:
-            log.info("stale UDP flows are dropped count=%d", dropped)
-        self._udp_fronts = fronts
-
-    async def _serve_checks(self) -> None:
+    async def _serve_checks(self, wanted: dict[int, str]) -> None:
         """Open and close the ports on which Services with a Local policy answer health checks."""
-        wanted = self._book.health_checks()
         for port in [port for port, service in self._check_ports.items() if wanted.get(port) != service]:
             self._health_server.close(self._config.bind_address, port)
             del self._check_ports[port]
@@ -226,27 +240,13 @@ class ProxyServer:
             self._check_ports[port] = service
 
     def _check(self, service: str, _path: str) -> Answer:
-        return service_answer(service, self._book.ready_here(service), self._health.is_healthy(time.time()))
+        count = max(family.book.ready_here(service) for family in self.families.values())
+        return service_answer(service, count, self._health.is_healthy(time.time()))
 
-    async def _watch_canary(self) -> None:
-        while True:
-            await asyncio.sleep(self._config.canary_interval_s)
-            try:
-                if await self._applier.stands():
-                    continue
-            except XtablesError as error:
-                log.warning("canary cannot be seen error=%s", error)
-                continue
-            log.warning("rules were flushed by somebody, writing them anew")
-            self._applier.forget()
-            self._note(True)
 
-    async def _compare_now_and_then(self) -> None:
-        while True:
-            took_s = self._applier.last_read_s
-            await asyncio.sleep(max(self._config.sync_period_s, took_s / READING_SHARE_MAX))
-            self._applier.forget()
-            self._due.set()
+def _bind_address(text: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    return host.strip("[]"), int(port)
 
 
 async def run(config: ProxyConfig, client: Client | None = None) -> None:
@@ -254,11 +254,4 @@ async def run(config: ProxyConfig, client: Client | None = None) -> None:
     if client is None:
         assert config.kubeconfig is not None, "a kubeconfig or a client is needed"
         client = kubeconfig.load(config.kubeconfig).client("raftsman-proxy")
-    door = await xtables.open_door(config.iptables_backend)
-    await ProxyServer(config, client, door).serve()
-
-
-async def clean_up(config: ProxyConfig) -> None:
-    """Take all of the proxy's rules away."""
-    door = await xtables.open_door(config.iptables_backend)
-    await IptablesApplier(door, RuleSettings()).clean_up()
+    await ProxyServer(config, client, await modes.appliers(config.proxy_mode, config.iptables_backend)).serve()

@@ -8,15 +8,18 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 import pytest
 
 from control.api.meta import Object
 from control.api.resources import ENDPOINT_SLICES, NODES, SERVICES, Resource
+from net.proxy.apply import IptablesApplier
 from net.proxy.config import ProxyConfig
 from net.proxy.server import ProxyServer
 from net.routes.config import RoutesConfig
+from net.routes.outside import open_doors
 from net.routes.server import RoutesServer
 from net.xtables import Backend, IptablesDoor
 from tests.net.topology import (
@@ -68,18 +71,22 @@ class Cluster:
             healthz_bind_address="127.0.0.1:10256",
             min_sync_period_s=0.05,
             canary_interval_s=0.2,
+            remove_other_modes=False,
         )
         server = node.call(self._make(config, node))
         self.proxies[node.node_name] = node.start(server.serve())
 
     async def _make(self, config: ProxyConfig, node: Node) -> ProxyServer:
-        return ProxyServer(config, node.client, CountingDoor(self.backend))
+        return ProxyServer(config, node.client, {4: partial(IptablesApplier, CountingDoor(self.backend))})
 
     async def _make_routes(self, node: Node) -> RoutesServer:
         config = RoutesConfig(
-            hostname_override=node.node_name, cluster_cidr=CLUSTER_CIDR, service_cluster_ip_range=SERVICE_CIDR
+            hostname_override=node.node_name,
+            cluster_cidr=CLUSTER_CIDR,
+            service_cluster_ip_range=SERVICE_CIDR,
+            iptables_backend=self.backend,
         )
-        return RoutesServer(config, node.client, IptablesDoor(self.backend))
+        return RoutesServer(config, node.client, await open_doors(config))
 
     def start_routes(self, node: Node) -> None:
         node.start(node.call(self._make_routes(node)).serve())
@@ -127,7 +134,8 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
             built.start_proxy(node)
             built.start_routes(node)
         eventually(lambda: all("KUBE-SEP" in rules(built, node) for node in nodes))
-        eventually(lambda: all("RAFTSMAN" in rules(built, node) for node in nodes))
+        eventually(lambda: all("RAFTSMAN-FORWARD" in rules(built, node, "filter") for node in nodes))
+        eventually(lambda: all("raftsman-pods" in node.run("nft list tables") for node in nodes))
         eventually(lambda: "10.244.2.0/24" in nodes[0].ip("route") and "10.244.1.0/24" in nodes[1].ip("route"))
         yield built
 

@@ -6,10 +6,12 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 
 import pytest
 
 from control.api.resources import ENDPOINT_SLICES, NODES, SERVICES
+from net.proxy.apply import IptablesApplier
 from net.proxy.command import Duration
 from net.proxy.config import ProxyConfig
 from net.proxy.health import Health, HealthServer, proxy_answer, service_answer
@@ -26,6 +28,8 @@ CONFIG = ProxyConfig(
     healthz_bind_address="",
     min_sync_period_s=0.02,
     canary_interval_s=0.02,
+    metrics_bind_address="",
+    remove_other_modes=False,
 )
 
 
@@ -37,7 +41,7 @@ async def until(what: Callable[[], object], timeout_s: float = 30.0) -> None:
 
 @asynccontextmanager
 async def running(client: FakeClient, fake: FakeIptables, config: ProxyConfig = CONFIG) -> AsyncIterator[ProxyServer]:
-    server = ProxyServer(config, client, fake)
+    server = ProxyServer(config, client, {4: partial(IptablesApplier, fake)})
     task = asyncio.ensure_future(server.serve())
     try:
         yield server

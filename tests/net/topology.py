@@ -45,6 +45,20 @@ def eventually(what: Callable[[], object], timeout_s: float = 60.0) -> None:
         time.sleep(0.02)
 
 
+def family_of(address: str) -> int:
+    """Return the socket family of an address."""
+    return socket.AF_INET6 if ":" in address else socket.AF_INET
+
+
+def plain(address: str) -> str:
+    """Return an IPv4 address that a socket of both families saw as the IPv4 address that it is."""
+    return address.removeprefix("::ffff:")
+
+
+Answer = tuple[str, str]
+"""Who answered, and which client address it saw."""
+
+
 class Namespace:
     """A network namespace of our own."""
 
@@ -54,10 +68,14 @@ class Namespace:
         self.path = f"/run/netns/{self.name}"
         self.descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
         self._servers: list[tuple[socket.socket, threading.Thread]] = []
+        self.is_closing = False
+        # Else the first seconds of an interface pass with asking whether its IPv6 address is taken.
+        self.run("sysctl -qw net.ipv6.conf.default.accept_dad=0")
         self.ip("link set lo up")
 
     def close(self) -> None:
         """Remove the namespace and end its servers."""
+        self.is_closing = True
         for server, thread in self._servers:
             # A thread that still waits on a closed descriptor may wake up on the next owner of its number.
             with suppress(OSError):  # "not connected", of datagram sockets; it wakes their readers all the same
@@ -75,29 +93,37 @@ class Namespace:
         """Run a command inside."""
         return run(f"nsenter --net={self.path} {command}", **options)
 
-    def open_socket(self, kind: int = socket.SOCK_STREAM) -> socket.socket:
+    def open_socket(
+        self, kind: int = socket.SOCK_STREAM, family: int = socket.AF_INET, protocol: int = 0
+    ) -> socket.socket:
         """Return a socket that lives inside."""
         with inside(self.descriptor):
-            made = socket.socket(socket.AF_INET, kind)
+            made = socket.socket(family, kind, protocol)
         made.settimeout(CONNECT_TIMEOUT_S)
         return made
 
     def serve(self, name: str, port: int, kind: int = socket.SOCK_STREAM) -> None:
-        """Answer every connection or datagram with "name <client's address>"."""
-        server = self.open_socket(kind)
+        """Answer every connection or datagram of either family with "name <client's address>"."""
+        server = self.open_socket(kind, socket.AF_INET6)
         server.settimeout(None)
         server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        server.bind(("0.0.0.0", port))
+        server.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        server.bind(("::", port))
         if kind == socket.SOCK_STREAM:
             server.listen(128)
         answer = _answer_streams if kind == socket.SOCK_STREAM else _answer_datagrams
-        thread = threading.Thread(target=answer, args=(server, name), daemon=True)
+        self.answer_by(server, lambda: answer(server, name))
+
+    def answer_by(self, server: socket.socket, answer: Callable[[], None]) -> None:
+        """Run a server in a thread until the namespace is closed."""
+        thread = threading.Thread(target=answer, daemon=True)
         self._servers.append((server, thread))
         thread.start()
 
-    def ask(self, address: str, port: int, source_port: int = 0) -> tuple[str, str]:
+    def ask(self, address: str, port: int, source_port: int = 0, timeout_s: float = CONNECT_TIMEOUT_S) -> Answer:
         """Connect by TCP and return who answered and which client address it saw."""
-        with self.open_socket() as client:
+        with self.open_socket(family=family_of(address)) as client:
+            client.settimeout(timeout_s)
             if source_port:
                 client.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 client.bind(("", source_port))
@@ -123,7 +149,7 @@ def _answer_streams(server: socket.socket, name: str) -> None:
             return
         with connection:
             try:
-                connection.sendall(f"{name} {client[0]}".encode())
+                connection.sendall(f"{name} {plain(client[0])}".encode())
             except OSError:  # the client has gone already
                 continue
 
@@ -134,7 +160,7 @@ def _answer_datagrams(server: socket.socket, name: str) -> None:
             _, client = server.recvfrom(200)
             if not client:  # shut down: the test is over
                 return
-            server.sendto(f"{name} {client[0]}".encode(), client)
+            server.sendto(f"{name} {plain(client[0])}".encode(), client)
         except OSError:
             return
 
@@ -142,10 +168,10 @@ def _answer_datagrams(server: socket.socket, name: str) -> None:
 class Node(Namespace):
     """A node: a namespace on the fabric, and a thread in it that runs components on a fake API."""
 
-    def __init__(self, number: int, fabric: Fabric) -> None:
+    def __init__(self, number: int, fabric: Fabric, address: str = "") -> None:
         super().__init__(f"n{number}")
         self.number, self.node_name = number, f"n{number}"
-        self.address = f"{FABRIC}.{10 + number}"
+        self.address = address or f"{FABRIC}.{10 + number}"
         self.pod_cidr = f"10.244.{number}.0/24"
         fabric.join(self, self.address)
         self.run("sysctl -qw net.ipv4.ip_forward=1")

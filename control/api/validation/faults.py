@@ -54,6 +54,10 @@ class Faults:
         """A value breaks a rule."""
         self._add("FieldValueInvalid", path, f"Invalid value: {shown(value)}", detail)
 
+    def type_invalid(self, path: str, value: Any, detail: str) -> None:
+        """A value has a type that its schema does not know."""
+        self._add("FieldValueTypeInvalid", path, f"Invalid value: {shown(value)}", detail)
+
     def invalid_all(self, path: str, value: Any, details: Iterable[str]) -> None:
         """A value breaks several rules, each told on its own."""
         for detail in details:
@@ -85,6 +89,18 @@ class Faults:
     def too_many(self, path: str, count: int, maximum: int) -> None:
         """A list has too many items."""
         self._add("FieldValueTooMany", path, f"Too many: {count}", f"must have at most {maximum} items")
+
+    def of_reason(self, reason: str, path: str, value: Any, detail: str) -> None:
+        """A value breaks a rule that names the reason of its refusals itself."""
+        match reason:
+            case "FieldValueForbidden":
+                self.forbidden(path, detail)
+            case "FieldValueRequired":
+                self.required(path, detail)
+            case "FieldValueDuplicate":
+                self.duplicate(path, value)
+            case _:
+                self.invalid(path, value, detail)
 
     # Rules that many fields share.
 

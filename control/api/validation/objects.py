@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from control.api.custom.definition import check_definition, check_definition_update
 from control.api.meta import Object
 from control.api.resources import Resource, by_plural
 from control.api.status import Cause
@@ -55,6 +56,7 @@ CHECKS: dict[tuple[str, str], Check] = {
     (_RBAC, "roles"): cluster.check_role,
     ("scheduling.k8s.io", "priorityclasses"): cluster.check_priority_class,
     (_STORAGE, "storageclasses"): cluster.check_storage_class,
+    ("apiextensions.k8s.io", "customresourcedefinitions"): check_definition,
     (_ADMISSION, "mutatingwebhookconfigurations"): cluster.check_webhooks,
     (_ADMISSION, "validatingwebhookconfigurations"): cluster.check_webhooks,
 }
@@ -80,6 +82,7 @@ UPDATE_CHECKS: dict[tuple[str, str], CheckUpdate] = {
     (_RBAC, "rolebindings"): cluster.check_binding_update,
     ("scheduling.k8s.io", "priorityclasses"): cluster.check_priority_class_update,
     (_STORAGE, "storageclasses"): cluster.check_storage_class_update,
+    ("apiextensions.k8s.io", "customresourcedefinitions"): check_definition_update,
 }
 _OBJECT_SUBRESOURCES = ("", "ephemeralcontainers", "resize")
 """Updates through these change the wish; all others change status, approval or the like, which only metadata binds."""

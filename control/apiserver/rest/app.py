@@ -11,6 +11,7 @@ import orjson
 
 from control.api import status
 from control.apiserver.etcd import StoreBusyError, StoreError
+from control.apiserver.kinds import Kind
 from control.apiserver.request import ASGIScope, Receive, RequestInfo, Send, StreamRequest, UserInfo, parse
 from control.apiserver.rest.discovery import Discovery, version_info
 from control.apiserver.rest.exchange import JSON_TYPE, Exchange
@@ -73,7 +74,7 @@ class App:
         if not info.is_resource_request:
             await self._path(exchange)
             return
-        kind = self._service.kind(info)
+        kind = await self._service.kind(info)
         handler = self._service.handlers.stream_handler(info)
         if handler is not None:
             request = StreamRequest(
@@ -92,16 +93,16 @@ class App:
         if info.verb == "watch":
             await self._verbs.serve(exchange, user, info, kind)
             return
-        await self._bounded(exchange, user, info)
+        await self._bounded(exchange, user, info, kind)
 
-    async def _bounded(self, exchange: Exchange, user: UserInfo, info: RequestInfo) -> None:
+    async def _bounded(self, exchange: Exchange, user: UserInfo, info: RequestInfo, kind: Kind) -> None:
         config = self._service.config
         if self._in_flight >= config.max_requests_inflight:
             raise status.too_many_requests("Too many requests, please try again later.")
         self._in_flight += 1
         try:
             async with asyncio.timeout(config.request_timeout_s):
-                await self._verbs.serve(exchange, user, info, self._service.kind(info))
+                await self._verbs.serve(exchange, user, info, kind)
         finally:
             self._in_flight -= 1
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cached_property
+import re
 from typing import Any
 
 import orjson
@@ -33,11 +33,33 @@ def version_info() -> dict[str, str]:
 
 
 class Discovery:
-    """The documents, made once: the kinds do not change while a server runs."""
+    """The documents, made when they are asked for and kept until the kinds change."""
 
     def __init__(self, kinds: Kinds) -> None:
         self._kinds = kinds
-        self._made: dict[tuple[str, str], bytes] = {}
+        self._generation = 0
+        self._documents: dict[tuple[str, str], bytes] = {}
+        self._versions: dict[str, list[str]] = {}
+
+    def _renew(self) -> None:
+        if self._generation == self._kinds.generation:
+            return
+        self._generation = self._kinds.generation
+        self._documents = {}
+        found: dict[str, list[str]] = {}
+        for group, version in self._kinds.group_versions():
+            found.setdefault(group, []).append(version)
+        self._versions = {group: sorted(versions, key=preference) for group, versions in found.items()}
+
+    @property
+    def _made(self) -> dict[tuple[str, str], bytes]:
+        self._renew()
+        return self._documents
+
+    @property
+    def _groups(self) -> dict[str, list[str]]:
+        self._renew()
+        return self._versions
 
     def aggregated(self, core: bool, version: str) -> bytes:
         """Return the APIGroupDiscoveryList of the core group or of all others."""
@@ -53,13 +75,6 @@ class Discovery:
             self._made[key] = orjson.dumps(made)
         return self._made[key]
 
-    @cached_property
-    def _groups(self) -> dict[str, list[str]]:
-        found: dict[str, list[str]] = {}
-        for group, version in self._kinds.group_versions():
-            found.setdefault(group, []).append(version)
-        return {group: sorted(versions, key=_preference) for group, versions in found.items()}
-
     def _of(self, group: str, version: str) -> list[Kind]:
         return [kind for kind in self._kinds.all if (kind.resource.group, kind.resource.version) == (group, version)]
 
@@ -74,7 +89,7 @@ class Discovery:
         ]
         return {"metadata": {"name": group, "creationTimestamp": None}, "versions": versions}
 
-    @cached_property
+    @property
     def core_versions(self) -> bytes:
         """Return what plain /api answers."""
         made = {
@@ -84,7 +99,7 @@ class Discovery:
         }
         return orjson.dumps(made)
 
-    @cached_property
+    @property
     def groups(self) -> bytes:
         """Return what plain /apis answers."""
         found = [self._plain_group(group) for group in self._groups if group]
@@ -114,10 +129,16 @@ class Discovery:
         return self._made[key]
 
 
-def _preference(version: str) -> tuple[int, int]:
-    """Order versions as Kubernetes does: v2 before v1."""
-    digits = version.removeprefix("v")
-    return (0, -int(digits)) if digits.isdecimal() else (1, 0)
+_VERSION = re.compile(r"v(\d+)(?:(alpha|beta)(\d+))?")
+
+
+def preference(version: str) -> tuple[int, int, int, str]:
+    """Order versions as Kubernetes does: v10, v2, v1, v11beta2, v10beta3, v3alpha1, then others by name."""
+    found = _VERSION.fullmatch(version)
+    if found is None:
+        return (3, 0, 0, version)
+    level = {None: 0, "beta": 1, "alpha": 2}[found[2]]
+    return (level, -int(found[1]), -int(found[3] or 0), "")
 
 
 def _aggregated_resource(kind: Kind) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import cast
 from control.api import status
 from control.api.meta import Object
 from control.api.printers import table as printers
-from control.api.resources import Resource
+from control.apiserver.kinds import Kind
 
 
 def read_include(text: str) -> printers.IncludeObject:
@@ -20,7 +20,7 @@ def read_include(text: str) -> printers.IncludeObject:
 
 
 def table(
-    resource: Resource,
+    kind: Kind,
     objects: Iterable[Object],
     metadata: Object,
     include: printers.IncludeObject,
@@ -29,7 +29,11 @@ def table(
     subresource: str = "",
 ) -> Object:
     """Return a Table of objects."""
-    shown = printers.printer(resource.group, resource.version, resource.plural, subresource)
+    resource = kind.resource
+    if kind.custom is not None and not subresource:
+        shown = kind.custom.printer
+    else:
+        shown = printers.printer(resource.group, resource.version, resource.plural, subresource)
     return printers.table(
         shown,
         objects,

@@ -71,7 +71,7 @@ class Verbs:
         await self._answer(exchange, 200, found, media, kind)
 
     def _converts(self, kind: Kind) -> bool:
-        return self._service.registry.kinds.storage(kind) is not kind
+        return self._service.registry.kinds.converts(kind)
 
     def _shown(self, kind: Kind, entry: Entry) -> Object:
         return convert(entry.object(), kind.resource)
@@ -105,7 +105,7 @@ class Verbs:
     ) -> None:
         if media.transform == "Table":
             include = table.read_include(exchange.parameter("includeObject"))
-            body: Object = table.table(kind.resource, shown, metadata, include, media.version)
+            body: Object = table.table(kind, shown, metadata, include, media.version)
         elif media.transform:
             body = {
                 "kind": "PartialObjectMetadataList",
@@ -124,7 +124,7 @@ class Verbs:
                 include = table.read_include(exchange.parameter("includeObject"))
                 metadata = {"resourceVersion": obj["metadata"].get("resourceVersion", "")}
                 scaled = "scale" if obj.get("kind") == "Scale" else ""
-                obj = table.table(kind.resource, [obj], metadata, include, media.version, subresource=scaled)
+                obj = table.table(kind, [obj], metadata, include, media.version, subresource=scaled)
             elif media.transform:
                 obj = table.partial(obj, media.version)
         await self._write(exchange, code, obj, media)
@@ -273,12 +273,11 @@ class _Shape:
         version = self._media.version
         if self._media.transform == "Table":
             metadata = {"resourceVersion": obj["metadata"].get("resourceVersion", "")}
-            resource = self._kind.resource
             if delivery.type == "BOOKMARK":
                 shown = {"kind": "Table", "apiVersion": f"meta.k8s.io/{version}", "metadata": obj["metadata"]}
                 obj = {**shown, "columnDefinitions": None, "rows": []}
             else:
-                obj = table.table(resource, [obj], metadata, self._include, version, self._columns)
+                obj = table.table(self._kind, [obj], metadata, self._include, version, self._columns)
                 self._columns = False
         elif self._media.transform:
             obj = table.partial(obj, version)

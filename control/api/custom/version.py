@@ -1,0 +1,206 @@
+"""One version of a custom resource, made ready: names, schema, columns, subresources, and how its objects are read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from typing import Any, Literal
+
+from control.api import schema as facts
+from control.api import status, times
+from control.api.custom import jsonpath, shapes
+from control.api.custom.checking import check, check_lists
+from control.api.custom.pruning import PRESERVES, Schema, fill_defaults, prune
+from control.api.custom.rules import Ruled, check_rules, compile_rules
+from control.api.decode import DecodeError, clean
+from control.api.meta import Object
+from control.api.printers.column import AGE, NAME, Column, Printer, name
+from control.api.resources import Resource, Served, Subresource
+from control.api.validation.faults import Faults, shown
+
+VERBS = ("delete", "deletecollection", "get", "list", "patch", "create", "update", "watch")
+META_DEFINITION = "meta.v1.ObjectMeta"
+
+
+@dataclass(frozen=True)
+class ScalePaths:
+    """Where a custom object's replicas stand."""
+
+    spec_replicas: tuple[str, ...]
+    status_replicas: tuple[str, ...]
+    label_selector: tuple[str, ...] | None
+
+
+@dataclass(frozen=True, eq=False)
+class CustomVersion:
+    """One version of a CustomResourceDefinition, as the API server serves it."""
+
+    served: Served
+    schema: Schema
+    is_served: bool
+    is_storage: bool
+    converts: bool
+    """Whether stored objects may be of another version."""
+    warning: str
+    """What writers of a deprecated version are told."""
+    has_status: bool
+    scale: ScalePaths | None
+    columns: tuple[Object, ...]
+    terminating: bool
+    """Whether the definition is being deleted: nothing new may come."""
+    selectable: tuple[str, ...]
+    """Fields that field selectors may name: ``spec.color``."""
+
+    @cached_property
+    def definitions(self) -> dict[str, facts.Definition]:
+        """What server-side apply knows of the objects, to be added to the facts while the version is served."""
+        return shapes.definitions(self.served.definition, self.schema)
+
+    def complete(
+        self, value: Object, validation: Literal["Strict", "Warn", "Ignore"], duplicates: list[str] | None = None
+    ) -> tuple[Object, list[str]]:
+        """Return the object pruned and with its defaults, and the warnings to send; raises BadRequest."""
+        obj, told = self.read(value, validation, duplicates)
+        fill_defaults(obj, self.schema)
+        return obj, told
+
+    def read(
+        self, value: Object, validation: Literal["Strict", "Warn", "Ignore"], duplicates: list[str] | None = None
+    ) -> tuple[Object, list[str]]:
+        """Return the object pruned, and the warnings to send; raises BadRequest."""
+        resource = self.served.resource
+        sent = (value.get("apiVersion") or resource.api_version, value.get("kind") or resource.kind)
+        if sent[0] != resource.api_version:
+            raise status.bad_request(
+                f"the API version in the data ({sent[0]}) does not match the expected API version "
+                f"({resource.api_version})"
+            )
+        about = f'{sent[1]} in version "{resource.version}" cannot be handled as a {resource.kind}'
+        if sent[1] != resource.kind:
+            raise status.bad_request(f"{about}: unexpected kind {sent[1]}")
+        obj: Object = {**value, "apiVersion": resource.api_version, "kind": resource.kind}
+        faults = list(duplicates or ())
+        try:
+            obj["metadata"], unknown = clean(obj.get("metadata") or {}, META_DEFINITION)
+        except DecodeError as error:
+            raise status.bad_request(f"{about}: {error}") from None
+        faults += [fault.replace('"', '"metadata.', 1) for fault in unknown]
+        faults += [f'unknown field "{path}"' for path in prune(obj, self.schema)]
+        if faults and validation == "Strict":
+            raise status.bad_request(f"{about}: strict decoding error: {', '.join(faults)}")
+        return obj, faults if validation == "Warn" else []
+
+    @cached_property
+    def rules(self) -> Ruled | None:
+        """The rules in the schema, None where there are none."""
+        return compile_rules(self.schema)
+
+    def check(self, obj: Object, old: Object | None = None) -> list[status.Cause]:
+        """Return the faults of an object, beside those of its metadata, where it is to take the place of ``old``."""
+        faults = Faults()
+        rest = {name: value for name, value in obj.items() if name != "metadata"}
+        check(rest, self.schema, "", faults)
+        if not faults:
+            check_lists(rest, self.schema, "", faults)
+        if not faults and self.rules is not None:
+            check_rules(self.rules, obj, old, faults)
+        return faults.causes
+
+    @cached_property
+    def printer(self) -> Printer:
+        """How the objects become rows."""
+        if not self.columns:
+            return Printer((NAME, AGE), lambda obj, now: [name(obj), _age(obj, now)])
+        cells = [_cell(column) for column in self.columns]
+        columns = tuple(
+            Column(column["name"], column["type"], column.get("priority") or 0, column.get("format") or "")
+            for column in self.columns
+        )
+        return Printer((NAME, *columns), lambda obj, now: [name(obj), *(cell(obj, now) for cell in cells)])
+
+
+def _age(obj: Object, now: datetime) -> str:
+    return times.age((obj.get("metadata") or {}).get("creationTimestamp"), now)
+
+
+def _cell(column: Object) -> Callable[[Object, datetime], Any]:
+    path = jsonpath.parse(column["jsonPath"])
+    kind = column["type"]
+
+    def cell(obj: Object, now: datetime) -> Any:
+        found = path.find(obj)
+        if not found or found[0] is None:
+            return None
+        value = found[0]
+        match kind:
+            case "date":
+                return times.age(value, now) if isinstance(value, str) else "<invalid>"
+            case "integer":
+                return int(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+            case "number":
+                return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+            case "boolean":
+                return value if isinstance(value, bool) else None
+            case _:
+                return " ".join(item if isinstance(item, str) else shown(item) for item in found)
+
+    return cell
+
+
+def versions_of(definition: Object) -> list[CustomVersion]:
+    """Return every version of a CustomResourceDefinition, the storage version among them, ready to be served."""
+    spec, accepted = definition["spec"], (definition.get("status") or {}).get("acceptedNames") or {}
+    names = accepted if accepted.get("plural") else spec["names"]
+    several = len(spec["versions"]) > 1 or len((definition.get("status") or {}).get("storedVersions") or ()) > 1
+    mark = f"{definition['metadata']['uid']}-{definition['metadata'].get('generation', 0)}"
+    ending = bool(definition["metadata"].get("deletionTimestamp"))
+    return [_version(spec, names, version, mark, converts=several, ending=ending) for version in spec["versions"]]
+
+
+def _version(spec: Object, names: Object, version: Object, mark: str, *, converts: bool, ending: bool) -> CustomVersion:
+    group, label = spec["group"], version["name"]
+    resource = Resource(group, label, names["plural"], names["kind"], spec["scope"] == "Namespaced")
+    offered = version.get("subresources") or {}
+    scale = offered.get("scale")
+    subresources = []
+    if scale is not None:
+        subresources.append(Subresource("scale", "autoscaling", "v1", "Scale", ("get", "patch", "update")))
+    if offered.get("status") is not None:
+        subresources.append(Subresource("status", group, label, names["kind"], ("get", "patch", "update")))
+    served = Served(
+        resource,
+        names.get("singular") or names["kind"].lower(),
+        VERBS,
+        tuple(names.get("shortNames") or ()),
+        tuple(names.get("categories") or ()),
+        f"{group}.{label}.{names['kind']}@{mark}",
+        tuple(subresources),
+    )
+    found = (version.get("schema") or {}).get("openAPIV3Schema") or {"type": "object", PRESERVES: True}
+    if spec.get("preserveUnknownFields"):
+        found = {**found, PRESERVES: True}
+    warning = version.get("deprecationWarning") or f"{resource.api_version} {resource.kind} is deprecated"
+    return CustomVersion(
+        served,
+        found,
+        bool(version["served"]),
+        bool(version["storage"]),
+        converts,
+        warning if version.get("deprecated") else "",
+        offered.get("status") is not None,
+        _scale_paths(scale) if scale is not None else None,
+        tuple(version.get("additionalPrinterColumns") or ()),
+        ending,
+        tuple(field["jsonPath"].lstrip(".") for field in version.get("selectableFields") or ()),
+    )
+
+
+def _scale_paths(scale: Object) -> ScalePaths:
+    selector = scale.get("labelSelectorPath")
+    return ScalePaths(
+        jsonpath.parse(scale["specReplicasPath"]).fields or (),
+        jsonpath.parse(scale["statusReplicasPath"]).fields or (),
+        jsonpath.parse(selector).fields if selector else None,
+    )
