@@ -78,6 +78,10 @@ class NftablesEvents:
         except OSError as error:
             log.debug("own changes are not filtered by the kernel error=%s", error)
 
+    def fileno(self) -> int:
+        """Return the socket's descriptor, for those who wait without an event loop."""
+        return self._socket.fileno()
+
     def close(self) -> None:
         """Close the socket."""
         self._socket.close()
