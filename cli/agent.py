@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import replace
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 import click
 
 import net.cni.server
+import net.dns.server
 import net.policy.server
 import net.proxy.server
 import net.routes.server
@@ -26,7 +29,9 @@ from control.client.certificates import NODE_COMPONENT, USAGES_CLIENT, Certifica
 from control.client.flags import DURATION
 from control.client.kubeconfig import Kubeconfig, Material
 from control.client.options import run_until_signalled
+from lab.processes import COMPONENT_MARK
 from net.cni.config import CniConfig
+from net.dns.config import NODE_LOCAL_ADDRESSES, DnsConfig
 from net.policy.config import PolicyConfig
 from net.proxy.config import ProxyConfig
 from net.routes.config import RoutesConfig
@@ -61,27 +66,38 @@ async def component_kubeconfig(own: Kubeconfig, component: str, directory: Path)
     return path
 
 
-async def run_network(
-    own: Kubeconfig, directory: Path, cni: CniConfig, proxy: ProxyConfig, routes: RoutesConfig
-) -> None:
-    """Run pod network, policies, proxy and routes of a node that has joined."""
+@dataclass(frozen=True)
+class Network:
+    """The settings of a node's network parts."""
+
+    cni: CniConfig
+    proxy: ProxyConfig
+    routes: RoutesConfig
+    dns: DnsConfig | None
+    """None where another server answers the cluster's names."""
+
+
+async def run_network(own: Kubeconfig, directory: Path, network: Network) -> None:
+    """Run pod network, policies, proxy, routes and DNS of a node that has joined."""
     cni_path, proxy_path = await asyncio.gather(
         component_kubeconfig(own, "cni", directory), component_kubeconfig(own, "proxy", directory)
     )
-    policies = net.policy.server.make(PolicyConfig(cni_path, cni.hostname_override))
+    policies = net.policy.server.make(PolicyConfig(cni_path, network.cni.hostname_override))
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(policies.serve(), name="policy")
-        tasks.create_task(net.cni.server.run(replace(cni, kubeconfig=cni_path), gate=policies), name="cni")
-        tasks.create_task(net.proxy.server.run(replace(proxy, kubeconfig=proxy_path)), name="proxy")
-        tasks.create_task(net.routes.server.run(replace(routes, kubeconfig=cni_path)), name="routes")
+        tasks.create_task(net.cni.server.run(replace(network.cni, kubeconfig=cni_path), gate=policies), name="cni")
+        tasks.create_task(net.proxy.server.run(replace(network.proxy, kubeconfig=proxy_path)), name="proxy")
+        tasks.create_task(net.routes.server.run(replace(network.routes, kubeconfig=cni_path)), name="routes")
+        if network.dns is not None:
+            tasks.create_task(net.dns.server.run(replace(network.dns, kubeconfig=cni_path)), name="dns")
 
 
-async def run_agent(kubelet: KubeletConfig, cni: CniConfig, proxy: ProxyConfig, routes: RoutesConfig) -> None:
+async def run_agent(kubelet: KubeletConfig, network: Network) -> None:
     """Join, then run a node until cancelled; one part's failure ends all, and whoever keeps the process restarts it."""
     own = await node.bootstrap.join(kubelet)
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(node.kubelet.run(kubelet), name="kubelet")
-        tasks.create_task(run_network(own, kubelet.cert_dir, cni, proxy, routes), name="network")
+        tasks.create_task(run_network(own, kubelet.cert_dir, network), name="network")
 
 
 def _labels(pairs: tuple[str, ...]) -> dict[str, str]:
@@ -113,34 +129,17 @@ def _labels(pairs: tuple[str, ...]) -> dict[str, str]:
 @click.option("--cni-socket", type=click.Path(path_type=Path), default="/run/raftsman/cni.sock")
 @click.option("--pod-logs-dir", type=click.Path(path_type=Path), default="/var/log/pods")
 @click.option("--node-labels", multiple=True, help="KEY=VALUE, …: labels that the Node registers with.")
-@click.option("--cluster-dns", multiple=True, help="Name servers written into pods.")
+@click.option("--cluster-dns", multiple=True, default=NODE_LOCAL_ADDRESSES[:1], help="Name servers written into pods.")
+@click.option("--cluster-domain", default="cluster.local", help="The zone of all Services and pods.")
+@click.option("--dns/--no-dns", default=True, help="Whether this node answers the cluster's names.")
+@click.option("--dns-upstream", default="", help="ADDRESS[:PORT],…: who is asked for other names.")
+@click.option(
+    "--resolv-conf", type=click.Path(path_type=Path), default="/etc/resolv.conf", help="The node's own resolver file."
+)
 @click.option("--node-lease-duration", type=DURATION, default="40s", help="How long a silent node counts as alive.")
 @click.option("--node-status-update-frequency", type=DURATION, default="10s", help="How often the Node is reported.")
 @click.option("-v", "--v", "verbosity", type=int, default=0, help="Log more from 4 on.")
-def run(
-    hostname_override: str,
-    node_ip: str,
-    bootstrap_kubeconfig: Path | None,
-    kubeconfig_path: Path,
-    cert_dir: Path,
-    root_dir: Path,
-    container_runtime_endpoint: str,
-    client_ca_file: Path | None,
-    cgroup_root: str,
-    cluster_cidr: str,
-    service_cluster_ip_range: str,
-    proxy_mode: Literal["nftables", "iptables"],
-    cni_conf_dir: Path,
-    cni_bin_dir: Path,
-    cni_state_dir: Path,
-    cni_socket: Path,
-    pod_logs_dir: Path,
-    node_labels: tuple[str, ...],
-    cluster_dns: tuple[str, ...],
-    node_lease_duration: float,
-    node_status_update_frequency: float,
-    verbosity: int,
-) -> None:
+def run(verbosity: int, **flags: Any) -> None:
     """Run a node's agent: kubelet, proxy and pod network in one process.
 
     \b
@@ -152,33 +151,52 @@ def run(
         level=logging.DEBUG if verbosity >= 4 else logging.INFO,
         format="%(asctime)s %(levelname)s %(name)s %(message)s",
     )
-    kubelet = KubeletConfig(
-        node_name=hostname_override,
-        kubeconfig=kubeconfig_path,
-        bootstrap_kubeconfig=bootstrap_kubeconfig,
-        node_ips=(node_ip,),
-        container_runtime_endpoint=container_runtime_endpoint,
-        root_dir=root_dir,
-        cert_dir=cert_dir,
-        pod_logs_dir=pod_logs_dir,
-        client_ca_file=client_ca_file,
-        cgroup_root=cgroup_root,
-        cluster_dns=cluster_dns,
-        node_labels=_labels(node_labels),
-        node_lease_duration_s=int(node_lease_duration),
-        node_status_update_frequency_s=node_status_update_frequency,
+    run_until_signalled(run_agent(kubelet_config(flags), network_config(flags)))
+
+
+def kubelet_config(flags: Mapping[str, Any]) -> KubeletConfig:
+    """Return the kubelet's settings."""
+    return KubeletConfig(
+        node_name=flags["hostname_override"],
+        kubeconfig=flags["kubeconfig_path"],
+        bootstrap_kubeconfig=flags["bootstrap_kubeconfig"],
+        node_ips=(flags["node_ip"],),
+        container_runtime_endpoint=flags["container_runtime_endpoint"],
+        root_dir=flags["root_dir"],
+        cert_dir=flags["cert_dir"],
+        pod_logs_dir=flags["pod_logs_dir"],
+        client_ca_file=flags["client_ca_file"],
+        cgroup_root=flags["cgroup_root"],
+        cluster_dns=flags["cluster_dns"],
+        cluster_domain=flags["cluster_domain"],
+        resolv_conf=flags["resolv_conf"],
+        node_labels=_labels(flags["node_labels"]),
+        node_lease_duration_s=int(flags["node_lease_duration"]),
+        node_status_update_frequency_s=flags["node_status_update_frequency"],
     )
-    cni = CniConfig(
-        hostname_override=hostname_override,
-        cni_conf_dir=cni_conf_dir,
-        cni_bin_dir=cni_bin_dir,
-        socket=cni_socket,
-        state_dir=cni_state_dir,
+
+
+def network_config(flags: Mapping[str, Any]) -> Network:
+    """Return the settings of the network's parts."""
+    name, cluster_cidr, services = flags["hostname_override"], flags["cluster_cidr"], flags["service_cluster_ip_range"]
+    mark = f"{os.environ.get(COMPONENT_MARK, '').partition('/')[0]}/dns"
+    return Network(
+        cni=CniConfig(
+            hostname_override=name,
+            cni_conf_dir=flags["cni_conf_dir"],
+            cni_bin_dir=flags["cni_bin_dir"],
+            socket=flags["cni_socket"],
+            state_dir=flags["cni_state_dir"],
+        ),
+        proxy=ProxyConfig(hostname_override=name, cluster_cidr=cluster_cidr, proxy_mode=flags["proxy_mode"]),
+        routes=RoutesConfig(hostname_override=name, service_cluster_ip_range=services, cluster_cidr=cluster_cidr),
+        dns=DnsConfig(
+            cluster_domain=flags["cluster_domain"],
+            upstream=tuple(filter(None, flags["dns_upstream"].split(","))),
+            resolv_conf=flags["resolv_conf"],
+            reverse_cidrs=tuple(filter(None, f"{cluster_cidr},{services}".split(","))),
+            environment=((COMPONENT_MARK, mark),) if COMPONENT_MARK in os.environ else (),
+        )
+        if flags["dns"]
+        else None,
     )
-    proxy = ProxyConfig(hostname_override=hostname_override, cluster_cidr=cluster_cidr, proxy_mode=proxy_mode)
-    routes = RoutesConfig(
-        hostname_override=hostname_override,
-        service_cluster_ip_range=service_cluster_ip_range,
-        cluster_cidr=cluster_cidr,
-    )
-    run_until_signalled(run_agent(kubelet, cni, proxy, routes))

@@ -25,6 +25,7 @@ from control.apiserver.config import ApiServerConfig
 from control.client.election import ElectionConfig
 from control.client.flags import DURATION
 from control.client.options import run_until_signalled
+from control.cloud.command import take_pool
 from control.cloud.config import CloudConfig
 from control.controllers.config import ControllersConfig
 from control.controllers.nodelifecycle import NodeLifecycleConfig
@@ -84,6 +85,9 @@ def _own_options() -> list[click.Option]:
         click.Option(["--scheduler-kubeconfig"], type=FILE, required=True, help="The scheduler's identity."),
         click.Option(["--controller-manager-kubeconfig"], type=FILE, required=True, help="The controllers' identity."),
         click.Option(["--cloud-controller-manager-kubeconfig"], type=FILE, required=True, help="The cloud's identity."),
+        click.Option(
+            ["--load-balancer-pool"], default="", callback=take_pool, help="Addresses of type LoadBalancer Services."
+        ),
         click.Option(["--cluster-cidr"], default="", help="All pods' addresses."),
         click.Option(["--node-cidr-mask-size"], type=int, default=24, show_default=True, help="Of a node's part."),
         click.Option(["--allocate-node-cidrs"], is_flag=True, help="Give each node its part of --cluster-cidr."),
@@ -121,7 +125,9 @@ def _run(log_level: str, **flags: Any) -> None:
         root_ca_file=own["root_ca_file"],
     )
     cloud = CloudConfig(
-        kubeconfig=own["cloud_controller_manager_kubeconfig"], election=elect("cloud-controller-manager")
+        kubeconfig=own["cloud_controller_manager_kubeconfig"],
+        election=elect("cloud-controller-manager"),
+        load_balancer_pool=own["load_balancer_pool"],
     )
     run_until_signalled(run_all(apiserver_command.config_of(flags), scheduler, controllers, cloud))
 

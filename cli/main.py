@@ -31,6 +31,12 @@ CLUSTER = {
     "kubectl": Subcommand("cli.kubectl", "kubectl", "Run kubectl against a cluster."),
     "net": Subcommand("cli.net", "net", "Explain the way of a packet; compare kernels with what is wanted."),
 }
+MACHINE = {
+    "init": Subcommand("cli.machine.init", "init", "Make this machine the first of a new cluster."),
+    "join": Subcommand("cli.machine.join", "join", "Make this machine part of a cluster that exists."),
+    "token": Subcommand("cli.machine.token", "token", "Create, list or delete the tokens by which machines join."),
+    "reset": Subcommand("cli.machine.reset", "reset", "Take this machine out of its cluster; nothing is left behind."),
+}
 COMPONENTS = {
     "store": Subcommand("store.command", "command", "Run a member of the replicated store (etcd's role)."),
     "apiserver": Subcommand("control.apiserver.command", "command", "Run an API server."),
@@ -43,6 +49,7 @@ COMPONENTS = {
     "kubelet": Subcommand("node.command", "command", "Run the kubelet."),
     "proxy": Subcommand("net.proxy.command", "command", "Run the service proxy."),
     "cni": Subcommand("net.cni.command", "command", "Run the pod network daemon."),
+    "dns": Subcommand("net.dns.command", "command", "Answer the cluster's names on a node."),
     "policy": Subcommand("net.policy.command", "command", "Enforce NetworkPolicy for a node's pods."),
     "routes": Subcommand("net.routes.command", "command", "Keep a node's routes to the other nodes' pods."),
 }
@@ -53,11 +60,11 @@ class Lazy(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names in the order of the help."""
-        return [*CLUSTER, *COMPONENTS]
+        return [*CLUSTER, *MACHINE, *COMPONENTS]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import a subcommand."""
-        found = CLUSTER.get(cmd_name) or COMPONENTS.get(cmd_name)
+        found = CLUSTER.get(cmd_name) or MACHINE.get(cmd_name) or COMPONENTS.get(cmd_name)
         if found is None:
             return None
         command = getattr(importlib.import_module(found.module), found.attribute)
@@ -66,7 +73,12 @@ class Lazy(click.Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the two sections of the help."""
-        for title, commands in (("A cluster on this machine", CLUSTER), ("Components alone", COMPONENTS)):
+        sections = {
+            "A cluster on this machine": CLUSTER,
+            "A cluster of machines": MACHINE,
+            "Components alone": COMPONENTS,
+        }
+        for title, commands in sections.items():
             with formatter.section(title):
                 formatter.write_dl([(name, entry.summary) for name, entry in commands.items()])
 
@@ -81,6 +93,7 @@ def raftsman() -> None:
       raftsman up                        a cluster of three nodes, with a demo
       raftsman status                    what runs
       raftsman down                      all of it removed
+      raftsman init                      this machine as the first of a real cluster
       raftsman store --help              one component alone
     """
 

@@ -23,7 +23,9 @@ from control.client.connect import connect
 from control.client.kubeconfig import KubeconfigError
 from lab import state
 from lab.state import LabError
-from net.explain import objects, parties, reader, steps, trace, tracer, way, words
+from net.explain import compare, objects, parties, reader, steps, trace, tracer, way, words
+from net.explain import diff as diff_words
+from net.explain.compare import NodeView
 from net.explain.objects import Objects, by_key
 from net.explain.parties import UnknownPartyError
 from net.explain.policies import PolicyJudge
@@ -51,6 +53,7 @@ def net() -> None:
     Examples:
       raftsman net explain client web               from pod default/client to Service default/web
       raftsman net explain shop/cart prices:http    and why it does not arrive, in one sentence
+      raftsman net check                            does what is written stay as it is?
       raftsman net diff                             what the kernels hold, against what is wanted
     """
 
@@ -134,6 +137,73 @@ def look_into(
     return found
 
 
+@net.command()
+@click.argument("node", default="")
+@click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@cluster_options
+def diff(node: str, output: str, **reach: Any) -> None:
+    """Show what the kernels hold and what is wanted, where they differ: of NODE, or of all nodes that can be reached.
+
+    What is wanted is made by the node's own appliers in an empty network namespace, and compared part by part:
+    services, policy, masquerade, host ports, routes, pods. Lines with - are wanted and do not stand; lines with + stand
+    and nobody wants them. Exit code 0: no difference; 1: some.
+
+    \b
+    Examples:
+      raftsman net diff
+      raftsman net diff n2 -o json
+    """
+    where = Reach(**reach)
+    hub, doors = where.objects(), chosen(where.doors(), node)
+    found = {name: compare.differences(node_of(hub, door)) for name, door in doors.items()}
+    if output == "json":
+        click.echo(json.dumps(diff_words.as_json(found), indent=2))
+    else:
+        net_view.show_differences(net_view.console(), found)
+    sys.exit(1 if any(found.values()) else 0)
+
+
+@net.command()
+@click.argument("node", default="")
+@click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@cluster_options
+def check(node: str, output: str, **reach: Any) -> None:
+    """Apply what is wanted twice in an empty network namespace: the second time must write nothing.
+
+    What is written twice would be written for ever: rules that this kernel or its programs spell in another way than
+    Raftsman does. What the kernel refuses is told, too. The nodes' own rules are not touched. Exit code 0: all
+    converges; 1: something does not.
+
+    \b
+    Examples:
+      raftsman net check
+      raftsman net check n2
+    """
+    where = Reach(**reach)
+    hub, doors = where.objects(), chosen(where.doors(), node)
+    found = {name: compare.rehearse(node_of(hub, door)) for name, door in doors.items()}
+    if output == "json":
+        told = {name: {"repeated": list(one.repeated), "refused": dict(one.refused)} for name, one in found.items()}
+        click.echo(json.dumps(told, indent=2))
+    else:
+        net_view.show_rehearsals(net_view.console(), found)
+    sys.exit(1 if any(one.repeated or one.refused for one in found.values()) else 0)
+
+
+def chosen(doors: dict[str, NodeDoor], node: str) -> dict[str, NodeDoor]:
+    """Return the doors that are meant; LabError where none is."""
+    if node and node not in doors:
+        raise LabError(f"node {node} cannot be looked into from here; those that can: {', '.join(doors) or 'none'}")
+    if not doors:
+        raise LabError("no node can be looked into from here; on a node use --node-local, in the lab --name")
+    return {node: doors[node]} if node else doors
+
+
+def node_of(hub: Objects, door: NodeDoor) -> NodeView:
+    """Return what a comparison needs of a node."""
+    return NodeView(hub, door.name, door.network, door.pod_networks(), door.settings, door.claims())
+
+
 def scene_of(hub: Objects, doors: Mapping[str, NodeDoor]) -> Scene:
     """Return what a walk looks at."""
     known = {name: door.settings for name, door in doors.items() if door.flags}
@@ -213,7 +283,7 @@ def trace_it(
         raise LabError(f"the network namespace of {source} is not known: its node's agent has no claim for it")
     flows = trace.flows(explanation, source.address, addresses)
     networks = {name: found.network for name, found in doors.items()}
-    if door.settings.proxy_mode == "iptables" and reader.iptables_backend(door.network) == "legacy":
+    if door.settings.proxy.proxy_mode == "iptables" and reader.iptables_backend(door.network) == "legacy":
         return tracer.by_kernel_log(explanation, networks, sender, flows, source.address)
     return tracer.by_nftables(explanation, networks, sender, flows, source.address)
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 from rich.console import Console
 from rich.text import Text
 from rich.tree import Tree
 
+from net.explain.diff import Difference
+from net.explain.rehearsal import Rehearsed
 from net.explain.steps import Branch, Explanation, Step
 from net.explain.things import Place
 from net.explain.trace import Heard
@@ -13,6 +17,7 @@ from net.explain.trace import Heard
 SHOWN_WHOLE_MAX = 6
 """How many branches are drawn; of more, those that differ from all earlier ones."""
 PIPE_WIDTH = 200
+LINES_MAX = 40
 
 
 def console() -> Console:
@@ -114,3 +119,40 @@ def show_heard(console: Console, heard: Heard) -> None:
     for note in heard.notes:
         console.print(Text(f"Note: {note}", "yellow"))
     console.print(Text(f"The packet: {heard.outcome}.", "green" if heard.answered else "bold red"))
+
+
+def show_differences(console: Console, found: Mapping[str, Sequence[Difference]]) -> None:
+    """Draw what differs, by node and part."""
+    for node, differences in found.items():
+        if not differences:
+            console.print(Text(f"node {node}: the kernel holds what is wanted", "green"))
+            continue
+        tree = Tree(Text(f"node {node}: {len(differences)} differences", "bold yellow"), guide_style="dim")
+        parts: dict[str, Tree] = {}
+        for difference in differences:
+            if difference.part not in parts:
+                parts[difference.part] = tree.add(Text(difference.part, "bold cyan"))
+            leaf = parts[difference.part].add(Text(difference.what, "bold"))
+            for sign, lines, style in (("-", difference.lacks, "red"), ("+", difference.extra, "yellow")):
+                for line in lines[:LINES_MAX]:
+                    leaf.add(Text(f"{sign} {line}", style))
+                if len(lines) > LINES_MAX:
+                    leaf.add(Text(f"{sign} … {len(lines) - LINES_MAX} more", style))
+        console.print(tree)
+    if any(found.values()):
+        console.print(Text("- is wanted and does not stand; + stands and nobody wants it.", "dim"))
+
+
+def show_rehearsals(console: Console, found: Mapping[str, Rehearsed]) -> None:
+    """Draw what does not converge."""
+    for node, one in found.items():
+        for what in one.repeated:
+            console.print(Text(f"node {node}: {what} were written again the second time", "bold red"))
+        for name, said in sorted(one.refused.items()):
+            console.print(Text(f"node {node}: the kernel refuses {name}: {said}", "bold red"))
+        if not (one.repeated or one.refused):
+            count = sum(len(held) for held in one.dump.elements.values())
+            rules = sum(len(rules) for chains in one.dump.iptables.values() for rules in chains.values())
+            rules += sum(len(lines) for blocks in one.dump.tables.values() for lines in blocks.values())
+            told = f"node {node}: {rules} rules and {count} elements were applied twice; the second time wrote nothing"
+            console.print(Text(told, "green"))

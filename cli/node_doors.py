@@ -10,16 +10,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from cli.agent import network_config
 from cli.agent import run as agent_command
 from lab import nodes, processes
 from lab.state import Cluster
 from net.cni.keeper import STATE_FILE
+from net.explain import reader
 from net.explain.steps import NodeSettings
 from net.ipam import files
+from net.ipam.allocator import Allocator, Claim
+from net.netlink import read_sysctl
 from net.nftables.door import is_supported
 
 
@@ -46,34 +50,28 @@ class NodeDoor:
         inner = text.replace("/var/run/", "/run/", 1) if text.startswith("/var/run/") else text
         return Path(f"/proc/{self.pid}/root{inner}")
 
+    def claims(self) -> tuple[Claim, ...]:
+        """Return what the node's pods hold, as its agent keeps it on disk."""
+        directory = self.flags.get("cni_state_dir")
+        state = files.load(self.path(str(directory)) / STATE_FILE) if directory is not None else None
+        return tuple(Allocator.from_state(state, 0.0).claims.values()) if state is not None else ()
+
     def pod_networks(self) -> dict[str, Path]:
         """Return the network namespaces of the node's pods, by namespace/name."""
-        directory = self.flags.get("cni_state_dir")
-        if directory is None:
-            return {}
-        state = files.load(self.path(str(directory)) / STATE_FILE) or {}
-        found = {claim.get("pod") or "": claim.get("namespacePath") or "" for claim in state.get("claims") or ()}
-        return {pod: self.path(path) for pod, path in found.items() if pod and path}
+        return {claim.pod: self.path(claim.namespace_path) for claim in self.claims() if claim.pod}
 
     @property
     def settings(self) -> NodeSettings:
         """What shapes the way of packets on this node."""
-        flags = self.flags
-        if not flags:
+        if not self.flags:
             return NodeSettings()
-        return NodeSettings(
-            proxy_mode=str(flags.get("proxy_mode") or NodeSettings().proxy_mode) if is_supported() else "iptables",
-            cluster_cidrs=_listed(flags.get("cluster_cidr")),
-            service_cidrs=_listed(flags.get("service_cluster_ip_range")),
-            masquerade_all=bool(flags.get("masquerade_all")),
-            node_port_addresses=_listed(flags.get("nodeport_addresses")),
-            cluster_domain=str(flags.get("cluster_domain") or "cluster.local"),
-        )
-
-
-def _listed(value: Any) -> tuple[str, ...]:
-    texts = [value] if isinstance(value, str) else list(value or ())
-    return tuple(part.strip() for text in texts for part in str(text).split(",") if part.strip())
+        network = network_config(self.flags)
+        # The proxy takes iptables where the kernel has no nf_tables, whatever it was told.
+        proxy = network.proxy if is_supported() else replace(network.proxy, proxy_mode="iptables")
+        with reader.namespace(self.network):
+            is_liberal = read_sysctl("net/netfilter/nf_conntrack_tcp_be_liberal") == "1"
+        domain = str(self.flags.get("cluster_domain") or NodeSettings().cluster_domain)
+        return NodeSettings(proxy, network.routes, network.cni.cni_mode, domain, is_liberal)
 
 
 def agent_flags(arguments: Iterable[str]) -> dict[str, Any]:

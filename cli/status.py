@@ -35,7 +35,7 @@ def status(name: str) -> None:
         running = nodes.is_running(cluster, node)
         told = {True: "Ready", False: "NotReady"}.get(ready[node.name], "?") if node.name in ready else "not joined"
         first = (node.name, cluster.address(node), told if running else "down")
-        components = ["containerd", "store", "controlplane", "node"]
+        components = ["containerd", "store", "controlplane", "node", "dns"]
         for component in components:
             process = processes.main_process(cluster, f"{node.name}/{component}") if running else None
             if process is not None:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import yaml
 
-from control.api import meta, resources
+from control.api import bootstraptokens, meta, resources
 from control.api.meta import Object
 from control.api.resources import Resource
 from control.api.status import ApiError
@@ -54,24 +54,6 @@ async def wait_ready(api: Client, timeout_s: float) -> None:
     await wait_for("the API server", timeout_s, attempt)
 
 
-def bootstrap_secret(token: str) -> Object:
-    """Return the Secret that lets nodes join with this token."""
-    token_id, _, secret = token.partition(".")
-    return {
-        "apiVersion": "v1",
-        "kind": "Secret",
-        "metadata": {"name": f"bootstrap-token-{token_id}", "namespace": "kube-system"},
-        "type": "bootstrap.kubernetes.io/token",
-        "stringData": {
-            "token-id": token_id,
-            "token-secret": secret,
-            "usage-bootstrap-authentication": "true",
-            "usage-bootstrap-signing": "true",
-            "auth-extra-groups": "system:bootstrappers:raftsman:node",
-        },
-    }
-
-
 async def ensure(api: Client, resource: Resource, obj: Object) -> bool:
     """Create an object unless it exists; tell whether it was created."""
     try:
@@ -87,7 +69,7 @@ async def allow_joining(api: Client, token: str, timeout_s: float) -> None:
     """Store the bootstrap token."""
 
     async def attempt() -> bool | None:
-        await ensure(api, resources.SECRETS, bootstrap_secret(token))
+        await ensure(api, resources.SECRETS, bootstraptokens.secret_object(token))
         return True
 
     await wait_for("the bootstrap token", timeout_s, attempt)
@@ -97,6 +79,16 @@ async def ready_nodes(api: Client) -> dict[str, bool]:
     """Return each node's readiness by name."""
     listed = await api.list(resources.NODES)
     return {meta.name(node): meta.condition_is_true(node, "Ready") for node in listed.items}
+
+
+async def is_ready(api: Client, name: str) -> bool:
+    """Tell whether one node is Ready; one that is not there is not."""
+    try:
+        return meta.condition_is_true(await api.get(resources.NODES, name), "Ready")
+    except ApiError as error:
+        if error.code != 404:
+            raise
+        return False
 
 
 async def wait_nodes(api: Client, names: set[str], timeout_s: float) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
 
 from lab import pki
 from lab.pki import CLIENT, SERVER
-from lab.state import Cluster, NodeSpec
+from lab.state import Cluster
 
 API_PORT = 6443
 HUB_PORT = 6444
@@ -21,13 +22,28 @@ CONTROL_PLANE_USERS = {
 }
 
 
-def make(cluster: Cluster) -> None:
-    """Make everything that exists before the first process starts."""
-    directory = cluster.pki
-    authority = pki.make_authority(directory, "ca", "kubernetes")
-    store_authority = pki.make_authority(directory / "etcd", "ca", "etcd-ca")
-    front_proxy = pki.make_authority(directory, "front-proxy-ca", "front-proxy-ca")
+AUTHORITIES = ("ca.crt", "ca.key", "etcd/ca.crt", "etcd/ca.key", "front-proxy-ca.crt", "front-proxy-ca.key")
+SHARED_FILES = (*AUTHORITIES, "sa.key", "sa.pub")
+"""What all control planes of a cluster have in common."""
+
+
+def make_authorities(directory: Path) -> None:
+    """Make what all control planes of a cluster share: three authorities, and the key of ServiceAccount tokens.
+
+    A cluster authority that lies there already, with its key, is used as it is.
+    """
+    if not (directory / "ca.key").exists():
+        pki.make_authority(directory, "ca", "kubernetes")
+    pki.make_authority(directory / "etcd", "ca", "etcd-ca")
+    pki.make_authority(directory, "front-proxy-ca", "front-proxy-ca")
     pki.make_service_account_key(directory)
+
+
+def issue_control_plane(directory: Path, addresses: Sequence[str], names: Sequence[str] = ()) -> None:
+    """Issue a control plane's certificates; it is reached by loopback, and by these addresses and names."""
+    authority = pki.load_authority(directory, "ca")
+    front_proxy = pki.load_authority(directory, "front-proxy-ca")
+    store_authority = pki.load_authority(directory / "etcd", "ca")
     pki.issue(front_proxy, directory, "front-proxy-client", "front-proxy-client")
     pki.issue(store_authority, directory, "apiserver-etcd-client", "kube-apiserver-etcd-client")
     pki.issue(
@@ -37,27 +53,31 @@ def make(cluster: Cluster) -> None:
     pki.issue(authority, directory, "admin", "kubernetes-admin", organizations=["system:masters"])
     for name, user in CONTROL_PLANE_USERS.items():
         pki.issue(authority, directory, name, user)
-    for node in cluster.store_nodes():
-        issue_store_member(cluster, store_authority, node)
-    addresses = [cluster.address(node) for node in cluster.control_plane_nodes()]
     pki.issue(
         authority, directory, "apiserver", "kube-apiserver", usages=[SERVER],
-        dns_names=[*SERVICE_NAMES, "localhost"],
-        addresses=["127.0.0.1", cluster.first_service_address, *addresses],
+        dns_names=[*SERVICE_NAMES, "localhost", *names], addresses=["127.0.0.1", *addresses],
     )  # fmt: skip
 
 
-def issue_store_member(cluster: Cluster, authority: pki.Authority, node: NodeSpec) -> None:
-    """Issue a store member's serving and peer certificates; the peer's names the member."""
-    directory, address = cluster.pki / "etcd" / node.name, cluster.address(node)
-    names = [node.name, "localhost"]
+def make(cluster: Cluster) -> None:
+    """Make everything that exists before the first process starts."""
+    make_authorities(cluster.pki)
+    addresses = [cluster.address(node) for node in cluster.control_plane_nodes()]
+    issue_control_plane(cluster.pki, [cluster.first_service_address, *addresses])
+    for node in cluster.store_nodes():
+        issue_store_member(cluster.pki / "etcd", node.name, cluster.address(node))
+
+
+def issue_store_member(authority_directory: Path, name: str, address: str) -> None:
+    """Issue a store member's serving and peer certificates, in a folder of its name; the peer's names the member."""
+    authority, directory = pki.load_authority(authority_directory, "ca"), authority_directory / name
+    names = [name, "localhost"]
     pki.issue(
-        authority, directory, "server", node.name, usages=[SERVER, CLIENT],
-        dns_names=names, addresses=[address, "127.0.0.1"],
-    )  # fmt: skip
+        authority, directory, "server", name, usages=[SERVER, CLIENT], dns_names=names, addresses=[address, "127.0.0.1"]
+    )
     pki.issue(
-        authority, directory, "peer", node.name, usages=[SERVER, CLIENT],
-        dns_names=names, addresses=[address], uris=[f"raftsman://member/{node.name}"],
+        authority, directory, "peer", name, usages=[SERVER, CLIENT],
+        dns_names=names, addresses=[address], uris=[f"raftsman://member/{name}"],
     )  # fmt: skip
 
 

@@ -10,6 +10,9 @@ from lab.cluster_pki import API_PORT, HUB_PORT
 from lab.site import CLIENT_PORT, PEER_PORT, Site, Timers
 from lab.state import Cluster, NodeSpec
 
+CLUSTER_DNS = "169.254.20.10"
+"""Where each node answers its pods' questions."""
+
 
 def raftsman(*arguments: str) -> list[str]:
     """Return a command line that runs this very raftsman."""
@@ -91,6 +94,7 @@ def node_command(site: Site) -> list[str]:
         "--root-dir", str(site.kubelet_data), "--container-runtime-endpoint", f"unix://{site.socket}",
         "--client-ca-file", str(site.pki / "ca.crt"), "--cgroup-root", site.cgroup,
         "--cluster-cidr", site.pod_range, "--service-cluster-ip-range", site.service_range,
+        "--cluster-dns", CLUSTER_DNS, "--cluster-domain", "cluster.local",
         "--cni-conf-dir", str(site.cni_conf), "--cni-bin-dir", str(site.cni_bin),
         "--cni-state-dir", str(site.cni_state), "--pod-logs-dir", str(site.pod_logs),
         "--node-lease-duration", f"{site.timers.node_lease_duration_s}s",

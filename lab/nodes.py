@@ -202,19 +202,24 @@ def import_images(cluster: Cluster, node: NodeSpec, images: Path) -> None:
 
 
 def remove_cgroups(cluster: Cluster) -> None:
-    """Remove the cluster's control groups in every hierarchy, innermost first."""
-    roots = [CGROUPS / cluster.cgroup]
-    roots += [hierarchy / cluster.cgroup for hierarchy in CGROUPS.iterdir() if hierarchy.is_dir()]
-    for root in roots:
-        if not root.is_dir():
-            continue
-        groups = sorted((path for path in root.rglob("*") if path.is_dir()), key=lambda path: -len(path.parts))
-        for group in [*groups, root]:
-            _remove_cgroup(group)
+    """Remove the cluster's control groups in every hierarchy."""
+    for root in remove_cgroup_trees(cluster.cgroup):
         try:
             root.parent.rmdir()
         except OSError:
             continue  # another cluster lives
+
+
+def remove_cgroup_trees(path: str) -> list[Path]:
+    """Remove a control group with all below it in every hierarchy, innermost first; return where there was one."""
+    roots = [CGROUPS / path]
+    roots += [hierarchy / path for hierarchy in CGROUPS.iterdir() if hierarchy.is_dir()]
+    found = [root for root in roots if root.is_dir()]
+    for root in found:
+        groups = sorted((path for path in root.rglob("*") if path.is_dir()), key=lambda path: -len(path.parts))
+        for group in [*groups, root]:
+            _remove_cgroup(group)
+    return found
 
 
 def _remove_cgroup(group: Path) -> None:

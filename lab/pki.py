@@ -69,6 +69,14 @@ def make_authority(directory: Path, basename: str, common_name: str) -> Authorit
     return Authority(certificate, key)
 
 
+def load_authority(directory: Path, basename: str) -> Authority:
+    """Read an authority that was made before; raises ValueError where the key is of another kind."""
+    key = serialization.load_pem_private_key((directory / f"{basename}.key").read_bytes(), None)
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise ValueError(f"{directory / basename}.key: an elliptic curve's key is needed")
+    return Authority(x509.load_pem_x509_certificate((directory / f"{basename}.crt").read_bytes()), key)
+
+
 def issue(
     authority: Authority,
     directory: Path,

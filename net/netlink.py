@@ -1,7 +1,7 @@
 """The only door to netlink and to pyroute2: sockets in any namespace, batches, typed dumps, events.
 
-pyroute2 knows how the kernel's answers are built, and `links` and `addresses` decode with its
-classes. Its sockets are not used: opening one in another namespace forks the process. Nor is
+pyroute2 knows how the kernel's answers are built, and `links` decodes with its classes; what comes in
+thousands goes by `dumps`. Its sockets are not used: opening one in another namespace forks the process. Nor is
 its package's front, which would import 370 modules (14 MB) where the classes need 180 (4 MB); both
 stay out until the first dump. Writing goes by `messages`, many to a send.
 
@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import errno
+import fcntl
 import importlib
 import importlib.util
 import logging
@@ -22,14 +23,15 @@ import socket
 import struct
 import sys
 import types
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from net import messages
-from net.links import Address, Event, Link, Route
+from net import dumps, messages
+from net.dumps import HEADER as HEADER
+from net.links import Address, Event, ForwardingEntry, Link, Neighbour, Route, RoutingRule, Vxlan
 from net.messages import Message
 
 log = logging.getLogger(__name__)
@@ -42,8 +44,16 @@ EVENT_BUFFER_BYTES = 4 << 20
 SO_RCVBUFFORCE = 33
 BATCH_MESSAGES_MAX = 100
 """Each answer takes a kilobyte of the socket's buffer, which must hold those of a whole batch."""
-RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV4_ROUTE = 0x1, 0x10, 0x40
-HEADER = struct.Struct("=IHHII")
+RTMGRP_LINK, RTMGRP_NEIGH = 0x1, 0x4
+RTMGRP_IPV4_IFADDR, RTMGRP_IPV4_ROUTE, RTMGRP_IPV4_RULE = 0x10, 0x40, 0x80
+RTMGRP_IPV6_IFADDR, RTMGRP_IPV6_ROUTE, RTMGRP_IPV6_RULE = 0x100, 0x400, 0x40000
+EVENT_GROUPS = (
+    RTMGRP_LINK | RTMGRP_NEIGH
+    | RTMGRP_IPV4_IFADDR | RTMGRP_IPV4_ROUTE | RTMGRP_IPV4_RULE
+    | RTMGRP_IPV6_IFADDR | RTMGRP_IPV6_ROUTE | RTMGRP_IPV6_RULE
+)  # fmt: skip
+SIOCETHTOOL, ETHTOOL_GTXCSUM, ETHTOOL_STXCSUM = 0x8946, 0x16, 0x17
+T = TypeVar("T")
 
 
 class NetlinkError(OSError):
@@ -137,23 +147,24 @@ class RouteSocket:
 
     def link_index(self, name: str) -> int | None:
         """Return a link's index, None where no such link is."""
-        request = messages.get_link(name)
+        data = self._ask_link(messages.get_link(name))
+        return int(struct.unpack_from("=i", data, HEADER.size + 4)[0]) if data is not None else None
+
+    def _ask_link(self, request: Message) -> bytes | None:
         self._sequence += 1
         length = HEADER.size + len(request.body)
         head = HEADER.pack(length, request.kind, messages.NLM_F_REQUEST, self._sequence, 0)
         self._socket.send(head + request.body)
         for kind, _, data in _split(self._socket.recv(RECEIVE_BYTES)):
             if kind == messages.RTM_NEWLINK:
-                index: int = struct.unpack_from("=i", data, HEADER.size + 4)[0]
-                return index
+                return data
             (negative,) = struct.unpack_from("=i", data, HEADER.size)
             if -negative not in (errno.ENODEV, errno.ENOENT):
                 raise NetlinkError(-negative, f"{request.about}: {os.strerror(-negative)}")
         return None
 
-    def _dump(self, kind: int, family: int) -> Iterator[bytes]:
+    def _dump(self, kind: int, body: bytes) -> Iterator[bytes]:
         self._sequence += 1
-        body = struct.pack("=BxHiII", family, 0, 0, 0, 0)
         flags = messages.NLM_F_REQUEST | messages.NLM_F_DUMP
         self._socket.send(HEADER.pack(HEADER.size + len(body), kind, flags, self._sequence, 0) + body)
         while True:
@@ -167,83 +178,75 @@ class RouteSocket:
                     raise NetlinkError(-negative, f"dump {kind}: {os.strerror(-negative)}")
                 yield data
 
-    def _decoded(self, kind: int, family: int, decoder: str) -> Iterator[Any]:
-        make = _decoder(decoder)
-        for data in self._dump(kind, family):
-            message = make(data)
-            message.decode()
-            yield message
-
     def links(self) -> list[Link]:
         """Return all interfaces."""
-        found = []
-        for message in self._decoded(messages.RTM_GETLINK, socket.AF_UNSPEC, "ifinfmsg"):
-            info = message.get_attr("IFLA_LINKINFO")
-            found.append(
-                Link(
-                    index=message["index"],
-                    name=message.get_attr("IFLA_IFNAME") or "",
-                    kind=(info.get_attr("IFLA_INFO_KIND") or "") if info is not None else "",
-                    mtu=message.get_attr("IFLA_MTU") or 0,
-                    mac=message.get_attr("IFLA_ADDRESS") or "",
-                    is_up=bool(message["flags"] & messages.IFF_UP),
-                    master=message.get_attr("IFLA_MASTER") or 0,
-                )
-            )
-        return found
+        body = struct.pack("=BxHiII", socket.AF_UNSPEC, 0, 0, 0, 0)
+        return [_link(data) for data in self._dump(messages.RTM_GETLINK, body)]
+
+    def link(self, name: str = "", index: int = 0) -> Link | None:
+        """Return one interface by name or index, None where no such link is."""
+        data = self._ask_link(messages.get_link(name, index))
+        return _link(data) if data is not None else None
 
     def addresses(self, family: int = socket.AF_INET) -> list[Address]:
         """Return all addresses of one family."""
-        found = []
-        for message in self._decoded(messages.RTM_GETADDR, family, "ifaddrmsg"):
-            address = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
-            found.append(Address(message["index"], str(address), message["prefixlen"]))
-        return found
+        body = struct.pack("=BBBBI", family, 0, 0, 0, 0)
+        return _known(dumps.address(data) for data in self._dump(messages.RTM_GETADDR, body))
 
-    def routes(self, family: int = socket.AF_INET) -> list[Route]:
-        """Return the unicast routes of the main table with one way each.
+    def routes(
+        self, family: int = socket.AF_INET, tables: frozenset[int] = frozenset({messages.RT_TABLE_MAIN})
+    ) -> list[Route]:
+        """Return the unicast routes with one way each, of the main table where no others are asked for."""
+        body = struct.pack("=8BI", family, 0, 0, 0, 0, 0, 0, 0, 0)
+        found = _known(dumps.route(data) for data in self._dump(messages.RTM_GETROUTE, body))
+        return [route for route in found if route.table in tables]
 
-        They are decoded by hand: a node may have thousands of other people's, and each change asks again.
-        """
-        found = (_route(data, family) for data in self._dump(messages.RTM_GETROUTE, family))
-        return [route for route in found if route is not None]
+    def neighbours(self, family: int, index: int) -> list[Neighbour]:
+        """Return the neighbours of one family on one link."""
+        body = struct.pack("=BxxxiHBB", family, 0, 0, 0, 0)
+        body += messages.attribute(messages.NDA_IFINDEX, struct.pack("=I", index))
+        found = _known(dumps.neighbour(data) for data in self._dump(messages.RTM_GETNEIGH, body))
+        return [entry for entry in found if entry.index == index]
+
+    def forwarding(self, index: int) -> list[ForwardingEntry]:
+        """Return where a VXLAN interface sends frames."""
+        body = struct.pack("=BxHiII", messages.AF_BRIDGE, 0, index, 0, 0)
+        found = _known(dumps.forwarding_entry(data) for data in self._dump(messages.RTM_GETNEIGH, body))
+        return [entry for entry in found if entry.index == index]
+
+    def rules(self, family: int) -> list[RoutingRule]:
+        """Return the rules that lead from a network to a table."""
+        body = struct.pack("=8BI", family, 0, 0, 0, 0, 0, 0, 0, 0)
+        return _known(dumps.rule(data) for data in self._dump(messages.RTM_GETRULE, body))
 
 
-def _route(data: bytes, family: int) -> Route | None:
-    start = HEADER.size
-    _, length, _, _, table, protocol, _, kind = struct.unpack_from("=8B", data, start)
-    if kind != messages.RTN_UNICAST:
-        return None
-    index = metric = 0
-    target = gateway = source = b""
-    offset = start + 12
-    while offset + 4 <= len(data):
-        size, name = struct.unpack_from("=HH", data, offset)
-        payload = data[offset + 4 : offset + size]
-        match name:
-            case messages.RTA_DST:
-                target = payload
-            case messages.RTA_GATEWAY:
-                gateway = payload
-            case messages.RTA_PREFSRC:
-                source = payload
-            case messages.RTA_OIF:
-                (index,) = struct.unpack("=I", payload)
-            case messages.RTA_PRIORITY:
-                (metric,) = struct.unpack("=I", payload)
-            case messages.RTA_TABLE:
-                (table,) = struct.unpack("=I", payload)
-        offset += max(4, size + 3 & ~3)
-    if table != messages.RT_TABLE_MAIN:
-        return None
-    network = socket.inet_ntop(family, target or bytes(4 if family == socket.AF_INET else 16))
-    return Route(
-        network=f"{network}/{length}",
-        index=index,
-        gateway=socket.inet_ntop(family, gateway) if gateway else "",
-        protocol=protocol,
-        metric=metric,
-        source=socket.inet_ntop(family, source) if source else "",
+def _known(found: Iterable[T | None]) -> list[T]:
+    return [entry for entry in found if entry is not None]
+
+
+def _link(data: bytes) -> Link:
+    message = _decoder("ifinfmsg")(data)
+    message.decode()
+    information = message.get_attr("IFLA_LINKINFO")
+    kind = (information.get_attr("IFLA_INFO_KIND") or "") if information is not None else ""
+    details = information.get_attr("IFLA_INFO_DATA") if kind == "vxlan" else None
+    return Link(
+        index=message["index"],
+        name=message.get_attr("IFLA_IFNAME") or "",
+        kind=kind,
+        mtu=message.get_attr("IFLA_MTU") or 0,
+        mac=message.get_attr("IFLA_ADDRESS") or "",
+        is_up=bool(message["flags"] & messages.IFF_UP),
+        master=message.get_attr("IFLA_MASTER") or 0,
+        vxlan=None
+        if details is None
+        else Vxlan(
+            identifier=details.get_attr("IFLA_VXLAN_ID") or 0,
+            local=details.get_attr("IFLA_VXLAN_LOCAL") or details.get_attr("IFLA_VXLAN_LOCAL6") or "",
+            port=details.get_attr("IFLA_VXLAN_PORT") or 0,
+            is_learning=bool(details.get_attr("IFLA_VXLAN_LEARNING")),
+            underlay_index=details.get_attr("IFLA_VXLAN_LINK") or 0,
+        ),
     )
 
 
@@ -279,7 +282,7 @@ def _decoder(name: str) -> Callable[[bytes], Any]:
 
 
 class RouteEvents:
-    """Receive changes of links, IPv4 addresses and routes in the namespace in which this was made."""
+    """Receive changes of links, addresses, routes, neighbours and rules in the namespace in which this was made."""
 
     def __init__(self, buffer_bytes: int = EVENT_BUFFER_BYTES) -> None:
         kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
@@ -288,7 +291,7 @@ class RouteEvents:
             self._socket.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, buffer_bytes)
         except OSError as error:
             log.debug("event buffer stays small, overruns will be more frequent error=%s", error)
-        self._socket.bind((0, RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV4_ROUTE))
+        self._socket.bind((0, EVENT_GROUPS))
 
     def close(self) -> None:
         """Close the socket."""
@@ -311,21 +314,12 @@ class RouteEvents:
             if error.errno != errno.ENOBUFS:
                 raise
             return [Event("overrun")]
-        return [event for kind, _, message in _split(data) if (event := _event(kind, message)) is not None]
+        return [event for kind, _, message in _split(data) if (event := dumps.event(kind, message)) is not None]
 
 
 def _settle(readable: asyncio.Future[None]) -> None:
     if not readable.done():
         readable.set_result(None)
-
-
-def _event(kind: int, data: bytes) -> Event | None:
-    if kind in (messages.RTM_NEWLINK, messages.RTM_DELLINK) or kind in (messages.RTM_NEWADDR, messages.RTM_DELADDR):
-        (index,) = struct.unpack_from("=i", data, HEADER.size + 4)
-        return Event("link" if kind <= messages.RTM_DELLINK else "address", index=index)
-    if kind in (messages.RTM_NEWROUTE, messages.RTM_DELROUTE):
-        return Event("route", protocol=data[HEADER.size + 5])
-    return None
 
 
 def write_sysctl(name: str, value: str) -> bool:
@@ -344,3 +338,22 @@ def read_sysctl(name: str) -> str:
         return Path("/proc/sys", name).read_text().strip()
     except OSError:
         return ""
+
+
+def set_checksum_offload(name: str, enabled: bool) -> bool:
+    """Let a link's hardware make checksums or not; False where it stands so already."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as door:
+        if bool(_ethtool(door, name, ETHTOOL_GTXCSUM, 0)) == enabled:
+            return False
+        _ethtool(door, name, ETHTOOL_STXCSUM, int(enabled))
+        return True
+
+
+def _ethtool(door: socket.socket, name: str, command: int, value: int) -> int:
+    told = ctypes.create_string_buffer(struct.pack("=II", command, value))
+    request = struct.pack("@16sP16x", name.encode(), ctypes.addressof(told))
+    try:
+        fcntl.ioctl(door, SIOCETHTOOL, request)
+    except OSError as error:
+        raise NetlinkError(error.errno, f"checksums of {name}: {error.strerror}") from error
+    return int(struct.unpack_from("=II", told.raw)[1])

@@ -134,6 +134,6 @@ def validate(kind: Kind, obj: Object, old: Object | None, subresource: str = "")
     """Raise Invalid with a cause for each fault of the object."""
     causes = check_object(kind.resource, obj, old, subresource)
     if kind.custom is not None:
-        causes = [*causes, *kind.custom.check(obj)]
+        causes = [*causes, *kind.custom.check(obj, old)]
     if causes:
         raise status.invalid(kind.resource.kind, obj["metadata"].get("name") or "", causes, kind.resource.group)

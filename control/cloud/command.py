@@ -13,9 +13,20 @@ from control.client.options import leader_election_options, run_until_signalled,
 from control.cloud.config import CloudConfig
 from control.cloud.machine import ProviderError
 from control.cloud.manager import run
+from control.cloud.pool import PoolError, parse_pool
 from control.cloud.provider import UnknownProviderError, load_provider
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+def take_pool(_context: click.Context, _option: click.Parameter, value: str) -> str:
+    """Refuse a text that names no addresses."""
+    try:
+        parse_pool(value)
+    except PoolError as error:
+        raise click.BadParameter(str(error)) from None
+    return value
+
 
 EXAMPLES = """\b
 Examples:
@@ -45,6 +56,12 @@ Examples:
     default="5m",
     show_default=True,
     help="How often addresses and labels are brought up to date.",
+)
+@click.option(
+    "--load-balancer-pool",
+    default="",
+    callback=take_pool,
+    help="CIDR or FIRST-LAST,…: addresses that Services of type LoadBalancer get.",
 )
 @click.option("--log-level", default="info", show_default=True, help="debug, info, warning or error.")
 @leader_election_options("cloud-controller-manager")

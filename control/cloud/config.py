@@ -18,6 +18,8 @@ class CloudConfig:
     cloud_provider: str = "inventory"
     cloud_config: Path | None = None
     """The provider's own file."""
+    load_balancer_pool: str = ""
+    """Networks and ranges FIRST-LAST whose addresses Services of type LoadBalancer get; none leaves them pending."""
     node_monitor_period_s: float = 5.0
     """How often nodes in trouble are held against their machines."""
     node_status_update_period_s: float = 300.0

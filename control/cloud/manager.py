@@ -11,7 +11,9 @@ from control.client.informer import Informers
 from control.client.kubeconfig import load
 from control.client.runner import Context, Controller, run_controllers
 from control.cloud.config import CloudConfig
+from control.cloud.loadbalancer import LoadBalancerController
 from control.cloud.nodes import CloudNodeController, CloudNodeLifecycleController
+from control.cloud.pool import parse_pool
 from control.cloud.provider import load_provider
 
 log = logging.getLogger(__name__)
@@ -31,6 +33,8 @@ async def run(config: CloudConfig) -> None:
             CloudNodeController(context, provider, config.node_status_update_period_s),
             CloudNodeLifecycleController(context, provider, config.node_monitor_period_s),
         ]
+        if config.load_balancer_pool:
+            controllers.append(LoadBalancerController(context, parse_pool(config.load_balancer_pool)))
         log.info("ready provider=%s", config.cloud_provider)
         await run_controllers(context, controllers)
 

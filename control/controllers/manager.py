@@ -11,6 +11,7 @@ from control.client.events import EventRecorder
 from control.client.informer import Informers
 from control.client.kubeconfig import load
 from control.client.runner import Context, Controller, run_controllers
+from control.controllers.bootstraptokens import BootstrapSigner, TokenCleaner
 from control.controllers.certificates import (
     Authority,
     CertificateApprover,
@@ -35,6 +36,7 @@ USER_AGENT = "raftsman-controller-manager"
 COMPONENT = "controller-manager"
 
 NAMES = (
+    "bootstrap-signer-controller",
     "certificatesigningrequest-approving",
     "certificatesigningrequest-cleaner",
     "certificatesigningrequest-signing",
@@ -50,6 +52,7 @@ NAMES = (
     "root-ca-certificate-publisher",
     "serviceaccount",
     "taint-eviction-controller",
+    "token-cleaner-controller",
 )
 
 
@@ -67,6 +70,8 @@ def build(context: Context, config: ControllersConfig) -> list[Controller]:
         "certificatesigningrequest-approving": CertificateApprover,
         "certificatesigningrequest-cleaner": CertificateCleaner,
         "garbagecollector": GarbageCollector,
+        "bootstrap-signer-controller": BootstrapSigner,
+        "token-cleaner-controller": TokenCleaner,
     }
     for name, make in makers.items():
         if config.wants(name):

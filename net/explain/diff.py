@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from net import chains
-from net.chains import Chains, Jumps, Owner, Tables
 from net.explain.things import Standing, Thing
-
-Describe = Callable[[str, bytes, bytes], str]
-"""Turns a set's name, a key and its data into words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,63 +23,23 @@ class Difference:
     """What stands and nobody wants."""
 
 
-def of_chains(
-    part: str, wanted: Tables, standing: Tables, jumps: Jumps, owned: Owner, prefix: str = ""
-) -> list[Difference]:
-    """Compare iptables' chains; standing tables may bear a prefix (ip6/)."""
-    found: list[Difference] = []
-    for table in sorted(
-        {*wanted, *jumps, *(name.removeprefix(prefix) for name in standing if name.startswith(prefix))}
-    ):
-        have, want = standing.get(prefix + table, {}), wanted.get(table, {})
-        what = f"iptables {prefix}{table} chain"
-        for chain in sorted({*want, *(name for name in have if owned(name))}):
-            found += _of_chain(part, f"{what} {chain}", want.get(chain), have.get(chain))
-        found += _of_jumps(part, what, have, jumps, table)
-    return found
-
-
-def _of_chain(part: str, what: str, want: tuple[str, ...] | None, have: tuple[str, ...] | None) -> Iterable[Difference]:
+def of_chain(part: str, what: str, want: tuple[str, ...] | None, have: tuple[str, ...] | None) -> Iterable[Difference]:
+    """Compare the rules of one chain, or the lines of a set's declaration; None is no chain."""
     if want is None:
         yield Difference(part, what, extra=have or ("(the chain itself)",))
     elif have is None:
         yield Difference(part, what, lacks=want or ("(the chain itself)",))
     elif not chains.same(have, want):
-        lacks = tuple(rule for rule in want if not _has(have, rule))
-        extra = tuple(rule for rule in have if not _has(want, rule))
+        lacks, extra = _without(want, have), _without(have, want)
         yield Difference(part, what, lacks, extra) if lacks or extra else Difference(part, what, ("(another order)",))
 
 
-def _of_jumps(part: str, what: str, have: Chains, jumps: Jumps, table: str) -> Iterable[Difference]:
-    lacking: dict[str, list[str]] = {}
-    for jump in jumps.get(table, ()):
-        if not _has(have.get(jump.chain, ()), jump.rule):
-            lacking.setdefault(jump.chain, []).append(jump.rule)
-    for chain, rules in sorted(lacking.items()):
-        yield Difference(part, f"{what} {chain}", lacks=tuple(rules))
-
-
-def _has(rules: Iterable[str], rule: str) -> bool:
-    listed = tuple(rules)
-    return rule in listed or any(chains.same((one,), (rule,)) for one in listed)
-
-
-def of_elements(
-    part: str,
-    table: str,
-    wanted: Mapping[str, Mapping[bytes, bytes]],
-    standing: Mapping[str, Mapping[bytes, bytes]],
-    describe: Describe,
-) -> list[Difference]:
-    """Compare the elements of nftables' sets and maps."""
-    found = []
-    for name in sorted({*wanted, *standing}):
-        want, have = wanted.get(name, {}), standing.get(name, {})
-        lacks = sorted(describe(name, key, data) for key, data in want.items() if have.get(key) != data)
-        extra = sorted(describe(name, key, data) for key, data in have.items() if want.get(key) != data)
-        if lacks or extra:
-            found.append(Difference(part, f"nftables {table} set {name}", tuple(lacks), tuple(extra)))
-    return found
+def _without(rules: Iterable[str], others: Iterable[str]) -> tuple[str, ...]:
+    """Return the rules that the others lack, whatever the spelling."""
+    exact = set(others)
+    left = [rule for rule in rules if rule not in exact]
+    known = {chains.normal(rule) for rule in exact} if left else set()
+    return tuple(rule for rule in left if chains.normal(rule) not in known)
 
 
 def of_things(part: str, what: str, things: Iterable[Thing], standing: Standing) -> list[Difference]:

@@ -29,13 +29,13 @@ from net.nftables.errors import NftablesError
 from net.nftables.operations import Table
 from net.proxy.nftables_schema import TABLE_NAME
 from net.proxy.standing import Shape, read_shape
-from net.xtables import XtablesError
+from net.xtables import Backend, XtablesError
 
 log = logging.getLogger(__name__)
 
 OWN_TABLES = ("kube-proxy", "raftsman-policy", "raftsman-hostports", "raftsman-pods")
 OWN_CHAINS = ("KUBE-", "RAFTSMAN-")
-IPTABLES_TABLES = ("nat", "filter")
+IPTABLES_TABLES = ("nat", "filter", "mangle")
 NFTA_SET_NAME = 2
 _CHAIN = re.compile(r"^\tchain (\S+) \{$")
 
@@ -54,19 +54,20 @@ def namespace(path: Path) -> Iterator[None]:
 def read_links(path: Path) -> Standing:
     """Read what a pod's namespace has: links, addresses, routes, listeners."""
     with namespace(path):
-        return _links()
+        return read_here()
 
 
 def read_node(path: Path, versions: Iterable[int] = (4, 6)) -> Standing:
     """Read what a node's namespace has, its rules too; iptables' for these IP versions."""
     with namespace(path):
-        found = _links()
+        found = read_here()
         tables = asyncio.run(_iptables(versions))
         rules = _nftables()
     return replace(found, tables=tables, chains=rules.chains, elements=rules.elements, shapes=rules.shapes)
 
 
-def _links() -> Standing:
+def read_here() -> Standing:
+    """Read links, addresses, routes and listeners of the namespace in which this thread stands."""
     addresses: list[Address] = []
     routes: list[Route] = []
     with RouteSocket() as netlink:
@@ -95,12 +96,26 @@ async def _iptables(versions: Iterable[int]) -> Tables:
     for version in versions:
         door, prefix = xtables.IptablesDoor(backend, version), "ip6/" if version == 6 else ""
         try:
-            for table in IPTABLES_TABLES:
+            for table in iptables_tables(backend, version):
                 saved = chains.parse(await door.save(table), lambda chain: chain.startswith(OWN_CHAINS))
                 found |= {prefix + name: held for name, held in saved.items()}
         except XtablesError as error:
             log.debug("iptables cannot be read version=%d error=%s", version, error)
     return found
+
+
+def iptables_tables(backend: Backend, version: int) -> tuple[str, ...]:
+    """Return the tables of iptables that stand; legacy makes what it is asked for, so nobody asks it."""
+    family = "ip6" if version == 6 else "ip"
+    try:
+        if backend == "nft":
+            with NftablesSocket() as door:
+                names = [table.name for table in door.tables() if table.family == family]
+        else:
+            names = Path("/proc/thread-self/net", f"{family}_tables_names").read_text().split()
+    except (OSError, NftablesError):
+        return ()
+    return tuple(table for table in IPTABLES_TABLES if table in names)
 
 
 def _nftables() -> Standing:
@@ -129,7 +144,7 @@ def own_tables(door: NftablesSocket) -> list[Table]:
     return [table for table in door.tables() if table.name in OWN_TABLES]
 
 
-def iptables_backend(path: Path) -> str:
+def iptables_backend(path: Path) -> Backend:
     """Return which iptables a node uses: legacy or nft."""
     with namespace(path):
         return asyncio.run(xtables.detect())

@@ -166,7 +166,7 @@ def lines(
     ends = [event.packet for event in heard if event.identifier == first and event.packet is not None]
     steps = _steps_by_chain(explanation, node, ends[-1] if ends else None)
     told: list[Line] = []
-    packet = ""
+    packet = shown = ""
     for event in heard:
         if event.identifier != first or (event.kind == "rule" and not event.handle):
             continue
@@ -178,8 +178,17 @@ def lines(
         prefix = "ip6/" if event.family == "ip6" and event.table in IPTABLES_TABLES else ""
         step = steps.get(f"{prefix}{event.table} {event.chain}")
         where = f"{event.family} {event.table} {event.chain}"
-        told.append(Line(node, where, rule, event.verdict, step.words if step is not None else "", packet))
-        packet = ""
+        told.append(
+            Line(
+                node,
+                where,
+                rule,
+                event.verdict,
+                step.words if step is not None else "",
+                packet if packet != shown else "",
+            )
+        )
+        shown = packet
     return told
 
 

@@ -59,7 +59,8 @@ class NftablesApplier:
         """Take new settings; what depends on them is written at the next sync."""
         if settings == self.settings:
             return
-        if schema.blocks(self.settings, ()) != schema.blocks(settings, ()):
+        same_masquerade = settings.masquerade_all == self.settings.masquerade_all  # the chains of spreads hold it
+        if not same_masquerade or schema.blocks(self.settings, ()) != schema.blocks(settings, ()):
             self._standing = None
         self.settings, self._all_changed = settings, True
 

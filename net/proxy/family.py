@@ -18,7 +18,7 @@ from net.netlink import NetlinkError
 from net.proxy import conntrack
 from net.proxy.applier import APPLY_ERRORS, Applier
 from net.proxy.config import ProxyConfig
-from net.proxy.conntrack import ConntrackSocket, Place
+from net.proxy.conntrack import Reconciler
 from net.proxy.metrics import ProxyMetrics, trigger_time
 from net.proxy.rules import NodeFacts, PortRules, RuleBook, RuleSettings
 from net.proxy.services import ChangeTracker
@@ -58,7 +58,7 @@ class FamilyLoop:
         self._due = asyncio.Event()
         self._waiting = Waiting()
         self._udp_services: frozenset[str] = frozenset()
-        self._udp_fronts: dict[Place, frozenset[Place]] | None = None
+        self._flows = Reconciler(self.ip_version)
         self._flows_due = asyncio.Event()
         self._began_s = time.time()
 
@@ -167,7 +167,7 @@ class FamilyLoop:
         """Have flows looked at where a Service with a UDP port has changed."""
         ports = self.tracker.ports
         speaking = {name for name in changed if any(port.name.protocol == "UDP" for port in ports.get(name, ()))}
-        if speaking or self._udp_services & changed or self._udp_fronts is None:
+        if speaking or self._udp_services & changed or self._flows.is_new:
             self._udp_services = (self._udp_services - changed) | speaking
             self._flows_due.set()
 
@@ -179,27 +179,20 @@ class FamilyLoop:
             await asyncio.sleep(self._config.min_sync_period_of(self.applier.mode))
 
     async def _drop_stale_flows(self) -> None:
-        fronts = conntrack.fronts(self.tracker)
-        if fronts == self._udp_fronts:
+        wanted = conntrack.fronts(self.tracker)
+        if not self._flows.differs(wanted):
             return
-        gone = {place: frozenset[Place]() for place in self._udp_fronts or () if place not in fronts}
-        local = self.local_addresses
-
-        def work() -> int:
-            with ConntrackSocket() as socket:
-                return socket.delete(conntrack.stale(socket.udp_flows(), fronts | gone, local))
-
         began = time.perf_counter()
         try:
-            dropped = await asyncio.to_thread(work) if fronts or gone else 0
+            dropped = await asyncio.to_thread(self._flows.reconcile, wanted, self.local_addresses)
         except (OSError, NetlinkError) as error:
-            # The rules stand all the same; the flows are looked at again after the next change.
-            log.warning("stale UDP flows cannot be looked for error=%s", error)
+            log.warning("stale UDP flows cannot be looked for, trying again error=%s", error)
+            await asyncio.sleep(RETRY_FIRST_S)
+            self._flows_due.set()
             return
         self._metrics.reconciled(self.ip_version, dropped, time.perf_counter() - began)
         if dropped:
             log.info("stale UDP flows are dropped count=%d", dropped)
-        self._udp_fronts = fronts
 
     async def _repair(self) -> None:
         while True:

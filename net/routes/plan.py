@@ -1,115 +1,212 @@
-"""Say which routes this node needs, and what to do about those that stand: pure.
+"""Say which routes, neighbours and rules this node needs, and what to do about those that stand: pure.
 
     Node n2: podCIDR 10.244.2.0/24, InternalIP 192.168.77.12, on our link eth0
     → 10.244.2.0/24 via 192.168.77.12 dev eth0 proto 82
+    Node n3: podCIDR 10.244.3.0/24, InternalIP 172.16.2.13, behind a router
+    → 10.244.3.0/24 via 10.244.3.0 dev raftsman-vx4 onlink proto 82, a neighbour, a forwarding entry
+    → in table 82, asked only for our pods' packets: 172.16.2.13 via 10.244.3.0 dev raftsman-vx4
 
-Only routes of our protocol number are ever removed, and one that somebody else made for the same
-network is left where it is.
+The last one is why a pod reaches a node behind a router under its own address: no router has to know pods'
+addresses, and none sees them. Only routes and rules of our protocol number are ever removed, and what stands on our own
+interfaces; a route that somebody else made for the same network is left where it is.
 """
 
 from __future__ import annotations
 
+import errno
 import ipaddress
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 
-from control.api import meta
-from control.api.meta import Object
-from net.links import Address, Route
-from net.messages import ROUTE_PROTOCOL_NODE
+from net import messages
+from net.links import MAIN_TABLE, Address, ForwardingEntry, Neighbour, Route, RoutingRule
+from net.messages import ROUTE_PROTOCOL_NODE, ROUTE_TABLE_NODE, Message
+from net.routes.peers import Direct, Peer, Tunnelled, Unreachable, Way, parsed, version_of
+from net.routes.tunnels import gateway_of, mac_of, own_address
 
-DEFAULT_NETWORK = "0.0.0.0/0"
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class Peer:
-    """Hold what a Node says of its place in the network."""
-
-    name: str
-    address: str
-    pod_cidrs: tuple[str, ...]
+DEFAULT_NETWORKS = {4: "0.0.0.0/0", 6: "::/0"}
+RULE_PRIORITY = 32700
+"""Shortly before the main table's, 32766."""
+GONE = (errno.ESRCH, errno.ENODEV, errno.ENOENT, errno.EADDRNOTAVAIL)
+STANDS = (errno.EEXIST,)
 
 
 @dataclass(frozen=True, slots=True)
-class RoutePlan:
-    """Hold the routes that shall stand, and the Nodes that no route can be made for."""
+class State:
+    """Hold what stands, or what shall stand: for our own interfaces all of it, for the rest the routes and rules."""
 
-    routes: tuple[Route, ...]
-    unreachable: dict[str, str] = field(default_factory=dict)
-    """Reasons by Node name."""
+    routes: frozenset[Route] = frozenset()
+    rules: frozenset[RoutingRule] = frozenset()
+    addresses: frozenset[Address] = frozenset()
+    neighbours: frozenset[Neighbour] = frozenset()
+    forwarding: frozenset[ForwardingEntry] = frozenset()
 
 
-def peer_of(node: Object) -> Peer:
-    """Read a Node."""
-    addresses = (node.get("status") or {}).get("addresses") or ()
-    internal = [entry.get("address") or "" for entry in addresses if entry.get("type") == "InternalIP"]
-    spec = node.get("spec") or {}
-    cidrs = spec.get("podCIDRs") or [spec.get("podCIDR") or ""]
-    return Peer(
-        name=meta.name(node),
-        address=next((address for address in internal if address and ":" not in address), ""),
-        pod_cidrs=tuple(str(ipaddress.ip_network(cidr)) for cidr in cidrs if cidr and ":" not in cidr),
-    )
+@dataclass(slots=True)
+class _Draft:
+    """Gather what shall stand; where two Nodes claim one network or address, the first by name keeps it."""
+
+    routes: dict[tuple[str, int], Route] = field(default_factory=dict)
+    neighbours: dict[tuple[int, str], Neighbour] = field(default_factory=dict)
+    forwarding: dict[tuple[int, str], ForwardingEntry] = field(default_factory=dict)
+
+    def lead(self, route: Route) -> bool:
+        return self.routes.setdefault((route.network, route.table), route) is route
+
+    def lead_through(self, peer: Peer, cidr: str, index: int, remote: str) -> None:
+        """Add all that one CIDR behind a tunnel needs."""
+        gateway, mac = gateway_of(peer.name, cidr), mac_of(peer.name)
+        is_onlink = version_of(gateway) == 4  # link-local IPv6 needs no such word
+        if not self.lead(Route(cidr, index, gateway, ROUTE_PROTOCOL_NODE, is_onlink=is_onlink)):
+            return
+        self.neighbours.setdefault((index, gateway), Neighbour(index, gateway, mac))
+        self.forwarding.setdefault((index, mac), ForwardingEntry(index, mac, remote))
+        address = peer.address(version_of(cidr))
+        if address:
+            host = f"{address}/{parsed(address).max_prefixlen}"
+            self.lead(Route(host, index, gateway, ROUTE_PROTOCOL_NODE, table=ROUTE_TABLE_NODE, is_onlink=is_onlink))
+
+
+def unreachable(ways: Mapping[tuple[str, str], Way]) -> dict[str, str]:
+    """Return the reasons by Node name for those that no route can be made for."""
+    return {name: way.reason for (name, _), way in sorted(ways.items()) if isinstance(way, Unreachable)}
 
 
 def wanted(
-    own_name: str,
-    peers: Iterable[Peer],
-    addresses: Iterable[Address],
-    standing: Iterable[Route],
-    service_cidr: str = "",
-) -> RoutePlan:
-    """Return the routes that this node needs."""
-    known = {peer.name: peer for peer in peers}
-    places = [(ipaddress.ip_interface(f"{found.address}/{found.prefix_length}").network, found) for found in addresses]
-    routes: list[Route] = []
-    unreachable: dict[str, str] = {}
-    for peer in sorted(known.values()):
-        if peer.name == own_name:
-            continue
-        if not peer.address or not peer.pod_cidrs:
-            continue  # a Node that has just joined; its next change brings both
-        index = _link_towards(peer.address, places)
-        if index is None:
-            unreachable[peer.name] = f"{peer.address} is on no network of this node"
-            continue
-        routes += [Route(cidr, index, peer.address, ROUTE_PROTOCOL_NODE) for cidr in peer.pod_cidrs]
-    own = known.get(own_name)
-    if service_cidr and own is not None and not any(route.network == DEFAULT_NETWORK for route in standing):
-        # Without any route for a cluster IP the kernel refuses before the Service rules are asked.
-        uplink = next((found.index for _, found in places if found.address == own.address), None)
-        if uplink is not None:
-            routes.append(Route(str(ipaddress.ip_network(service_cidr)), uplink, "", ROUTE_PROTOCOL_NODE))
-    return RoutePlan(tuple(routes), unreachable)
+    own: Peer,
+    peers: Mapping[str, Peer],
+    ways: Mapping[tuple[str, str], Way],
+    tunnels: Mapping[int, int],
+    direct_mtu: int = 0,
+) -> State:
+    """Return what shall stand, given the tunnels' links by the IP version that they run over.
+
+    ``direct_mtu`` is the pods' MTU where it is smaller than the uplink's: a node's own packets to pods start with it.
+    """
+    draft = _Draft()
+    for (name, cidr), way in sorted(ways.items(), key=lambda item: item[0]):
+        match way:
+            case Direct(index, gateway):
+                draft.lead(Route(cidr, index, gateway, ROUTE_PROTOCOL_NODE, mtu=direct_mtu))
+            case Tunnelled(version, remote):
+                draft.lead_through(peers[name], cidr, tunnels[version], remote)
+    tabled = {version_of(network) for network, table in draft.routes if table == ROUTE_TABLE_NODE}
+    return State(
+        routes=frozenset(draft.routes.values()),
+        rules=frozenset(
+            RoutingRule(cidr, ROUTE_TABLE_NODE, RULE_PRIORITY, ROUTE_PROTOCOL_NODE)
+            for cidr in own.pod_cidrs
+            if version_of(cidr) in tabled
+        ),
+        addresses=frozenset(Address(i, *own_address(cidr)) for i in tunnels.values() for cidr in own.pod_cidrs),
+        neighbours=frozenset(draft.neighbours.values()),
+        forwarding=frozenset(draft.forwarding.values()),
+    )
 
 
-def _link_towards(
-    address: str, places: Iterable[tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, Address]]
-) -> int | None:
-    """Return the link that shares a network with an address; the narrowest network wins."""
-    target = ipaddress.ip_address(address)
-    reached = [(network.prefixlen, found.index) for network, found in places if target in network]
-    return max(reached)[1] if reached else None
+def service_routes(
+    own: Peer, service_cidrs: Iterable[str], addresses: Iterable[Address], standing: Iterable[Route]
+) -> frozenset[Route]:
+    """Return a route for each Services' range whose IP version has no default route.
+
+    Without any route for a cluster IP the kernel refuses before the Service rules are asked.
+    """
+    networks = {route.network for route in standing if route.table == MAIN_TABLE}
+    uplinks = {found.address: found.index for found in addresses}
+    found = set()
+    for cidr in service_cidrs:
+        version = version_of(cidr)
+        index = uplinks.get(own.address(version))
+        if DEFAULT_NETWORKS[version] not in networks and index is not None:
+            found.add(Route(str(ipaddress.ip_network(cidr)), index, "", ROUTE_PROTOCOL_NODE))
+    return frozenset(found)
+
+
+def with_routes(state: State, more: frozenset[Route]) -> State:
+    """Return a state with further routes."""
+    return replace(state, routes=state.routes | more)
 
 
 @dataclass(frozen=True, slots=True)
-class RouteChanges:
-    """Hold what is to be done."""
+class Changes:
+    """Hold what is to be done, in the order in which it is done."""
 
-    put: tuple[Route, ...]
-    delete: tuple[Route, ...]
-    blocked: tuple[Route, ...]
+    put: State
+    delete: State
+    blocked: tuple[Route, ...] = ()
     """Wanted routes for whose network a foreign route stands."""
 
+    def messages(self) -> list[Message]:
+        """Return the requests: what a route needs is there before it, and goes after it."""
+        return [*self._puts(), *self._deletions()]
 
-def changes(standing: Iterable[Route], plan: RoutePlan) -> RouteChanges:
+    def _puts(self) -> list[Message]:
+        put = self.put
+        todo = [messages.put_address(a.index, a.address, a.prefix_length) for a in sorted(put.addresses)]
+        todo += [messages.put_forwarding_entry(f.index, f.mac, f.destination) for f in sorted(put.forwarding)]
+        todo += [messages.put_neighbour(n.index, n.address, n.mac) for n in sorted(put.neighbours)]
+        todo += [_put_route(route) for route in sorted(put.routes)]
+        todo += [messages.put_rule(r.source, r.table, r.priority, r.protocol, ignore=STANDS) for r in sorted(put.rules)]
+        return todo
+
+    def _deletions(self) -> list[Message]:
+        gone = self.delete
+        todo = [
+            messages.delete_rule(r.source, r.table, r.priority, r.protocol, ignore=GONE) for r in sorted(gone.rules)
+        ]
+        todo += [
+            messages.delete_route(
+                r.network, r.index, r.gateway, protocol=r.protocol, metric=r.metric, table=r.table, ignore=GONE
+            )
+            for r in sorted(gone.routes)
+        ]
+        todo += [messages.delete_neighbour(n.index, n.address, ignore=GONE) for n in sorted(gone.neighbours)]
+        todo += [
+            messages.delete_forwarding_entry(f.index, f.mac, f.destination, ignore=GONE)
+            for f in sorted(gone.forwarding)
+        ]
+        todo += [
+            messages.delete_address(a.index, a.address, a.prefix_length, ignore=GONE) for a in sorted(gone.addresses)
+        ]
+        return todo
+
+
+def _put_route(route: Route) -> Message:
+    return messages.put_route(
+        route.network, route.index, route.gateway,
+        protocol=route.protocol, onlink=route.is_onlink, mtu=route.mtu, table=route.table,
+    )  # fmt: skip
+
+
+def changes(standing: State, plan: State) -> Changes:
     """Compare what stands with what is wanted."""
-    listed = list(standing)
-    ours = {route for route in listed if route.protocol == ROUTE_PROTOCOL_NODE}
-    foreign = {route.network for route in listed if route.protocol != ROUTE_PROTOCOL_NODE}
-    bare = {Route(r.network, r.index, r.gateway, r.protocol, r.metric) for r in ours}
-    put = tuple(route for route in plan.routes if route not in bare and route.network not in foreign)
-    networks = {route.network for route in put}
+    ours = {route for route in standing.routes if route.protocol == ROUTE_PROTOCOL_NODE}
+    foreign = {(r.network, r.table) for r in standing.routes if r.protocol != ROUTE_PROTOCOL_NODE}
+    # Where a packet's source is left open, the kernel or a person may have named one.
+    bare = {replace(route, source="") if route.source else route for route in ours}
+    blocked = tuple(sorted(route for route in plan.routes if (route.network, route.table) in foreign))
+    put_routes = frozenset(plan.routes - bare - set(blocked))
+    replaced = {(route.network, route.table) for route in put_routes}
     # A route that is replaced in place needs no deletion, and so no moment without one.
-    delete = tuple(sorted(route for route in bare if route not in plan.routes and route.network not in networks))
-    return RouteChanges(put, delete, tuple(route for route in plan.routes if route.network in foreign))
+    stale = frozenset(
+        route for route in bare if route not in plan.routes and (route.network, route.table) not in replaced
+    )
+    our_rules = frozenset(rule for rule in standing.rules if rule.protocol == ROUTE_PROTOCOL_NODE)
+    pinned = {(entry.index, entry.address) for entry in plan.neighbours}
+    return Changes(
+        put=State(
+            put_routes,
+            plan.rules - our_rules,
+            plan.addresses - standing.addresses,
+            plan.neighbours - standing.neighbours,
+            plan.forwarding - standing.forwarding,
+        ),
+        delete=State(
+            stale,
+            our_rules - plan.rules,
+            standing.addresses - plan.addresses,
+            frozenset(entry for entry in standing.neighbours if (entry.index, entry.address) not in pinned),
+            standing.forwarding - plan.forwarding,
+        ),
+        blocked=blocked,
+    )

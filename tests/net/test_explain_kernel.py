@@ -11,15 +11,19 @@ import pytest
 
 from control.api.meta import Object
 from control.api.resources import ENDPOINT_SLICES, NODES, SERVICES, Resource
-from net.explain import parties, reader, steps, trace, tracer, way, words
+from net.explain import compare, parties, reader, steps, trace, tracer, way, words
+from net.explain.compare import NodeView
+from net.explain.diff import Difference
 from net.explain.objects import Objects, by_key
 from net.explain.steps import Explanation, NodeSettings, Question, Scene
 from net.explain.things import Place, Standing
+from net.proxy.applier import Mode
 from net.proxy.apply import IptablesApplier
 from net.proxy.apply_nftables import NftablesApplier
 from net.proxy.config import ProxyConfig
 from net.proxy.modes import MakeApplier
 from net.proxy.server import ProxyServer
+from net.routes import outside
 from net.routes.config import RoutesConfig
 from net.routes.server import RoutesServer
 from net.xtables import IptablesDoor
@@ -79,6 +83,14 @@ class Cluster:
         found = self.ask(source, target)[1]
         return steps.check(found, self.read({step.place for step in found.every_step() if step.things}))
 
+    def view(self, name: str) -> NodeView:
+        node = next(node for node in self.nodes if node.node_name == name)
+        pods = {f"default/{key}": Path(pod.path) for key, pod in self.pods.items() if pod.node is node}
+        return NodeView(self.hub, name, Path(node.path), pods, self.settings)
+
+    def differences(self, name: str) -> list[Difference]:
+        return compare.differences(self.view(name))
+
     def write_rules(self) -> None:
         """Have proxy and routes write what the objects want, and end before anything is damaged."""
         for node in self.nodes:
@@ -89,9 +101,12 @@ class Cluster:
             def stands(path: Path = path, other: Node = other) -> bool:
                 standing = reader.read_node(path)
                 route = standing.route_to(other.pod_cidr.replace("0/24", "9"))
-                rules = "KUBE-SERVICES" in standing.tables.get("nat", {}) or any(
-                    held for (_, _, name), held in standing.elements.items() if name == "service-ips"
+                tables = ("nat", "ip6/nat")
+                rules = all("KUBE-SERVICES" in standing.tables.get(table, {}) for table in tables) or (
+                    bool(standing.elements.get(("ip", "kube-proxy", "service-ips")))
+                    and ("ip6", "kube-proxy") in standing.shapes
                 )
+                rules = rules and ("inet", "raftsman-pods") in {(f, t) for f, t, _ in standing.chains}
                 return rules and route is not None and bool(route.gateway)
 
             eventually(stands)
@@ -105,14 +120,19 @@ class Cluster:
             healthz_bind_address="",
             metrics_bind_address="",
         )
-        make: MakeApplier = NftablesApplier if self.mode == "nftables" else partial(IptablesApplier, self.door)
-        await ProxyServer(config, node.client, {4: make}).serve()
+        makers: dict[int, MakeApplier] = {
+            version: partial(IptablesApplier, IptablesDoor(self.door.backend, version)) for version in (4, 6)
+        }
+        if self.mode == "nftables":
+            makers = dict.fromkeys(makers, NftablesApplier)
+        await ProxyServer(config, node.client, makers).serve()
 
     async def _routes(self, node: Node) -> None:
         config = RoutesConfig(
-            hostname_override=node.node_name, cluster_cidr=CLUSTER_CIDR, service_cluster_ip_range=SERVICE_CIDR
-        )
-        await RoutesServer(config, node.client, self.door).serve()
+            hostname_override=node.node_name, cluster_cidr=CLUSTER_CIDR, service_cluster_ip_range=SERVICE_CIDR,
+            iptables_backend=self.door.backend,
+        )  # fmt: skip
+        await RoutesServer(config, node.client, await outside.open_doors(config)).serve()
 
 
 def objects_of(nodes: list[Node], pods: dict[str, Pod]) -> list[tuple[Resource, Object]]:
@@ -148,8 +168,10 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
         by_resource = {name: [o for r, o in listed if r is resource] for name, resource in KINDS.items()}
         pod_objects = [explaining.pod(n, p.ip_address, p.node.node_name, app="web") for n, p in pods.items()]
         hub = Objects(**{name: by_key(found) for name, found in by_resource.items()}, pods=by_key(pod_objects))
-        mode = "nftables" if request.param == "nftables" else "iptables"
-        settings = NodeSettings(mode, cluster_cidrs=(CLUSTER_CIDR,), service_cidrs=(SERVICE_CIDR,))
+        mode: Mode = "nftables" if request.param == "nftables" else "iptables"
+        proxy = ProxyConfig(cluster_cidr=CLUSTER_CIDR, proxy_mode=mode)
+        routes = RoutesConfig(cluster_cidr=CLUSTER_CIDR, service_cluster_ip_range=SERVICE_CIDR)
+        settings = NodeSettings(proxy, routes)
         found = Cluster(request.param, nodes, pods, hub, settings)
         found.write_rules()
         yield found
@@ -250,6 +272,15 @@ def pod_link(cluster: Cluster, name: str) -> str:
     return pod.node.ip(f"-o route get {pod.ip_address}").split(" dev ")[1].split()[0]
 
 
+def test_a_whole_node_has_no_difference_and_converges(cluster: Cluster) -> None:
+    for node in ("n1", "n2"):
+        assert cluster.differences(node) == []
+    rehearsed = compare.rehearse(cluster.view("n1"))
+    assert not rehearsed.repeated
+    assert not rehearsed.refused
+    assert rehearsed.dump.tables or rehearsed.dump.iptables
+
+
 def test_a_port_at_which_nobody_listens_is_told(cluster: Cluster) -> None:
     found = cluster.explain("client", "web-1:9090")
     assert found.why == "The kernel is not as it should be. On pod default/web-1: nothing listens at TCP port 9090."
@@ -266,3 +297,18 @@ def test_damage_is_named_where_it_was_done(cluster: Cluster, damage: str) -> Non
     expected = IN_NFTABLES.get(damage, sentence) if cluster.mode == "nftables" else sentence
     assert any(told.startswith(expected) for told in found.findings), found.findings
     assert len({told.partition(":")[0] for told in found.findings}) == 1, found.findings
+
+
+def test_every_damage_is_a_difference_and_nothing_else_is(cluster: Cluster) -> None:
+    """Runs after all damage was done; before it, `test_a_whole_node_has_no_difference` has seen none."""
+    found = {(difference.part, difference.what) for difference in cluster.differences("n1")}
+    if cluster.mode == "nftables":
+        rules = {"nftables ip kube-proxy set service-ips", "nftables ip kube-proxy chain nat-prerouting"}
+    else:
+        rules = {"iptables nat chain KUBE-SERVICES", "iptables nat chain PREROUTING"}
+    pods = {("pods", f"pod default/{name}") for name in ("client", "web-1")}
+    routes = {("routes", "route 10.244.2.0/24")}
+    assert found == {("services", what) for what in rules} | pods | routes
+    lost = next(one for one in cluster.differences("n1") if one.part == "services" and "10.96.0.1" in str(one.lacks))
+    assert len(lost.lacks) == 1
+    assert not lost.extra

@@ -126,7 +126,7 @@ def test_routes_are_repaired_after_a_storm_of_events() -> None:
         node.put(NODES, peer)
 
         async def make() -> RoutesServer:
-            return RoutesServer(RoutesConfig(hostname_override="n1"), node.client, None)
+            return RoutesServer(RoutesConfig(hostname_override="n1"), node.client)
 
         node.start(node.call(make()).serve())
         eventually(lambda: "10.244.2.0/24" in node.ip("route"))

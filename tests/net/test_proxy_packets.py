@@ -19,6 +19,7 @@ from net.proxy.apply import IptablesApplier
 from net.proxy.config import ProxyConfig
 from net.proxy.server import ProxyServer
 from net.routes.config import RoutesConfig
+from net.routes.outside import open_doors
 from net.routes.server import RoutesServer
 from net.xtables import Backend, IptablesDoor
 from tests.net.topology import (
@@ -80,9 +81,12 @@ class Cluster:
 
     async def _make_routes(self, node: Node) -> RoutesServer:
         config = RoutesConfig(
-            hostname_override=node.node_name, cluster_cidr=CLUSTER_CIDR, service_cluster_ip_range=SERVICE_CIDR
+            hostname_override=node.node_name,
+            cluster_cidr=CLUSTER_CIDR,
+            service_cluster_ip_range=SERVICE_CIDR,
+            iptables_backend=self.backend,
         )
-        return RoutesServer(config, node.client, IptablesDoor(self.backend))
+        return RoutesServer(config, node.client, await open_doors(config))
 
     def start_routes(self, node: Node) -> None:
         node.start(node.call(self._make_routes(node)).serve())
@@ -130,7 +134,8 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
             built.start_proxy(node)
             built.start_routes(node)
         eventually(lambda: all("KUBE-SEP" in rules(built, node) for node in nodes))
-        eventually(lambda: all("RAFTSMAN" in rules(built, node) for node in nodes))
+        eventually(lambda: all("RAFTSMAN-FORWARD" in rules(built, node, "filter") for node in nodes))
+        eventually(lambda: all("raftsman-pods" in node.run("nft list tables") for node in nodes))
         eventually(lambda: "10.244.2.0/24" in nodes[0].ip("route") and "10.244.1.0/24" in nodes[1].ip("route"))
         yield built
 

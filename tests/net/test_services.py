@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from control.api.meta import Object
 from net.proxy import conntrack
-from net.proxy.conntrack import Flow, Place
+from net.proxy.conntrack import Flow, Place, place
 from net.proxy.rules import NodeFacts, RuleBook, allowed_sources, cluster_pool, node_port_addresses
 from net.proxy.services import ChangeTracker, Endpoint, PortName, parse_service, parse_slice
 
@@ -248,8 +248,8 @@ def test_endpoints_are_written_by_family() -> None:
     assert str(Endpoint("fd00::1", 80)) == "[fd00::1]:80"
 
 
-OLD, NEW, DNS = ("10.244.1.2", 5353), ("10.244.2.2", 5353), ("10.96.0.10", 53)
-CLIENT = ("10.244.1.9", 4711)
+OLD, NEW, DNS = place("10.244.1.2", 5353), place("10.244.2.2", 5353), place("10.96.0.10", 53)
+CLIENT = place("10.244.1.9", 4711)
 NODE = "192.168.77.11"
 
 
@@ -261,10 +261,13 @@ NODE = "192.168.77.11"
         pytest.param(Flow(CLIENT, DNS, DNS), {DNS: {NEW}}, True, id="began before the first endpoint"),
         pytest.param(Flow(CLIENT, DNS, OLD), {DNS: set()}, True, id="last endpoint gone"),
         pytest.param(Flow(CLIENT, DNS, DNS), {DNS: set()}, False, id="nothing to do yet"),
-        pytest.param(Flow(CLIENT, ("8.8.8.8", 53), ("8.8.8.8", 53)), {DNS: {NEW}}, False, id="not a service"),
-        pytest.param(Flow(CLIENT, (NODE, 30053), OLD), {("", 30053): {NEW}}, True, id="node port"),
+        pytest.param(Flow(CLIENT, place("8.8.8.8", 53), place("8.8.8.8", 53)), {DNS: {NEW}}, False, id="not a service"),
+        pytest.param(Flow(CLIENT, place(NODE, 30053), OLD), {place("", 30053): {NEW}}, True, id="node port"),
         pytest.param(
-            Flow(CLIENT, ("8.8.8.8", 30053), ("8.8.8.8", 30053)), {("", 30053): {NEW}}, False, id="same port elsewhere"
+            Flow(CLIENT, place("8.8.8.8", 30053), place("8.8.8.8", 30053)),
+            {place("", 30053): {NEW}},
+            False,
+            id="same port elsewhere",
         ),
     ],
 )
@@ -282,5 +285,5 @@ def test_fronts_hold_what_still_serves() -> None:
     obj["endpoints"][0]["conditions"] = {"ready": False, "serving": True, "terminating": True}
     obj["endpoints"][1]["conditions"] = {"ready": False}
     tracker.slice_changed("default/a", obj)
-    serving = frozenset({("10.0.0.1", 5353)})
-    assert conntrack.fronts(tracker) == {("10.96.0.1", 53): serving, ("", 30053): serving}
+    serving = frozenset({place("10.0.0.1", 5353)})
+    assert conntrack.fronts(tracker) == {place("10.96.0.1", 53): serving, place("", 30053): serving}

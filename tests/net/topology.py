@@ -168,10 +168,10 @@ def _answer_datagrams(server: socket.socket, name: str) -> None:
 class Node(Namespace):
     """A node: a namespace on the fabric, and a thread in it that runs components on a fake API."""
 
-    def __init__(self, number: int, fabric: Fabric) -> None:
+    def __init__(self, number: int, fabric: Fabric, address: str = "") -> None:
         super().__init__(f"n{number}")
         self.number, self.node_name = number, f"n{number}"
-        self.address = f"{FABRIC}.{10 + number}"
+        self.address = address or f"{FABRIC}.{10 + number}"
         self.pod_cidr = f"10.244.{number}.0/24"
         fabric.join(self, self.address)
         self.run("sysctl -qw net.ipv4.ip_forward=1")

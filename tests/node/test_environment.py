@@ -167,9 +167,19 @@ NODE_DNS = DnsConfig(("192.0.2.53",), ("example.org",), ("timeout:1",))
         ({}, ("10.96.0.10",), ("default.svc.c.local", "svc.c.local", "c.local", "example.org")),
         ({"dnsPolicy": "Default"}, ("192.0.2.53",), ("example.org",)),
         ({"hostNetwork": True}, ("192.0.2.53",), ("example.org",)),
+        (
+            {"hostNetwork": True, "dnsPolicy": "ClusterFirstWithHostNet"},
+            ("10.96.0.10",),
+            ("default.svc.c.local", "svc.c.local", "c.local", "example.org"),
+        ),
+        (
+            {"dnsConfig": {"nameservers": ["192.0.2.1"], "searches": ["more.org"]}},
+            ("10.96.0.10", "192.0.2.1"),
+            ("default.svc.c.local", "svc.c.local", "c.local", "example.org", "more.org"),
+        ),
         ({"dnsPolicy": "None", "dnsConfig": {"nameservers": ["192.0.2.1"]}}, ("192.0.2.1",), ()),
     ],
-    ids=["cluster-first", "default", "host-network", "none"],
+    ids=["cluster-first", "default", "host-network", "cluster-first-with-host-net", "added", "none"],
 )
 def test_dns_policies(spec: Object, servers: tuple[str, ...], searches: tuple[str, ...]) -> None:
     found = dns.pod_dns(make_pod(**spec), ["10.96.0.10"], "c.local", NODE_DNS)

@@ -36,3 +36,15 @@ def fault(pattern: str) -> str:
         told = error.args[0] if error.args else ""
         return told.decode("utf-8", "replace") if isinstance(told, bytes) else str(told)
     return ""
+
+
+def find_all(pattern: str, text: str, limit: int = -1) -> list[str]:
+    """Return the parts of a text that match, at most ``limit`` of them; raises ValueError for what is no pattern."""
+    if why := fault(pattern):
+        raise ValueError(f"error parsing regexp: {why}")
+    matches: list[str] = []
+    for match in _compiled(pattern).finditer(text):
+        if 0 <= limit <= len(matches):
+            break
+        matches.append(match.group(0))
+    return matches

@@ -11,6 +11,7 @@ from typing import Any
 from control.api.custom import patterns
 from control.api.custom.checking import check
 from control.api.custom.pruning import EMBEDDED, PRESERVES, Schema, prune
+from control.api.custom.rules import EXTENSION, rule_faults
 from control.api.patch import copy_json
 from control.api.validation.faults import Faults
 
@@ -28,7 +29,7 @@ _NEVER = {
 }
 _STRUCTURE = (
     "type", "default", "title", "description", "additionalProperties", "nullable", PRESERVES, EMBEDDED, INT_OR_STRING,
-    "x-kubernetes-list-type", "x-kubernetes-list-map-keys", "x-kubernetes-map-type",
+    "x-kubernetes-list-type", "x-kubernetes-list-map-keys", "x-kubernetes-map-type", EXTENSION,
 )  # fmt: skip
 """What may not stand inside a junctor."""
 _INT_OR_STRING_FORMS = ([{"type": "integer"}, {"type": "string"}], [{"type": "string"}, {"type": "integer"}])
@@ -62,6 +63,7 @@ def _check_node(schema: Schema, path: str, faults: Faults, depth: int, *, level:
         faults.forbidden(f"{path}.uniqueItems", text)
     _check_type(schema, path, faults, level)
     _check_extensions(schema, path, faults)
+    rule_faults(schema, path, faults)
     if (pattern := schema.get("pattern")) and (fault := patterns.fault(pattern)):
         faults.invalid(f"{path}.pattern", pattern, f"must be a valid regular expression, but isn't: {fault}")
     if schema.get("properties") and schema.get("additionalProperties") is not None:

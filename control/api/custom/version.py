@@ -13,6 +13,7 @@ from control.api import status, times
 from control.api.custom import jsonpath, shapes
 from control.api.custom.checking import check, check_lists
 from control.api.custom.pruning import PRESERVES, Schema, fill_defaults, prune
+from control.api.custom.rules import Ruled, check_rules, compile_rules
 from control.api.decode import DecodeError, clean
 from control.api.meta import Object
 from control.api.printers.column import AGE, NAME, Column, Printer, name
@@ -91,13 +92,20 @@ class CustomVersion:
             raise status.bad_request(f"{about}: strict decoding error: {', '.join(faults)}")
         return obj, faults if validation == "Warn" else []
 
-    def check(self, obj: Object) -> list[status.Cause]:
-        """Return the faults of an object beside those of its metadata."""
+    @cached_property
+    def rules(self) -> Ruled | None:
+        """The rules in the schema, None where there are none."""
+        return compile_rules(self.schema)
+
+    def check(self, obj: Object, old: Object | None = None) -> list[status.Cause]:
+        """Return the faults of an object, beside those of its metadata, where it is to take the place of ``old``."""
         faults = Faults()
         rest = {name: value for name, value in obj.items() if name != "metadata"}
         check(rest, self.schema, "", faults)
         if not faults:
             check_lists(rest, self.schema, "", faults)
+        if not faults and self.rules is not None:
+            check_rules(self.rules, obj, old, faults)
         return faults.causes
 
     @cached_property

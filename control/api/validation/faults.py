@@ -90,6 +90,18 @@ class Faults:
         """A list has too many items."""
         self._add("FieldValueTooMany", path, f"Too many: {count}", f"must have at most {maximum} items")
 
+    def of_reason(self, reason: str, path: str, value: Any, detail: str) -> None:
+        """A value breaks a rule that names the reason of its refusals itself."""
+        match reason:
+            case "FieldValueForbidden":
+                self.forbidden(path, detail)
+            case "FieldValueRequired":
+                self.required(path, detail)
+            case "FieldValueDuplicate":
+                self.duplicate(path, value)
+            case _:
+                self.invalid(path, value, detail)
+
     # Rules that many fields share.
 
     def not_negative(self, path: str, value: Any) -> None:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hmac
 import re
 from collections.abc import Callable
 from datetime import datetime
 
+from control.api import bootstraptokens
+from control.api.bootstraptokens import SECRET_TYPE, TOKEN_FORM
 from control.api.meta import Object
 from control.apiserver.authn.identity import InvalidCredentialError
 from control.apiserver.request import UserInfo
 
-TOKEN_FORM = re.compile(r"^([a-z0-9]{6})\.([a-z0-9]{16})$")
-SECRET_TYPE = "bootstrap.kubernetes.io/token"
 DEFAULT_GROUP = "system:bootstrappers"
 _GROUP_FORM = re.compile(r"^system:bootstrappers:[a-z0-9:-]{0,255}[a-z0-9]$")
 
@@ -31,10 +29,10 @@ def authenticate(token: str, now: datetime, get_secret: SecretGetter) -> UserInf
     secret = get_secret("kube-system", f"bootstrap-token-{token_id}")
     if secret is None or secret.get("metadata", {}).get("deletionTimestamp") or secret.get("type") != SECRET_TYPE:
         return None
-    data = {key: _decoded(value) for key, value in (secret.get("data") or {}).items()}
+    data = bootstraptokens.decoded(secret)
     if not hmac.compare_digest(data.get("token-secret", "").encode(), token_secret.encode()):
         return None
-    if data.get("token-id") != token_id or _has_expired(data.get("expiration", ""), now):
+    if data.get("token-id") != token_id or bootstraptokens.has_expired(data, now):
         return None
     if data.get("usage-bootstrap-authentication") != "true":
         return None
@@ -48,20 +46,3 @@ def _extra_groups(text: str) -> list[str]:
         if not _GROUP_FORM.match(group):
             raise InvalidCredentialError(f"bootstrap token has an invalid group {group!r}")
     return groups
-
-
-def _has_expired(text: str, now: datetime) -> bool:
-    """Whether an RFC 3339 time has passed; one that cannot be read counts as passed."""
-    if not text:
-        return False
-    try:
-        return datetime.fromisoformat(text) <= now
-    except (ValueError, TypeError):
-        return True
-
-
-def _decoded(value: str) -> str:
-    try:
-        return base64.b64decode(value).decode()
-    except (binascii.Error, UnicodeDecodeError):
-        return ""

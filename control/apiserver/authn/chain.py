@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from control.api import bootstraptokens
 from control.api.meta import Object
 from control.api.resources import NODES, PODS, SECRETS, SERVICE_ACCOUNTS, Resource
 from control.api.status import ApiError, internal_error, unauthorized
@@ -62,7 +63,7 @@ class TokenAuthenticator:
             claims = self._verifier.verify(token, wanted, self._clock().timestamp())
             user = await self._service_account(claims)
             return Authenticated(with_authenticated_group(user), tuple(claims["aud"]))
-        if self._bootstrap and bootstrap_tokens.TOKEN_FORM.match(token):
+        if self._bootstrap and bootstraptokens.TOKEN_FORM.match(token):
             await self._lookup.warm(SECRETS)
             found = bootstrap_tokens.authenticate(
                 token, self._clock(), lambda namespace, name: self._lookup.get(SECRETS, name, namespace)

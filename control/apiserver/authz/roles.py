@@ -216,9 +216,10 @@ CLUSTER_ROLES: dict[str, str] = {
         create | authentication.k8s.io | tokenreviews
         create | authorization.k8s.io | subjectaccessreviews
     """,
-    # What a node's network daemon reads: pods, policies and peers, and nothing that it could change but events.
+    # What a node's network daemon reads: pods, policies, peers and names, and nothing that it could change but events.
     "raftsman:cni": f"""
-        read | core | nodes pods namespaces
+        read | core | nodes pods namespaces services
+        read | discovery.k8s.io | endpointslices
         read | networking.k8s.io | networkpolicies
         {_EVENTS}
     """,

@@ -43,6 +43,9 @@ spec:
           spec:
             type: object
             required: [port]
+            x-kubernetes-validations:
+            - {rule: '!has(self.rig) || self.oars < 50', message: who sails needs few oars}
+            - {rule: '!has(oldSelf.rig) || (has(self.rig) && self.rig == oldSelf.rig)', message: a rig stays}
             properties:
               port: {type: string, pattern: '^[a-z]+$', maxLength: 10}
               oars: {type: integer, minimum: 1, maximum: 100, default: 2}
@@ -182,6 +185,7 @@ BAD: list[tuple[str, str, str]] = [
     ),
     ("enumeration", "port: a, rig: raft", 'spec.rig: Unsupported value: "raft": supported values: "sloop", "ketch"'),
     ("int or string", "port: a, draught: [1]", "spec.draught in body must be of type integer,string"),
+    ("rule", "port: a, rig: sloop, oars: 60", 'spec: Invalid value: "object": who sails needs few oars'),
     (
         "duplicate key",
         "port: a, cargo: [{name: x}, {name: x}]",
@@ -214,6 +218,13 @@ def test_status_and_scale_are_parts_of_their_own(harbour: Harbour) -> None:
     assert "101" in harbour.refused("scale", "vessel/argo", "--replicas=101")
 
 
+def test_rules_of_transitions_see_what_was(harbour: Harbour) -> None:
+    harbour.apply(VESSEL.replace("port: iolkos", "port: iolkos, rig: sloop"))
+    harbour.apply(VESSEL.replace("port: iolkos", "port: kolchis, rig: sloop"))
+    told = harbour.refused("patch", "vessel", "argo", "--type=merge", "-p", '{"spec": {"rig": "ketch"}}')
+    assert 'spec: Invalid value: "object": a rig stays' in told
+
+
 def test_server_side_apply_knows_keys_and_owners(harbour: Harbour) -> None:
     def wish(cargo: str) -> str:
         return VESSEL.split("spec:", maxsplit=1)[0] + f"spec: {{port: a, cargo: [{cargo}]}}\n"
@@ -234,7 +245,10 @@ def test_server_side_apply_knows_keys_and_owners(harbour: Harbour) -> None:
 def test_a_bad_definition_names_every_fault(harbour: Harbour) -> None:
     bad = DEFINITION.replace("vessels", "boats").replace("vs]", "bt]")
     bad = bad.replace("{type: string, pattern: '^[a-z]+$', maxLength: 10}", "{pattern: '(?=a)'}")
-    told = harbour.refused("apply", "-f", "-", text=bad.replace("type: date", "type: time"))
+    bad = bad.replace("type: date", "type: time").replace("self.oars < 50", "self.oars <")
+    told = harbour.refused("apply", "-f", "-", text=bad)
+    assert "spec.versions[0].schema.openAPIV3Schema.properties[spec].x-kubernetes-validations[0].rule" in told
+    assert "compilation failed: ERROR" in told
     path = "spec.versions[0].schema.openAPIV3Schema.properties[spec].properties[port]"
     assert f"{path}.type: Required value: must not be empty for specified object fields" in told
     assert f'{path}.pattern: Invalid value: "(?=a)": must be a valid regular expression' in told

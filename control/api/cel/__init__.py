@@ -1,0 +1,1 @@
+"""CEL: the expressions of CustomResourceDefinitions and admission policies, with Kubernetes' own functions."""
