@@ -39,11 +39,11 @@ NODE = ""
 class NftablesApplier:
     """Own the table kube-proxy of one address family; made in the network namespace that it is for."""
 
-    def __init__(self, settings: RuleSettings) -> None:
+    def __init__(self, settings: RuleSettings, kin: list[KernelTable] | None = None) -> None:
         self.mode: Mode = "nftables"
         self.settings = settings
         self.last_read_s = 0.0
-        self._kernel = KernelTable(settings)
+        self._kernel = KernelTable(settings, kin)
         self._claims = Claims()
         self._standing: Elements | None = None
         """What the kernel holds; None where it must be asked."""

@@ -97,6 +97,8 @@ class FamilyLoop:
 
     def wake(self) -> None:
         """Ask for a sync."""
+        if self.is_behind and self._due.is_set():
+            return
         self.is_behind = True
         self._told(self.ip_version)
         self._due.set()
