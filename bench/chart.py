@@ -21,7 +21,7 @@ class Bar(NamedTuple):
     note: str
 
 
-def draw(heading: str, caption: str, unit: str, bars: Sequence[Bar]) -> str:
+def draw(heading: str, caption: str, unit: str, bars: Sequence[Bar], theirs: str = "etcd", digits: int = 0) -> str:
     """Return the chart; each row has its own scale, so that small figures can be compared, too."""
     height = _TOP + _ROW * len(bars) + 20
     parts = [
@@ -33,7 +33,7 @@ def draw(heading: str, caption: str, unit: str, bars: Sequence[Bar]) -> str:
         f'<rect x="{_LEFT}" y="54" width="10" height="8" fill="{_OURS}"/>',
         _text(_LEFT + 14, 62, "raftsman", "11"),
         f'<rect x="{_LEFT + 90}" y="54" width="10" height="8" fill="{_THEIRS}"/>',
-        _text(_LEFT + 104, 62, f"etcd; {unit}, each row to its own scale", "11"),
+        _text(_LEFT + 104, 62, f"{theirs}; {unit}, each row to its own scale", "11"),
     ]
     room = _WIDTH - _LEFT - _RIGHT
     for place, bar in enumerate(bars):
@@ -43,7 +43,7 @@ def draw(heading: str, caption: str, unit: str, bars: Sequence[Bar]) -> str:
         for row, (value, colour) in enumerate(((bar.ours, _OURS), (bar.theirs, _THEIRS))):
             width, y = value / most * room * 0.85, top + row * (_BAR + 1)
             parts.append(f'<rect x="{_LEFT}" y="{y}" width="{width:.1f}" height="{_BAR}" fill="{colour}"/>')
-            parts.append(_text(_LEFT + width + 5, y + 9, f"{value:,.0f}", "10"))
+            parts.append(_text(_LEFT + width + 5, y + 9, f"{value:,.{digits}f}", "10"))
         parts.append(_text(_WIDTH - _RIGHT + 10, top + 15, bar.note))
     return "\n".join([*parts, "</svg>", ""])
 

@@ -29,7 +29,6 @@ DEFAULT = CniConfig()
 @click.option("--pod-cidr", default="", help="The pods' addresses, one range a family, where no API server says them.")
 @click.option("--cni-mode", type=click.Choice(["ptp", "bridge"]), default=DEFAULT.cni_mode, help="Cables, or a bridge.")
 @click.option("--mtu", default=DEFAULT.mtu, help="The pods' MTU; 0 takes the uplink's.")
-@click.option("--iptables-backend", type=click.Choice(["auto", "legacy", "nft"]), default=DEFAULT.iptables_backend)
 def command(
     kubeconfig: Path | None,
     hostname_override: str,
@@ -40,7 +39,6 @@ def command(
     pod_cidr: str,
     cni_mode: Literal["ptp", "bridge"],
     mtu: int,
-    iptables_backend: Literal["auto", "legacy", "nft"],
 ) -> None:
     """Wire this node's pods by CNI: addresses from the Node's pod CIDR, a veth pair each."""
     if kubeconfig is None and not pod_cidr:
@@ -56,7 +54,6 @@ def command(
         pod_cidr=pod_cidr,
         cni_mode=cni_mode,
         mtu=mtu,
-        iptables_backend=iptables_backend,
     )
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(run(config))

@@ -29,14 +29,14 @@ class CniConfig:
     """How pods are joined to the node: each by a cable of its own, or all by one bridge."""
     mtu: int = 0
     """The pods' MTU in bytes; that of the node's uplink where 0."""
-    iptables_backend: Literal["auto", "legacy", "nft"] = "auto"
-    """Which iptables programs open host ports."""
     pod_wait_s: float = 8.0
     """How long ADD waits until the informer knows the pod, and then for the pod's isolation, in seconds."""
     reuse_delay_s: float = 30.0
     """How long a released address rests, in seconds."""
     collect_interval_s: float = 60.0
     """How often the daemon looks for what crashed pods left behind, in seconds."""
+    host_ports_interval_s: float = 0.8
+    """How often the daemon looks whether the host ports' table is there still, in seconds."""
     wiring_threads: int = 4
     """How many interfaces are made or removed at once; the kernel has one lock for them all."""
     calls_max: int = 256

@@ -22,14 +22,14 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
 from net import netlink
-from net.cni import hostports, plan, results, spec, wiring
+from net.cni import bandwidth, hostports, plan, results, spec, wiring
 from net.cni.gate import OPEN, Gate, NotYet, PodReference
 from net.cni.hostports import HostPorts
 from net.cni.keeper import StateKeeper
 from net.cni.plan import Plan
 from net.cni.spec import CniError, Request
 from net.ipam.allocator import Allocator, Attachment, Claim, RangeExhaustedError
-from net.xtables import XtablesError
+from net.nftables.errors import NftablesError
 
 log = logging.getLogger(__name__)
 
@@ -147,14 +147,16 @@ class CniDaemon:
 
     def _plan(self, request: Request, claim: Claim) -> Plan:
         bridge = plan.bridge_of(self.allocator.cidrs) if self.mode == "bridge" else None
-        return Plan(claim.attachment, request.namespace_path, claim.addresses, self.mtu(), bridge)
+        limits = bandwidth.parse(_asked(request, "bandwidth"))
+        return Plan(claim.attachment, request.namespace_path, claim.addresses, self.mtu(), bridge, limits)
 
     async def _add(self, request: Request, attachment: Attachment) -> dict[str, Any]:
         if not self.allocator.ranges:
             raise CniError(spec.TRY_AGAIN_LATER, "the node has no pod CIDR yet")
         if not netlink.is_namespace(request.namespace_path):
             raise CniError(spec.INVALID_NAMESPACE, f"{request.namespace_path} is not a network namespace")
-        mappings = hostports.parse((request.configuration.get("runtimeConfig") or {}).get("portMappings") or ())
+        mappings = hostports.parse(_asked(request, "portMappings") or ())
+        bandwidth.parse(_asked(request, "bandwidth"))  # before anything is given out
         pod = await self._pod_of(request)
         is_known = self.allocator.find(attachment) is not None
         name = plan.host_interface(attachment)
@@ -168,7 +170,7 @@ class CniDaemon:
             wired = self._plan(request, claim)
             await self._settle(self.keeper.persist(), self.in_thread(wiring.attach, wired))
             await self._sync_host_ports(claim)
-        except (OSError, XtablesError) as error:
+        except (OSError, NftablesError) as error:
             await self.remove(attachment)
             raise CniError(spec.WIRING_FAILED, f"{request.interface} cannot be wired", str(error)) from error
         return results.result(request.version, wired, request.configuration.get("prevResult"))
@@ -237,7 +239,7 @@ class CniDaemon:
                 self._release_gate(claim)
                 await self._sync_host_ports(claim)
                 await self.keeper.persist()
-        except (OSError, XtablesError) as error:
+        except (OSError, NftablesError) as error:
             raise CniError(spec.IO_FAILURE, "the interface cannot be removed", str(error)) from error
 
     async def _sync_host_ports(self, touched: Claim) -> None:
@@ -247,8 +249,7 @@ class CniDaemon:
     async def repair_host_ports(self) -> None:
         """Compare the host ports with what stands: somebody may have flushed them."""
         if self.host_ports is not None:
-            if any(claim.port_mappings for claim in self.allocator.claims.values()):
-                self.host_ports.forget()
+            self.host_ports.forget()
             await self.host_ports.sync(self.allocator.claims.values())
 
     async def _check(self, request: Request, attachment: Attachment) -> None:
@@ -313,3 +314,8 @@ class CniDaemon:
             dropped += 1
             log.info("interface without a claim is removed link=%s", name)
         return dropped
+
+
+def _asked(request: Request, capability: str) -> Any:
+    """Return what the runtime asks of a capability."""
+    return (request.configuration.get("runtimeConfig") or {}).get(capability)

@@ -26,8 +26,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from net import link_messages, messages
+from net.cni.bandwidth import UNLIMITED, Bandwidth
 from net.ipam.allocator import Attachment
-from net.link_messages import ARP_NOTIFY, FORWARDING, PROXY_ARP, RP_FILTER, SEND_REDIRECTS
+from net.link_messages import FORWARDING, PROXY_ARP, RP_FILTER, SEND_REDIRECTS
 from net.messages import Message
 
 GATEWAYS = {4: "169.254.1.1", 6: "fe80::ecee:eeff:feee:eeee"}
@@ -83,6 +84,7 @@ class Plan:
     addresses: tuple[str, ...]
     mtu: int
     bridge: Bridge | None = None
+    bandwidth: Bandwidth = UNLIMITED
 
     @property
     def host_interface(self) -> str:
@@ -160,8 +162,6 @@ def pod_end(plan: Plan, index: int) -> list[Message]:
     wanted = [
         messages.set_up(1),
         link_messages.without_own_ipv6_address(index),
-        # Whoever knew the address under another MAC address hears of this one as the link goes up.
-        link_messages.set_ipv4(index, {ARP_NOTIFY: 1}),
     ]
     if plan.has_ipv6:
         wanted.append(link_messages.put_final_address(index, link_local(plan.mac), 64))

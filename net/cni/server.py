@@ -20,7 +20,6 @@ from control.api.resources import NODES, PODS
 from control.client import kubeconfig
 from control.client.client import Client
 from control.client.informer import Informer
-from net import xtables
 from net.cni import conflist, wiring
 from net.cni.config import CniConfig
 from net.cni.daemon import CniDaemon
@@ -31,7 +30,7 @@ from net.cni.plan import bridge_of, version_of
 from net.cni.spec import CONFIGURATION_BYTES_MAX, CniError, Request
 from net.ipam import files
 from net.ipam.allocator import Allocator
-from net.xtables import XtablesError
+from net.nftables.errors import NftablesError
 
 log = logging.getLogger(__name__)
 
@@ -134,6 +133,7 @@ class CniServer:
         self._informers: list[Informer] = []
         self._cidrs_changed = asyncio.Event()
         directory = self._watch(client) if client is not None else None
+        self._host_ports = HostPorts()
         self.daemon = CniDaemon(
             self.allocator,
             self._keeper,
@@ -144,7 +144,7 @@ class CniServer:
             mode=config.cni_mode,
             threads=config.wiring_threads,
             calls_max=config.calls_max,
-            host_ports=HostPorts(lambda: xtables.open_door(config.iptables_backend)),
+            host_ports=self._host_ports,
         )
 
     def _watch(self, client: Client) -> PodDirectory:
@@ -191,12 +191,14 @@ class CniServer:
                     group.create_task(informer.run())
                 group.create_task(self._configure_runtime())
                 group.create_task(self._collect())
+                group.create_task(self._keep_host_ports())
                 group.create_task(self.daemon.admit_standing())
                 log.info("ready socket=%s", self._config.socket)
                 await asyncio.Event().wait()
         finally:
             server.close()
             self.daemon.close()
+            self._host_ports.close()
 
     async def _listen(self) -> asyncio.Server:
         path = self._config.socket
@@ -250,9 +252,20 @@ class CniServer:
             try:
                 await self.daemon.collect_garbage()
                 await self.daemon.repair_host_ports()
-            except (OSError, CniError, XtablesError) as error:
+            except (OSError, CniError, NftablesError) as error:
                 log.warning("garbage collection failed, it is tried again error=%s", error)
             await asyncio.sleep(self._config.collect_interval_s)
+
+    async def _keep_host_ports(self) -> None:
+        """Notice within a second that somebody has taken the table away, and make it anew."""
+        while True:
+            await asyncio.sleep(self._config.host_ports_interval_s)
+            try:
+                if not self._host_ports.stands():
+                    log.info("host ports are gone and made anew")
+                    await self.daemon.repair_host_ports()
+            except (OSError, NftablesError) as error:
+                log.warning("host ports cannot be made, it is tried again error=%s", error)
 
 
 @lru_cache(maxsize=1)

@@ -147,6 +147,11 @@ def _configuration(payload: bytes) -> dict[str, Any]:
     ):
         if not isinstance(configuration.get(name) or kind(), kind):
             raise CniError(DECODING_FAILURE, "error unmarshall network config", f"{name} must be a JSON {_JSON[kind]}")
+    for name in ("interfaces", "ips", "routes"):
+        if not isinstance((configuration.get("prevResult") or {}).get(name) or [], list):
+            raise CniError(
+                DECODING_FAILURE, "error unmarshall network config", f"prevResult.{name} must be a JSON array"
+            )
     return configuration
 
 

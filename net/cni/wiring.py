@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import errno
 import itertools
+import logging
 import os
+import socket
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,13 +20,20 @@ from threading import Lock
 
 from net import link_messages, messages
 from net.cni import plan as plans
+from net.cni.announcements import announcement
+from net.cni.bandwidth import Limit, limit_link
 from net.cni.plan import BRIDGE_MAC, DEFAULTS, HOST_PREFIX, Bridge, Plan
 from net.ipam.allocator import Attachment
 from net.netlink import NetlinkError, RouteSocket, inside, read_sysctl, write_sysctl
 from net.routes import mtu
 
+log = logging.getLogger(__name__)
+
 ALREADY_GONE = (errno.ENODEV, errno.ENOENT, errno.ESRCH)
 TAKEN = (errno.EEXIST, errno.EBUSY)
+WITHOUT_TBF = (errno.ENOENT, errno.EOPNOTSUPP)
+WITH_IPV6_OFF = (errno.EACCES, errno.EOPNOTSUPP)
+"""What the kernel says to an IPv6 address where the namespace has IPv6 switched off."""
 INDEX_FIRST = 1 << 17
 """Far above what the kernel gives out by itself, which counts up from 1 in each namespace."""
 FAMILIES = {4: 2, 6: 10}
@@ -70,6 +79,7 @@ def attach(plan: Plan) -> None:
             return
         try:
             _finish_pod_end(plan, index + 1, namespace)
+            _announce(plan)
         except BaseException:
             node.batch([messages.delete_link(plan.host_interface, ignore=ALREADY_GONE)])
             raise
@@ -105,6 +115,7 @@ def _finish_node_end(plan: Plan, index: int, bridge_index: int, node: RouteSocke
     except BaseException:
         node.batch([messages.delete_link(plan.host_interface, ignore=ALREADY_GONE)])
         raise
+    _limit(node, index, plan.bandwidth.ingress)
     # Nothing runs in the pod before the call is answered, so nothing can have been advertised until now.
     write_sysctl(f"net/ipv6/conf/{plan.host_interface}/accept_ra", "0")
 
@@ -122,11 +133,42 @@ def _bridge_index(plan: Plan, node: RouteSocket) -> int:
 
 
 def _finish_pod_end(plan: Plan, index: int, namespace: int) -> None:
+    name = plan.attachment.interface
     with inside(namespace), RouteSocket() as pod:
-        if plan.has_ipv6:
-            write_sysctl(f"net/ipv6/conf/{plan.attachment.interface}/disable_ipv6", "0")
-            write_sysctl(f"net/ipv6/conf/{plan.attachment.interface}/accept_ra", "0")
-        pod.batch(plans.pod_end(plan, index))
+        if plan.bridge is not None:
+            write_sysctl(f"net/ipv6/conf/{name}/accept_ra", "0")  # another pod of the bridge might send one
+        try:
+            pod.batch(plans.pod_end(plan, index))
+        except NetlinkError as error:
+            if error.errno not in WITH_IPV6_OFF or not plan.has_ipv6:
+                raise
+            write_sysctl(f"net/ipv6/conf/{name}/disable_ipv6", "0")
+            pod.batch(plans.pod_end(plan, index))
+        _limit(pod, index, plan.bandwidth.egress)
+
+
+def _announce(plan: Plan) -> None:
+    """Tell the bridge's other pods at once whose the addresses are now, from the bridge itself.
+
+    The pod's own word (arp_notify) would be lost: its port begins to forward some time after it went up.
+    """
+    if plan.bridge is None:
+        return
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_CLOEXEC) as mouth:
+        mouth.bind((plan.bridge.name, 0))
+        for address in plan.addresses:
+            mouth.send(announcement(plan.mac, address))
+
+
+def _limit(where: RouteSocket, index: int, limit: Limit | None) -> None:
+    if limit is None:
+        return
+    try:
+        where.batch([limit_link(index, limit)])
+    except NetlinkError as error:
+        if error.errno not in WITHOUT_TBF:
+            raise
+        log.warning("bandwidth is not limited: this kernel has no token bucket (sch_tbf) error=%s", error)
 
 
 def detach(attachment: Attachment) -> None:
@@ -200,7 +242,9 @@ def put_bridge(bridge: Bridge, mtu_bytes: int) -> None:
             raise NetlinkError(errno.ENODEV, f"bridge {bridge.name} vanished")
         wanted = [link_messages.without_own_ipv6_address(index)]
         wanted.append(link_messages.set_ipv4(index, {link_messages.FORWARDING: 1, link_messages.SEND_REDIRECTS: 0}))
-        for gateway in bridge.gateways:
+        # The kernel asks for a neighbour on behalf of a stranger's packet under its link-local address, or not at all.
+        own = (f"{plans.link_local(BRIDGE_MAC)}/64",) if any(":" in gateway for gateway in bridge.gateways) else ()
+        for gateway in (*own, *bridge.gateways):
             address, _, length = gateway.partition("/")
             wanted.append(link_messages.put_final_address(index, address, int(length)))
         node.batch([*wanted, messages.set_up(index)])

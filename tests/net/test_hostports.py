@@ -1,26 +1,20 @@
-"""Host ports: what a runtime asks for, where packets end, what a flush or a restart does."""
+"""Host ports: what a runtime asks for, and which elements of the node's table follow from it."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from net.cni import hostports
-from net.cni.hostports import HostPorts
 from net.cni.spec import CniError
 from net.ipam.allocator import Attachment, Claim, PortMapping
-from tests.fakes.fake_iptables import End, FakeIptables, Packet
+from net.nftables.elements import address, concatenation, decode, port, protocol, value
+from net.nftables.operations import AddElements, DeleteElements
 
-NODE, POD, OUTSIDE = "192.168.77.11", "10.244.1.5", "203.0.113.5"
-CLAIM = Claim(Attachment("a", "eth0"), (POD,), pod="default/web", port_mappings=(PortMapping("tcp", 8081, 80),))
-
-
-def ports_of(fake: FakeIptables) -> HostPorts:
-    async def open_door() -> FakeIptables:
-        return fake
-
-    return HostPorts(open_door)
+NODE, POD, POD6 = "192.168.77.11", "10.244.1.5", "fd00:1::5"
 
 
 @pytest.mark.parametrize(
@@ -30,13 +24,17 @@ def ports_of(fake: FakeIptables) -> HostPorts:
         pytest.param({"hostPort": 0, "containerPort": 80}, (), id="no host port"),
         pytest.param(
             {"hostPort": 53, "containerPort": 53, "protocol": "UDP", "hostIP": "0.0.0.0"},
-            (PortMapping("udp", 53, 53),),
-            id="any address",
+            (PortMapping("udp", 53, 53, "0.0.0.0"),),
+            id="any IPv4 address",
         ),
         pytest.param(
             {"hostPort": 53, "containerPort": 53, "hostIP": NODE}, (PortMapping("tcp", 53, 53, NODE),), id="one address"
         ),
-        pytest.param({"hostPort": 53, "containerPort": 53, "hostIP": "fd00::1"}, (), id="other family"),
+        pytest.param(
+            {"hostPort": 53, "containerPort": 53, "protocol": "SCTP", "hostIP": "FD00:0::1"},
+            (PortMapping("sctp", 53, 53, "fd00::1"),),
+            id="one IPv6 address",
+        ),
     ],
 )
 def test_mappings_are_read(entry: dict[str, Any], wanted: tuple[PortMapping, ...]) -> None:
@@ -50,49 +48,75 @@ def test_mappings_are_read(entry: dict[str, Any], wanted: tuple[PortMapping, ...
         pytest.param({"hostPort": 70000, "containerPort": 80}, id="port too large"),
         pytest.param({"hostPort": 80, "containerPort": 80, "protocol": "icmp"}, id="protocol"),
         pytest.param({"hostPort": 80, "containerPort": 80, "hostIP": "here"}, id="address"),
+        pytest.param({"hostPort": [1], "containerPort": 80}, id="list"),
+        pytest.param(7, id="number"),
     ],
 )
-def test_nonsense_is_refused(entry: dict[str, Any]) -> None:
+def test_nonsense_is_refused(entry: Any) -> None:
     with pytest.raises(CniError, match="makes no sense"):
         hostports.parse([entry])
 
 
+def claim(name: str, *mappings: PortMapping, addresses: tuple[str, ...] = (POD, POD6)) -> Claim:
+    return Claim(Attachment(name, "eth0"), addresses, pod=f"default/{name}", port_mappings=mappings)
+
+
+def test_a_port_on_every_address_leads_to_the_pod_in_both_families() -> None:
+    found = hostports.wanted([claim("a", PortMapping("tcp", 8081, 80))])
+    key = concatenation(protocol("tcp"), port(8081))
+    assert found["any4"] == {key: value(concatenation(address(POD), port(80)))}
+    assert found["any6"] == {key: value(concatenation(address(POD6), port(80)))}
+    assert found["self4"] == {concatenation(address(POD), address(POD)): b""}
+    assert not found["one4"]
+
+
 @pytest.mark.parametrize(
-    ("packet", "end"),
+    ("host_ip", "filled"),
     [
-        pytest.param(Packet(OUTSIDE, NODE, 8081), End("ACCEPT", f"{POD}:80"), id="from outside"),
-        pytest.param(Packet(NODE, NODE, 8081, from_node=True), End("ACCEPT", f"{POD}:80"), id="from the node"),
-        pytest.param(Packet(POD, NODE, 8081), End("ACCEPT", f"{POD}:80", True), id="from the pod itself"),
-        pytest.param(Packet(OUTSIDE, NODE, 8082), End("ACCEPT", f"{NODE}:8082"), id="another port"),
-        pytest.param(Packet(OUTSIDE, NODE, 8081, "udp"), End("ACCEPT", f"{NODE}:8081"), id="another protocol"),
-        pytest.param(Packet(POD, OUTSIDE, 8081), End("ACCEPT", f"{OUTSIDE}:8081"), id="somebody else's port"),
+        pytest.param(NODE, {"one4", "self4"}, id="one IPv4 address"),
+        pytest.param("fd00::1", {"one6", "self6"}, id="one IPv6 address"),
+        pytest.param("0.0.0.0", {"any4", "self4"}, id="all IPv4 addresses"),
+        pytest.param("::", {"any6", "self6"}, id="all IPv6 addresses"),
+        pytest.param("", {"any4", "any6", "self4", "self6"}, id="all addresses"),
     ],
 )
-async def test_where_packets_end(packet: Packet, end: End) -> None:
-    fake = FakeIptables((NODE, "127.0.0.1"))
-    await ports_of(fake).sync([CLAIM])
-    assert fake.trace(packet) == {end}
+def test_a_host_address_chooses_the_family(host_ip: str, filled: set[str]) -> None:
+    found = hostports.wanted([claim("a", PortMapping("udp", 53, 53, host_ip))])
+    assert {name for name, listed in found.items() if listed} == filled
 
 
-async def test_nothing_is_written_until_a_port_is_wanted() -> None:
-    fake = FakeIptables()
-    ports = ports_of(fake)
-    await ports.sync([])
-    assert fake.writes == []
-    await ports.sync([CLAIM])
-    await ports.sync([CLAIM])
-    assert len(fake.writes) == 1
-    await ports_of(fake).sync([CLAIM])
-    assert len(fake.writes) == 1, "a restart writes nothing"
-    await ports.sync([])
-    assert fake.tables["nat"][hostports.DISPATCH] == []
+def test_of_two_pods_that_want_a_port_the_first_keeps_it() -> None:
+    mapping = PortMapping("tcp", 8081, 80)
+    both = [claim("b", mapping, addresses=("10.244.1.6",)), claim("a", mapping, addresses=(POD,))]
+    assert list(hostports.wanted(both)["any4"].values()) == [value(concatenation(address(POD), port(80)))]
 
 
-async def test_a_flush_is_repaired() -> None:
-    fake = FakeIptables((NODE,))
-    ports = ports_of(fake)
-    await ports.sync([CLAIM])
-    fake.tables["nat"][hostports.DISPATCH].clear()
-    ports.forget()
-    await ports.sync([CLAIM])
-    assert fake.trace(Packet(OUTSIDE, NODE, 8081)) == {End("ACCEPT", f"{POD}:80")}
+PODS = st.lists(
+    st.builds(
+        lambda number, host_port, protocol, host_ip: claim(
+            f"p{number}", PortMapping(protocol, host_port, 80, host_ip), addresses=(f"10.244.1.{number}",)
+        ),
+        st.integers(2, 6),
+        st.integers(1, 4),
+        st.sampled_from(hostports.PROTOCOLS),
+        st.sampled_from(["", NODE, "0.0.0.0"]),
+    ),
+    max_size=5,
+)
+
+
+@given(PODS, PODS)
+def test_changes_lead_from_any_state_to_any_other(before: list[Claim], after: list[Claim]) -> None:
+    standing, aim = hostports.wanted(before), hostports.wanted(after)
+    world = {name: dict(listed) for name, listed in standing.items()}
+    for operation in hostports.changes(standing, aim):
+        assert isinstance(operation, AddElements | DeleteElements)
+        for raw in operation.elements:
+            found = decode(raw[4:])
+            if isinstance(operation, DeleteElements):
+                del world[operation.set_name][found.key]
+            else:
+                assert found.key not in world[operation.set_name], "the kernel refuses another value for a key"
+                world[operation.set_name][found.key] = found.data
+    assert world == aim
+    assert hostports.changes(aim, aim) == []
