@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Network
 from random import Random
@@ -240,6 +241,22 @@ async def test_load_balancers_and_their_health_check() -> None:
     assert made["spec"]["ports"][0]["nodePort"] in world.ranges.taken
     none = await world.write(service("s2", type="LoadBalancer", allocateLoadBalancerNodePorts=False))
     assert services.node_ports(none) == set()
+
+
+async def test_what_only_load_balancers_have_goes_with_the_type() -> None:
+    world = World()
+    spec: dict[str, Any] = {
+        "externalTrafficPolicy": "Local",
+        "allocateLoadBalancerNodePorts": True,
+        "loadBalancerClass": "a.b/c",
+    }
+    made = await world.write(service(type="LoadBalancer", **spec))
+    plain = copy.deepcopy(made)
+    plain["spec"]["type"] = "ClusterIP"
+    kept = (await world.write(plain, made))["spec"]
+    assert not {*spec, "healthCheckNodePort"} & kept.keys()
+    assert "nodePort" not in kept["ports"][0]
+    assert world.ranges.taken == []
 
 
 async def test_becoming_external_gives_the_address_back() -> None:
