@@ -68,7 +68,7 @@ from control.apiserver.webhooks.plugin import Hooks, MutatingWebhooks, Validatin
 
 logger = logging.getLogger(__name__)
 
-SYSTEM_NAMESPACES = ("kube-system", "kube-public", "kube-node-lease", "default")
+SYSTEM_NAMESPACES = ("kube-system", "kube-public", "kube-node-lease", "default", "raftsman-announce")
 _RECONCILE_ATTEMPTS_MAX = 5
 _RETRY_S = 0.5
 _KNOWN_POLL_S = 0.01

@@ -56,6 +56,12 @@ def may_have_node_ports(service: Object) -> bool:
     return service_type(service) in ("NodePort", "LoadBalancer")
 
 
+def is_externally_accessible(service: Object) -> bool:
+    """Whether anything but a cluster IP leads to the Service."""
+    kind = service_type(service)
+    return kind in ("NodePort", "LoadBalancer") or (kind == "ClusterIP" and bool(service["spec"].get("externalIPs")))
+
+
 def needs_health_check_port(service: Object) -> bool:
     """Whether load balancers ask each node if it has endpoints."""
     return service_type(service) == "LoadBalancer" and service["spec"].get("externalTrafficPolicy") == "Local"
@@ -213,17 +219,13 @@ def _drop_what_the_type_lost(new: Object, old: Object) -> None:
             spec.pop(field, None)
 
 
-def _takes_strangers(service: Object) -> bool:
-    return may_have_node_ports(service) or bool(needs_cluster_ip(service) and service["spec"].get("externalIPs"))
-
-
 def _is_balanced(service: Object) -> bool:
     return service_type(service) == "LoadBalancer"
 
 
 _OF_TYPES: dict[str, Callable[[Object], bool]] = {
     "healthCheckNodePort": needs_health_check_port,
-    "externalTrafficPolicy": _takes_strangers,
+    "externalTrafficPolicy": is_externally_accessible,
     "allocateLoadBalancerNodePorts": _is_balanced,
     "loadBalancerClass": _is_balanced,
     "internalTrafficPolicy": lambda service: service_type(service) != "ExternalName",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import copy
 from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Network
 from random import Random
@@ -243,20 +242,20 @@ async def test_load_balancers_and_their_health_check() -> None:
     assert services.node_ports(none) == set()
 
 
-async def test_what_only_load_balancers_have_goes_with_the_type() -> None:
+async def test_what_only_a_load_balancer_has_goes_with_the_type() -> None:
     world = World()
-    spec: dict[str, Any] = {
-        "externalTrafficPolicy": "Local",
+    wished: dict[str, Any] = {
+        "externalTrafficPolicy": "Cluster",
         "allocateLoadBalancerNodePorts": True,
-        "loadBalancerClass": "a.b/c",
+        "loadBalancerClass": "x/y",
     }
-    made = await world.write(service(type="LoadBalancer", **spec))
-    plain = copy.deepcopy(made)
-    plain["spec"]["type"] = "ClusterIP"
-    kept = (await world.write(plain, made))["spec"]
-    assert not {*spec, "healthCheckNodePort"} & kept.keys()
-    assert "nodePort" not in kept["ports"][0]
-    assert world.ranges.taken == []
+    made = await world.write(service(type="LoadBalancer", **wished))
+    port = await world.write(service(type="NodePort", **wished), made)
+    assert {name: port["spec"].get(name) for name in wished} == dict.fromkeys(wished) | {
+        "externalTrafficPolicy": "Cluster"
+    }
+    plain = await world.write(service(type="ClusterIP", externalTrafficPolicy="Cluster"), port)
+    assert "externalTrafficPolicy" not in plain["spec"]
 
 
 async def test_becoming_external_gives_the_address_back() -> None:
