@@ -81,7 +81,7 @@ from control.apiserver.webhooks.plugin import Hooks, MutatingWebhooks, Validatin
 
 logger = logging.getLogger(__name__)
 
-SYSTEM_NAMESPACES = ("kube-system", "kube-public", "kube-node-lease", "default")
+SYSTEM_NAMESPACES = ("kube-system", "kube-public", "kube-node-lease", "default", "raftsman-announce")
 _RECONCILE_ATTEMPTS_MAX = 5
 JUDGED_BY = (
     NAMESPACES, SERVICE_ACCOUNTS, SECRETS, NODES, PRIORITY_CLASSES, LIMIT_RANGES, STORAGE_CLASSES, INGRESS_CLASSES,

@@ -56,6 +56,12 @@ def may_have_node_ports(service: Object) -> bool:
     return service_type(service) in ("NodePort", "LoadBalancer")
 
 
+def is_externally_accessible(service: Object) -> bool:
+    """Whether anything but a cluster IP leads to the Service."""
+    kind = service_type(service)
+    return kind in ("NodePort", "LoadBalancer") or (kind == "ClusterIP" and bool(service["spec"].get("externalIPs")))
+
+
 def needs_health_check_port(service: Object) -> bool:
     """Whether load balancers ask each node if it has endpoints."""
     return service_type(service) == "LoadBalancer" and service["spec"].get("externalTrafficPolicy") == "Local"
@@ -210,6 +216,16 @@ def _drop_what_the_type_lost(new: Object, old: Object) -> None:
             port.pop("nodePort", None)
     if needs_health_check_port(old) and not needs_health_check_port(new):
         spec.pop("healthCheckNodePort", None)
+    if is_externally_accessible(old) and not is_externally_accessible(new):
+        _drop_if_same("externalTrafficPolicy", spec, before)
+    if service_type(old) == "LoadBalancer" != service_type(new):
+        _drop_if_same("allocateLoadBalancerNodePorts", spec, before)
+        _drop_if_same("loadBalancerClass", spec, before)
+
+
+def _drop_if_same(field: str, spec: Object, before: Object) -> None:
+    if spec.get(field) == before.get(field):
+        spec.pop(field, None)
 
 
 def _invalid_value(field: str, value: object, text: str) -> Cause:
