@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
-from ipaddress import IPv4Network
+from ipaddress import ip_network
 from pathlib import Path
 from random import Random
 
@@ -68,7 +68,7 @@ from control.apiserver.webhooks.plugin import Hooks, MutatingWebhooks, Validatin
 
 logger = logging.getLogger(__name__)
 
-SYSTEM_NAMESPACES = ("kube-system", "kube-public", "kube-node-lease", "default")
+SYSTEM_NAMESPACES = ("kube-system", "kube-public", "kube-node-lease", "default", "raftsman-announce")
 _RECONCILE_ATTEMPTS_MAX = 5
 _RETRY_S = 0.5
 _KNOWN_POLL_S = 0.01
@@ -104,8 +104,9 @@ def secure(hub: Hub) -> Security:
     Proxies(hub.client, hub.lookup, kubelets, random).register(hub.handlers)
     _serve_issuer(hub, keys)
     ports = NodePorts(hub.ranges, PortRange(*config.service_node_port_range), random)
-    network = AddressRange(IPv4Network(config.service_cluster_ip_range))
-    allocator = ServiceAllocator(Addresses(hub.client, network, random), ports, random)
+    ranges = [AddressRange(ip_network(part)) for part in config.service_cluster_ip_range.split(",")]
+    addresses = {found.family: Addresses(hub.client, found, random) for found in ranges}
+    allocator = ServiceAllocator(addresses, ports, random)
     repair = Repair(hub.client, ports)
     aggregation = RoleAggregation(hub.lookup, hub.client)
     completing, refusing = Hooks(hub.lookup, MUTATING_WEBHOOKS), Hooks(hub.lookup, VALIDATING_WEBHOOKS)
