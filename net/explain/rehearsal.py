@@ -134,22 +134,12 @@ async def _rehearse(wanted: Wanted) -> Rehearsed:
 
 
 def _host_ports(wanted: Wanted) -> Callable[[], Awaitable[bool]]:
-    written: list[str] = []
-
-    @dataclass(frozen=True)
-    class CountingDoor(IptablesDoor):
-        async def restore(self, text: str) -> None:
-            written.append(text)
-            await super().restore(text)
-
-    async def open_door() -> CountingDoor:
-        return CountingDoor(wanted.backend)
-
     async def write() -> bool:
-        written.clear()
-        ports = HostPorts(open_door)
-        await ports.sync(wanted.claims)
-        return bool(written)
+        ports = HostPorts()
+        try:
+            return bool(await ports.sync(wanted.claims))
+        finally:
+            ports.close()
 
     return write
 
