@@ -1,6 +1,6 @@
-.PHONY: up down status test fast lint simulate proto venv
+.PHONY: up down status test fast lint simulate test-vagrant proto venv
 
-up down status test fast lint simulate:
+up down status test fast lint simulate test-vagrant:
 	@./raftsman $@
 
 proto:

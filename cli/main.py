@@ -28,6 +28,7 @@ CLUSTER = {
     "status": Subcommand("cli.status", "status", "Show nodes, components and addresses of a cluster."),
     "logs": Subcommand("cli.status", "logs", "Print what a component wrote."),
     "node": Subcommand("cli.node", "node", "Add, stop, start or kill a node; or run its agent."),
+    "link": Subcommand("cli.link", "link", "Make links between nodes slow, lossy or cut, and well again."),
     "kubectl": Subcommand("cli.kubectl", "kubectl", "Run kubectl against a cluster."),
     "net": Subcommand("cli.net", "net", "Explain the way of a packet; compare kernels with what is wanted."),
 }

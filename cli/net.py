@@ -283,7 +283,7 @@ def trace_it(
         raise LabError(f"the network namespace of {source} is not known: its node's agent has no claim for it")
     flows = trace.flows(explanation, source.address, addresses)
     networks = {name: found.network for name, found in doors.items()}
-    if door.settings.proxy_mode == "iptables" and reader.iptables_backend(door.network) == "legacy":
+    if door.settings.proxy.proxy_mode == "iptables" and reader.iptables_backend(door.network) == "legacy":
         return tracer.by_kernel_log(explanation, networks, sender, flows, source.address)
     return tracer.by_nftables(explanation, networks, sender, flows, source.address)
 

@@ -10,17 +10,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from cli.agent import network_config
 from cli.agent import run as agent_command
 from lab import nodes, processes
 from lab.state import Cluster
 from net.cni.keeper import STATE_FILE
+from net.explain import reader
 from net.explain.steps import NodeSettings
 from net.ipam import files
 from net.ipam.allocator import Allocator, Claim
+from net.netlink import read_sysctl
 from net.nftables.door import is_supported
 
 
@@ -60,22 +63,15 @@ class NodeDoor:
     @property
     def settings(self) -> NodeSettings:
         """What shapes the way of packets on this node."""
-        flags = self.flags
-        if not flags:
+        if not self.flags:
             return NodeSettings()
-        return NodeSettings(
-            proxy_mode=str(flags.get("proxy_mode") or NodeSettings().proxy_mode) if is_supported() else "iptables",
-            cluster_cidrs=_listed(flags.get("cluster_cidr")),
-            service_cidrs=_listed(flags.get("service_cluster_ip_range")),
-            masquerade_all=bool(flags.get("masquerade_all")),
-            node_port_addresses=_listed(flags.get("nodeport_addresses")),
-            cluster_domain=str(flags.get("cluster_domain") or "cluster.local"),
-        )
-
-
-def _listed(value: Any) -> tuple[str, ...]:
-    texts = [value] if isinstance(value, str) else list(value or ())
-    return tuple(part.strip() for text in texts for part in str(text).split(",") if part.strip())
+        network = network_config(self.flags)
+        # The proxy takes iptables where the kernel has no nf_tables, whatever it was told.
+        proxy = network.proxy if is_supported() else replace(network.proxy, proxy_mode="iptables")
+        with reader.namespace(self.network):
+            is_liberal = read_sysctl("net/netfilter/nf_conntrack_tcp_be_liberal") == "1"
+        domain = str(self.flags.get("cluster_domain") or NodeSettings().cluster_domain)
+        return NodeSettings(proxy, network.routes, network.cni.cni_mode, domain, is_liberal)
 
 
 def agent_flags(arguments: Iterable[str]) -> dict[str, Any]:

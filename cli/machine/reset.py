@@ -18,13 +18,16 @@ from cli.machine.membership import Membership
 from cli.machine.settings import PLACES, Machine, Places
 from control.api.resources import NODES
 from control.api.status import ApiError
-from lab import processes
+from lab import components, processes
 from lab.nodes import remove_cgroup_trees
 from lab.progress import Progress
 from lab.state import LabError
+from net.messages import ROUTE_PROTOCOL_NODE
+from net.routes import mtu
 
 LEAVE_TIMEOUT_S = 30.0
 END_TIMEOUT_S = 30.0
+NAME_SERVERS = ("169.254.20.10/32", "fd00:90::a/128")
 RUNTIME_STATE = Path("/run/containerd-state")
 
 
@@ -60,7 +63,7 @@ def reset(force: bool, member: str) -> None:
                 _leave(machine, force)
         with progress.step("end the processes"):
             _stop(machine)
-            end_containers(PLACES)
+            end_survivors(PLACES)
         with progress.step("remove rules, mounts and files"):
             remove_network()
             if machine is not None:
@@ -126,10 +129,10 @@ def _stop(machine: Machine | None) -> None:
             keeper.stop(component)
 
 
-def end_containers(places: Places) -> None:
-    """End all that our containerd started: its shims and, with them, their containers."""
+def end_survivors(places: Places) -> None:
+    """End what outlives its unit."""
     deadline = time.monotonic() + END_TIMEOUT_S
-    while found := sorted(shims(str(places.containerd))):
+    while found := sorted(survivors(places)):
         if time.monotonic() > deadline:
             raise LabError(f"the processes {found} do not end; see what holds them with: cat /proc/{found[0]}/stack")
         for pid in found:
@@ -137,8 +140,8 @@ def end_containers(places: Places) -> None:
         time.sleep(0.05)
 
 
-def shims(socket: str) -> set[int]:
-    """Return the shims of one containerd, and all processes below them."""
+def survivors(places: Places) -> set[int]:
+    """Return what outlives its unit: the shims of our containerd with all below them, and the name server's front."""
     parents: dict[int, int] = {}
     found: set[int] = set()
     for entry in Path("/proc").iterdir():
@@ -150,7 +153,8 @@ def shims(socket: str) -> set[int]:
             words = (entry / "cmdline").read_bytes().split(b"\0")
         except OSError:
             continue  # it ended while we looked
-        if os.path.basename(words[0]).startswith(b"containerd-shim") and socket.encode() in words:
+        is_shim = os.path.basename(words[0]).startswith(b"containerd-shim") and str(places.containerd).encode() in words
+        if is_shim or (b"net.dns.front" in words and any(word.startswith(os.fsencode(places.run)) for word in words)):
             found.add(pid)
     grown = True
     while grown:
@@ -161,12 +165,20 @@ def shims(socket: str) -> set[int]:
 
 
 def remove_network() -> None:
-    """Remove what proxy, routes and pod network wrote: tables of ours, routes of ours, tunnels."""
-    from lab.components import raftsman
-
-    subprocess.run(raftsman("proxy", "cleanup"), capture_output=True, timeout=60, check=False)
-    for family in ("-4", "-6"):
-        subprocess.run(["ip", family, "route", "flush", "proto", "82"], capture_output=True, timeout=20, check=False)
+    """Remove what proxy, policy, routes, tunnels and name server wrote, each known by its own name or number."""
+    subprocess.run(components.raftsman("proxy", "cleanup"), capture_output=True, timeout=120, check=False)
+    listed = subprocess.run(["nft", "list", "tables"], capture_output=True, text=True, timeout=20, check=False).stdout
+    tables = [line.removeprefix("table ") for line in listed.splitlines() if line.split()[-1].startswith("raftsman-")]
+    deletions = "".join(f"delete table {table}\n" for table in tables)
+    subprocess.run(["nft", "-f", "-"], input=deletions, capture_output=True, text=True, timeout=20, check=False)
+    commands = [
+        *(f"link delete {name}" for name in mtu.TUNNEL_NAMES.values()),
+        *(f"{family} route flush proto {ROUTE_PROTOCOL_NODE} table all" for family in ("-4", "-6")),
+        *(f"{family} rule delete table {ROUTE_PROTOCOL_NODE}" for family in ("-4", "-6")),
+        *(f"address delete {address} dev lo" for address in NAME_SERVERS),
+    ]
+    for command in commands:  # most of them find nothing
+        subprocess.run(["ip", *command.split()], capture_output=True, timeout=20, check=False)
 
 
 def remove_files(places: Places) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from net.cni.plan import HOST_PREFIX
-from net.explain import diff, dump, objects, reader, rehearsal, words
+from net.explain import diff, dump, objects, reader, rehearsal, routing, words
 from net.explain.diff import Difference
 from net.explain.objects import Objects
 from net.explain.reader import namespace
@@ -41,7 +41,9 @@ def wanted_of(view: NodeView) -> Wanted:
     scene = Scene(view.hub, view.settings, standings={Place(view.name): local})
     settings = {version: words.rule_settings(scene, view.name, version) for version in IP_VERSIONS}
     backend = reader.iptables_backend(view.network)
-    return Wanted(view.hub, view.name, settings, view.settings.proxy_mode, backend, view.claims)
+    return Wanted(
+        view.hub, view.name, settings, view.settings.proxy.proxy_mode, backend, view.claims, view.settings.routes
+    )
 
 
 def rehearse(view: NodeView) -> Rehearsed:
@@ -55,7 +57,8 @@ def differences(view: NodeView) -> list[Difference]:
     rehearsed = rehearsal.rehearse(wanted)
     with namespace(view.network):
         live, local = asyncio.run(rehearsal.dump(wanted.backend)), reader.read_here()
-    return [*dump.compare(rehearsed.dump, live), *_pods(view, local)]
+        routes = routing.differences(view.hub, view.name, view.settings.routes)
+    return [*dump.compare(rehearsed.dump, live), *routes, *_pods(view, local)]
 
 
 def _pods(view: NodeView, local: Standing) -> Iterable[Difference]:

@@ -206,7 +206,7 @@ def _of_front(
             return Destination(address, front.port, rules.port.name.protocol, rules, front, entry)
     service = here[0][0].port.name.service
     known = reasons.listed((f"{front.port}/{rules.port.name.protocol}" for rules, front in here), 6)
-    fate = "refused" if settings.proxy_mode == "nftables" else "lost"
+    fate = "refused" if settings.proxy.proxy_mode == "nftables" else "lost"
     asked = "/".join(part for part in (target.port, target.protocol) if part)
     raise NoWayError(
         f"{address} is an address of Service {service}, which has no port {asked} there; it has {known}. "

@@ -105,12 +105,15 @@ async def _iptables(versions: Iterable[int]) -> Tables:
 
 
 def iptables_tables(backend: Backend, version: int) -> tuple[str, ...]:
-    """Return the tables of iptables that can be read without making them: legacy makes what it is asked for."""
-    if backend == "nft":
-        return IPTABLES_TABLES
+    """Return the tables of iptables that stand; legacy makes what it is asked for, so nobody asks it."""
+    family = "ip6" if version == 6 else "ip"
     try:
-        names = Path("/proc/thread-self/net", f"ip{'6' if version == 6 else ''}_tables_names").read_text().split()
-    except OSError:
+        if backend == "nft":
+            with NftablesSocket() as door:
+                names = [table.name for table in door.tables() if table.family == family]
+        else:
+            names = Path("/proc/thread-self/net", f"{family}_tables_names").read_text().split()
+    except (OSError, NftablesError):
         return ()
     return tuple(table for table in IPTABLES_TABLES if table in names)
 

@@ -13,11 +13,12 @@ import os
 import subprocess
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from net import chains
 from net.chains import Tables
 from net.cni.hostports import HostPorts
+from net.explain import routing
 from net.explain.dump import Blocks, Dump, TableName, parse_table, part_of_chain
 from net.explain.objects import Objects
 from net.explain.policies import PolicyJudge
@@ -33,6 +34,8 @@ from net.proxy.applier import Applier
 from net.proxy.apply import IptablesApplier
 from net.proxy.apply_nftables import NftablesApplier
 from net.proxy.rules import RuleSettings
+from net.routes import outside
+from net.routes.config import RoutesConfig
 from net.xtables import Backend, IptablesDoor, XtablesError
 
 LIST_TIMEOUT_S = 60.0
@@ -51,6 +54,9 @@ class Wanted:
     backend: Backend = "nft"
     claims: tuple[Claim, ...] = ()
     """What the node's pods hold, host ports among it."""
+    routes: RoutesConfig = field(default_factory=RoutesConfig)
+    has_filter: tuple[int, ...] = ()
+    """The IP versions whose filter table of iptables is in use on the node: pods pass it by a rule of ours."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +122,17 @@ async def _rehearse(wanted: Wanted) -> Rehearsed:
             await twice(f"services of IPv{version}, mode {wanted.proxy_mode}", write_services)
         finally:
             applier.close()
-    await twice("host ports", _host_ports(wanted))
+    ports = HostPorts()
+
+    async def write_ports() -> bool:
+        ports.forget()
+        return bool(await ports.sync(wanted.claims))
+
+    try:
+        await twice("host ports", write_ports)
+    finally:
+        ports.close()
+    await twice("masquerade", _masquerade(wanted))
     policies = PolicyApplier(PolicyJudge(wanted.hub).book(wanted.node), open_table())
     policies.settle()
 
@@ -133,13 +149,17 @@ async def _rehearse(wanted: Wanted) -> Rehearsed:
     return Rehearsed(await dump(wanted.backend), tuple(repeated), refused)
 
 
-def _host_ports(wanted: Wanted) -> Callable[[], Awaitable[bool]]:
+def _masquerade(wanted: Wanted) -> Callable[[], Awaitable[bool]]:
+    nodes = routing.known_peers(wanted.hub)
+
     async def write() -> bool:
-        ports = HostPorts()
-        try:
-            return bool(await ports.sync(wanted.claims))
-        finally:
-            ports.close()
+        for version in wanted.has_filter:
+            await IptablesDoor(wanted.backend, version).restore("*filter\nCOMMIT\n")
+        before = await dump(wanted.backend)
+        own = nodes.get(wanted.node)
+        if own is not None:
+            await (await outside.open_doors(replace(wanted.routes, iptables_backend=wanted.backend))).sync(own, nodes)
+        return await dump(wanted.backend) != before
 
     return write
 

@@ -100,7 +100,7 @@ class Road:
             things=(WantedRoute(address, None),),
         )
         yield from self._leaves(here, address, port)
-        if self._source.kind == "pod" and self._scene.settings_of(self._node).pod_masquerade and masquerade is None:
+        if self._source.kind == "pod" and self._scene.settings_of(self._node).routes.masquerade and masquerade is None:
             masquerade = ("pods' addresses mean nothing outside the cluster", Wording("pods' masquerade rule"))
         yield from self._masquerade(here, masquerade)
 

@@ -9,6 +9,7 @@ from net.explain.objects import Objects
 from net.explain.parties import Source, Target
 from net.explain.things import Place, Standing, Thing
 from net.proxy.config import ProxyConfig
+from net.routes.config import RoutesConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,19 +105,28 @@ class Explanation:
 
 @dataclass(frozen=True)
 class NodeSettings:
-    """Hold the flags of a node's agent that shape the way of a packet."""
+    """Hold the settings of a node's agent that shape the way of a packet."""
 
-    proxy_mode: str = ProxyConfig().proxy_mode
-    cluster_cidrs: tuple[str, ...] = ()
-    service_cidrs: tuple[str, ...] = ()
-    masquerade_all: bool = False
-    masquerade_bit: int = 14
+    proxy: ProxyConfig = field(default_factory=ProxyConfig)
+    routes: RoutesConfig = field(default_factory=RoutesConfig)
+    cni_mode: str = "ptp"
+    cluster_domain: str = "cluster.local"
     conntrack_be_liberal: bool = False
     """Whether the node lets packets pass that connection tracking calls invalid."""
-    node_port_addresses: tuple[str, ...] = ()
-    """Networks whose addresses serve node ports; all local ones where empty."""
-    pod_masquerade: bool = True
-    cluster_domain: str = "cluster.local"
+
+    @property
+    def cluster_cidrs(self) -> tuple[str, ...]:
+        """Where pods' addresses come from."""
+        return _listed(self.proxy.cluster_cidr)
+
+    @property
+    def service_cidrs(self) -> tuple[str, ...]:
+        """Where Services' addresses come from."""
+        return _listed(self.routes.service_cluster_ip_range)
+
+
+def _listed(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
 @dataclass(frozen=True)
@@ -124,7 +134,7 @@ class Scene:
     """Hold all that a walk looks at: the hub's objects, the agents' flags, what nodes say of their links."""
 
     hub: Objects
-    settings: NodeSettings = NodeSettings()
+    settings: NodeSettings = field(default_factory=NodeSettings)
     node_settings: Mapping[str, NodeSettings] = field(default_factory=dict)
     """The flags of nodes where they are known."""
     standings: Mapping[Place, Standing] = field(default_factory=dict)

@@ -179,7 +179,7 @@ class _Walk:
 
     def _from_elsewhere(self) -> str:
         """Say why a packet to a cluster IP is masqueraded; empty where it is not."""
-        if self.settings.masquerade_all:
+        if self.settings.proxy.masquerade_all:
             return "the proxy runs with --masquerade-all"
         mine = [cidr for cidr in self.settings.cluster_cidrs if (":" in cidr) == (self.version == 6)]
         if mine and not objects.within(self.source.address, mine[:1]):
@@ -226,16 +226,14 @@ class _Walk:
         return objects.within(self.source.address, rules.allowed_sources)
 
     def _no_node_port(self) -> str:
-        networks = [text for text in self.settings.node_port_addresses if text != "primary"]
-        primary = "primary" in self.settings.node_port_addresses
-        if not self.settings.node_port_addresses or (networks and objects.within(self.found.address, networks)):
+        networks = [text for text in self.settings.proxy.nodeport_addresses if text != "primary"]
+        primary = "primary" in self.settings.proxy.nodeport_addresses
+        if not self.settings.proxy.nodeport_addresses or (networks and objects.within(self.found.address, networks)):
             return ""
         if primary and self.found.address in objects.node_addresses(self.hub.nodes.get(self.node, {})):
             return ""
-        return (
-            f"Node ports answer on {reasons.listed(self.settings.node_port_addresses)} alone (--nodeport-addresses), "
-            f"and {self.found.address} is not in it."
-        )
+        answering = reasons.listed(self.settings.proxy.nodeport_addresses)
+        return f"Node ports answer on {answering} alone (--nodeport-addresses), and {self.found.address} is not in it."
 
     def _spread(self, lead: Lead, masquerade: str) -> list[Branch]:
         rules, pool = lead.rules, lead.pool

@@ -23,12 +23,12 @@ def rule_settings(scene: Scene, node: str, ip_version: int) -> RuleSettings:
     standing = scene.standings.get(Place(node))
     local = [found.address for found in standing.addresses] if standing is not None else facts.addresses
     cidrs = settings.cluster_cidrs or objects.pod_cidrs(scene.hub.nodes.get(node, {}))
-    networks, serving = node_port_addresses(settings.node_port_addresses, local, facts, ip_version)
+    networks, serving = node_port_addresses(settings.proxy.nodeport_addresses, local, facts, ip_version)
     return RuleSettings(
         ip_version=ip_version,
         cluster_cidrs=tuple(cidr for cidr in cidrs if (":" in cidr) == (ip_version == 6)),
-        masquerade_all=settings.masquerade_all,
-        masquerade_bit=settings.masquerade_bit,
+        masquerade_all=settings.proxy.masquerade_all,
+        masquerade_bit=settings.proxy.masquerade_bit,
         node_port_cidrs=networks,
         node_addresses=serving,
         conntrack_be_liberal=settings.conntrack_be_liberal,
@@ -41,7 +41,7 @@ def vocabularies(scene: Scene) -> Vocabularies:
 
     def of(node: str, ip_version: int) -> Vocabulary:
         settings = rule_settings(scene, node, ip_version)
-        if scene.settings_of(node).proxy_mode == "nftables":
+        if scene.settings_of(node).proxy.proxy_mode == "nftables":
             return NftablesWords(settings)
         every = [rules for ports in scene.hub.all_rules(node, ip_version).values() for rules in ports]
         return IptablesWords(settings, iptables.is_large(every))

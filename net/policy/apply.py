@@ -193,6 +193,9 @@ class PolicyApplier:
         by_policy: dict[str, list[str]] = {}
         for name in chains & self.book.owner_of_chain.keys():
             by_policy.setdefault(self.book.owner_of_chain[name], []).append(name)
+        # Without any policy's rules it must load, else none of them is at fault: this raises.
+        base = [name for name in chains if name in render.base_chains()]
+        await self.table.check(self._text(sets, base, standing))
         culprits: dict[str, str] = {}
         halves = [sorted(by_policy)] if by_policy else []
         while halves:
@@ -212,7 +215,10 @@ class PolicyApplier:
             log.error("policy is refused, it keeps the rules that it had policy=%s error=%s", key, words)
             self.refused[key] = result.refused[key] = words
             policy, accepted = self.book.policies[key], self._accepted.get(key)
-            self.book.policy_changed(key, accepted if accepted not in (None, policy) else policy.without_rules())
+            fallback = policy.without_rules() if accepted is None or accepted == policy else accepted
+            if fallback == policy:
+                return False
+            self.book.policy_changed(key, fallback)
         return bool(culprits)
 
     # 2. Who is meant, and who is judged

@@ -16,6 +16,8 @@ class PolicyMetrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self.port = 0
+        """Where metrics are served, 0 before."""
         self._sync = Histogram(
             "raftsman_policy_sync_duration_seconds", "Time from plan to kernel.",
             buckets=BUCKETS_S, registry=self.registry,
@@ -74,4 +76,5 @@ class PolicyMetrics:
         """Answer /metrics in a thread until the server is shut down."""
         address, _, port = bind_address.rpartition(":")
         server, _ = start_http_server(int(port), address.strip("[]"), self.registry)
+        self.port = server.server_port
         return server

@@ -152,6 +152,10 @@ class FakeClient:
         plural = resource.plural if resource else ""
         self._failures.append((verb, plural, error or status.service_unavailable("told to fail")))
 
+    def forget_failures(self) -> None:
+        """Fail no more."""
+        self._failures.clear()
+
     def compact(self) -> None:
         """Forget the history: a watch from an older revision gets 410."""
         self._compacted = self.revision

@@ -7,6 +7,7 @@ import ipaddress
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from net.nftables.errors import NftablesError
 from net.nftables.events import NftablesEvent
@@ -14,7 +15,6 @@ from net.policy.elements import Key, packed
 from net.policy.kernel import ElementChange, Standing
 
 PREFIX = re.compile(r"(add|flush|delete) (table|chain|rule|set|map) inet raftsman-policy ?(.*)")
-PORT_BYTES = 4
 
 
 @dataclass(frozen=True)
@@ -157,62 +157,92 @@ class FakePolicyTable:
         return ""
 
     def _apply(self, rule: str, packet: Packet) -> str:
-        rest = re.sub(r' comment "[^"]*"$', "", rule)
-        while rest:
-            if rest in ("accept", "drop", "counter drop"):
-                return rest.rpartition(" ")[2]
-            if found := re.fullmatch(r"jump (\S+)", rest):
-                return self._judge(found[1], packet)
-            if found := re.fullmatch(r"(ip6?) ([sd]addr) vmap @(\S+)", rest):
-                address = self._address(packet, found[1], found[2])
-                chain = self.elements[found[3]].get(packed(address), "") if address else ""
-                # goto: what returns from there returns to the policy of the base chain
-                return (self._judge(chain, packet) or "accept") if chain else ""
-            rest, matches = self._match(rest, packet)
-            if not matches:
+        for kind, *words in parsed(rule):
+            match kind, words:
+                case "verdict", [verdict]:
+                    return verdict
+                case "jump", [chain]:
+                    return self._judge(chain, packet)
+                case "vmap", [family, side, name]:
+                    address = _address(packet, family, side)
+                    chain = self.elements[name].get(packed(address), "") if address else ""
+                    # goto: what returns from there returns to the policy of the base chain
+                    return (self._judge(chain, packet) or "accept") if chain else ""
+            if not self._matches(kind, words, packet):
                 return ""
         return ""
 
-    def _address(self, packet: Packet, family: str, side: str) -> str:
-        if family != ("ip" if packet.version == 4 else "ip6"):
-            return ""
-        return packet.source if side == "saddr" else packet.destination
-
-    def _match(self, text: str, packet: Packet) -> tuple[str, bool]:
-        if found := re.match(r"ct direction reply ", text):
-            return text[found.end() :], packet.is_reply
-        if found := re.match(r"ct state related |icmpv6 type \{[^}]*\} ", text):
-            return text[found.end() :], False
-        if found := re.match(r"meta nfproto ipv(\d)( |$)", text):
-            return text[found.end() :], packet.version == int(found[1])
-        if found := re.match(r"meta l4proto (\w+) ", text):
-            return text[found.end() :], packet.protocol == found[1]
-        if found := re.match(r"(ip6?) saddr \. ip6? daddr @(\S+) ", text):
-            first = self._address(packet, found[1], "saddr")
-            key = packed(first) + packed(packet.destination) if first else b""
-            return text[found.end() :], key in self.elements[found[2]]
-        if found := re.match(r"(ip6?) daddr \. (\w+) dport @(\S+) ", text):
-            address = self._address(packet, found[1], "daddr")
-            if not address or packet.protocol != found[2]:
-                return "", False
-            key = packed(address) + packet.port.to_bytes(2, "big") + b"\0\0"
-            return text[found.end() :], key in self.elements[found[3]]
-        if found := re.match(r"(ip6?) ([sd]addr) @(\S+) ", text):
-            address = self._address(packet, found[1], found[2])
-            return text[found.end() :], bool(address) and packed(address) in self.elements[found[3]]
-        if found := re.match(r"(ip6?) ([sd]addr) (\{[^}]*\}|\S+) ", text):
-            address = self._address(packet, found[1], found[2])
-            return text[found.end() :], bool(address) and any(_within(address, one) for one in _listed(found[3]))
-        if found := re.match(r"(tcp|udp|sctp) dport (\{[^}]*\}|\S+) ", text):
-            here = packet.protocol == found[1] and any(_holds(one, packet.port) for one in _listed(found[2]))
-            return text[found.end() :], here
-        raise AssertionError(f"not understood: {text}")
+    def _matches(self, kind: str, words: list[str], packet: Packet) -> bool:
+        match kind, words:
+            case "reply", _:
+                return packet.is_reply
+            case "other", _:
+                return False
+            case "version", [version]:
+                return packet.version == int(version)
+            case "protocol", [protocol]:
+                return packet.protocol == protocol
+            case "pair", [family, name]:
+                first = _address(packet, family, "saddr")
+                return bool(first) and packed(first) + packed(packet.destination) in self.elements[name]
+            case "named", [family, protocol, name]:
+                address = _address(packet, family, "daddr")
+                key = packed(address) + packet.port.to_bytes(2, "big") + b"\0\0" if address else b""
+                return packet.protocol == protocol and key in self.elements[name]
+            case "set", [family, side, name]:
+                address = _address(packet, family, side)
+                return bool(address) and packed(address) in self.elements[name]
+            case "addresses", [family, side, listed]:
+                address = _address(packet, family, side)
+                return bool(address) and any(_within(address, one) for one in _listed(listed))
+            case "ports", [protocol, listed]:
+                return packet.protocol == protocol and any(_holds(one, packet.port) for one in _listed(listed))
+        raise AssertionError(f"not understood: {kind}")
 
 
+FORMS = {
+    "verdict": r"(?:counter )?(accept|drop)$",
+    "jump": r"jump (\S+)$",
+    "vmap": r"(ip6?) ([sd]addr) vmap @(\S+)$",
+    "reply": r"ct direction reply ",
+    "other": r"ct state related |icmpv6 type \{[^}]*\} ",
+    "version": r"meta nfproto ipv(\d) ",
+    "protocol": r"meta l4proto (\w+) ",
+    "pair": r"(ip6?) saddr \. ip6? daddr @(\S+) ",
+    "named": r"(ip6?) daddr \. (\w+) dport @(\S+) ",
+    "set": r"(ip6?) ([sd]addr) @(\S+) ",
+    "addresses": r"(ip6?) ([sd]addr) (\{[^}]*\}|\S+) ",
+    "ports": r"(tcp|udp|sctp) dport (\{[^}]*\}|\S+) ",
+}
+
+
+@lru_cache(maxsize=10000)
+def parsed(rule: str) -> tuple[tuple[str, ...], ...]:
+    """Return a rule's steps: what kind, and its words."""
+    rest = re.sub(r' comment "[^"]*"$', "", rule)
+    steps = []
+    while rest:
+        kind, found = next(
+            ((kind, found) for kind, form in FORMS.items() if (found := re.match(form, rest))), ("", None)
+        )
+        assert found is not None, f"not understood: {rest}"
+        steps.append((kind, *found.groups()))
+        rest = rest[found.end() :]
+    return tuple(steps)
+
+
+def _address(packet: Packet, family: str, side: str) -> str:
+    if family != ("ip" if packet.version == 4 else "ip6"):
+        return ""
+    return packet.source if side == "saddr" else packet.destination
+
+
+@lru_cache(maxsize=10000)
 def _listed(text: str) -> list[str]:
     return [one.strip() for one in text.strip("{}").split(",")]
 
 
+@lru_cache(maxsize=100000)
 def _within(address: str, text: str) -> bool:
     found = ipaddress.ip_address(address)
     if "-" in text:

@@ -43,7 +43,7 @@ def ask(machine: TestMachine, kubectl: Path, *arguments: str) -> str:
 def left_over(machine: TestMachine) -> str:
     """Return what of Raftsman is still on a machine; the sockets of ended shims in /run go with the next boot."""
     listing = "rm -rf /run/containerd; ls -A /etc/raftsman /var/lib/raftsman /run /var/log/raftsman /etc/sysctl.d 2>/dev/null; "
-    listing += "ps -eo comm= | grep -E 'raftsman|python|containerd' ; ip -o link | grep -v ' lo\\| eth0'; ip route"
+    listing += "nft list ruleset; ip -o address show lo; ip rule; ps -eo comm= | grep -E 'raftsman|python|containerd' ; ip -o link | grep -v ' lo\\| eth0'; ip route"
     return machine.run("sh", "-c", listing).stdout
 
 

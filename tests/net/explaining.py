@@ -10,8 +10,13 @@ from net.explain import parties, way, words
 from net.explain.judge import Judge
 from net.explain.objects import Objects, by_key
 from net.explain.steps import Explanation, NodeSettings, Question, Scene
+from net.proxy.config import ProxyConfig
+from net.routes.config import RoutesConfig
 
-SETTINGS = NodeSettings(cluster_cidrs=("10.244.0.0/16",), service_cidrs=("10.96.0.0/16",))
+SETTINGS = NodeSettings(
+    ProxyConfig(cluster_cidr="10.244.0.0/16", proxy_mode="iptables"),
+    RoutesConfig(service_cluster_ip_range="10.96.0.0/16"),
+)
 
 
 def node(name: str, number: int, ready: bool = True, message: str = "", **spec: Any) -> Object:

@@ -315,5 +315,12 @@ ENDPOINTS = (
 )
 
 CASES = (*DISPATCH, *POLICIES, *ENDPOINTS)
-NUMBERS = {case.name: number for number, case in enumerate(CASES, 1)}
+
+WEB = Case("web", ABC, (), NODE_PORT)
+STICKY = Case("sticky", ABC, (), {"sessionAffinity": "ClientIP"}, ports=(Port(), Port("admin", 443, "TCP", 9090)))
+NAMES = Case("names", (At("a"),), (), BALANCER, ports=(Port("dns", 53, "UDP"),), balanced="VIP")
+BRIEF = Case("brief", AC, (), NODE_PORT)
+CHANGING = (WEB, STICKY, NAMES, BRIEF)
+"""Services of tests that change them while packets flow."""
+NUMBERS = {case.name: number for number, case in enumerate((*CASES, *CHANGING), 1)}
 """The number of each case, from which its addresses and node ports follow."""

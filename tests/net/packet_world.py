@@ -10,16 +10,18 @@ import ipaddress
 import itertools
 import socket
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from control.api import meta
 from control.api.meta import Object
+from net.proxy import conntrack
 from net.proxy.applier import Applier
 from net.proxy.apply import IptablesApplier
 from net.proxy.apply_nftables import NftablesApplier
+from net.proxy.conntrack import Reconciler
 from net.proxy.rules import NodeFacts, RuleBook, RuleSettings
 from net.proxy.services import ChangeTracker
 from net.xtables import IptablesDoor
@@ -56,6 +58,7 @@ class Rules:
     tracker: ChangeTracker
     book: RuleBook
     applier: Applier
+    flows: Reconciler
 
     def put(self, obj: Object) -> None:
         """Note a Service or a slice."""
@@ -72,6 +75,8 @@ class Rules:
         changed = self.book.update(self.tracker, self.tracker.take_changes())
         result = await self.applier.sync(self.book.services(), changed)
         assert not result.refused
+        local = frozenset({"127.0.0.1", "::1", *self.book.node.addresses})
+        self.flows.reconcile(conntrack.fronts(self.tracker), local)
         return result.written_bytes
 
 
@@ -114,17 +119,17 @@ class World:
             self.sync()
 
     @contextmanager
-    def using(self, **settings: Any) -> Iterator[None]:
+    def using(self, changed: Callable[[Rules], dict[str, Any]]) -> Iterator[None]:
         """Have other settings for the time of a test."""
         try:
-            self._use(settings)
+            self._use(changed)
             yield
         finally:
-            self._use({})
+            self._use(lambda _: {})
 
-    def _use(self, changes: dict[str, Any]) -> None:
+    def _use(self, changed: Callable[[Rules], dict[str, Any]]) -> None:
         for rules in self.rules:
-            rules.applier.use(replace(rules.settings, **changes))
+            rules.applier.use(replace(rules.settings, **changed(rules)))
         self.sync()
 
     def open_connected(self, client: str, address: str, port: int) -> socket.socket:
@@ -219,7 +224,7 @@ def rules_of(world: World, node: Node, zone: str, ip_version: int) -> Rules:
     async def make() -> Applier:
         return applier_for(world.mode, settings)
 
-    return Rules(node, settings, ChangeTracker(ip_version), RuleBook(facts), node.call(make()))
+    return Rules(node, settings, ChangeTracker(ip_version), RuleBook(facts), node.call(make()), Reconciler(ip_version))
 
 
 def wire(node: Node, pod: Namespace, name: str, addresses: dict[tuple[str, int], str]) -> None:

@@ -14,10 +14,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from control.api import meta
 from control.api.meta import Object
 from control.api.resources import NAMESPACES, NETWORK_POLICIES, PODS
 from net.netlink import inside
 from net.policy.config import PolicyConfig
+from net.policy.model import parse_policy
 from net.policy.server import PolicyServer
 from tests.net.topology import Fabric, Namespace, Node, eventually
 
@@ -223,6 +225,9 @@ class Cluster:
         made.append(far)
         fabric.join(far, "192.168.77.99", default_route=False)
         far.ip("addr add fd00:77::99/64 dev eth0 nodad")
+        for scope in ("all", "eth0"):
+            # What it sends before a pod is there would teach it another way for good.
+            far.run(f"sysctl -qw net.ipv4.conf.{scope}.accept_redirects=0")
         self.far = self.host(far, "10.244.2.2", "fd00:244:2::2")
         self.world = {4: "203.0.113.1", 6: "2001:db8::1"}
         self.excepted = {4: "203.0.113.9", 6: "2001:db8::9"}
@@ -311,18 +316,22 @@ class Cluster:
 
     def apply(self, *policies: Object) -> None:
         """Have these policies and no others, in force."""
-        wanted = {f"{one['metadata']['namespace']}/{one['metadata']['name']}": one for one in policies}
+        self.apply_unseen(*policies)
+        wanted = {meta.key(one): parse_policy(one) for one in policies}
+        self.agree(lambda: self.server.book.policies == wanted)
+
+    def apply_unseen(self, *policies: Object) -> None:
+        """Have these policies and no others in the hub, whoever watches it."""
+        wanted = {meta.key(one) for one in policies}
 
         async def change() -> None:
-            for held in list(self.server.book.policies):
-                if held not in wanted:
-                    namespace, _, name = held.partition("/")
-                    self.node.client.remove(NETWORK_POLICIES, name, namespace)
+            for one in self.node.client.objects(NETWORK_POLICIES):
+                if meta.key(one) not in wanted:
+                    self.node.client.remove(NETWORK_POLICIES, meta.name(one), meta.namespace(one))
             for one in policies:
                 self.node.client.put(NETWORK_POLICIES, one)
 
         self.node.call(change())
-        self.agree(lambda: self.server.book.policies.keys() == wanted.keys())
 
     def agree(self, what: Callable[[], bool]) -> None:
         """Wait until the book has it, and the kernel has what the book has."""

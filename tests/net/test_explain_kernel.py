@@ -17,11 +17,13 @@ from net.explain.diff import Difference
 from net.explain.objects import Objects, by_key
 from net.explain.steps import Explanation, NodeSettings, Question, Scene
 from net.explain.things import Place, Standing
+from net.proxy.applier import Mode
 from net.proxy.apply import IptablesApplier
 from net.proxy.apply_nftables import NftablesApplier
 from net.proxy.config import ProxyConfig
 from net.proxy.modes import MakeApplier
 from net.proxy.server import ProxyServer
+from net.routes import outside
 from net.routes.config import RoutesConfig
 from net.routes.server import RoutesServer
 from net.xtables import IptablesDoor
@@ -87,7 +89,7 @@ class Cluster:
         return NodeView(self.hub, name, Path(node.path), pods, self.settings)
 
     def differences(self, name: str) -> list[Difference]:
-        return [one for one in compare.differences(self.view(name)) if one.part != "masquerade"]
+        return compare.differences(self.view(name))
 
     def write_rules(self) -> None:
         """Have proxy and routes write what the objects want, and end before anything is damaged."""
@@ -104,6 +106,7 @@ class Cluster:
                     bool(standing.elements.get(("ip", "kube-proxy", "service-ips")))
                     and ("ip6", "kube-proxy") in standing.shapes
                 )
+                rules = rules and ("inet", "raftsman-pods") in {(f, t) for f, t, _ in standing.chains}
                 return rules and route is not None and bool(route.gateway)
 
             eventually(stands)
@@ -126,9 +129,10 @@ class Cluster:
 
     async def _routes(self, node: Node) -> None:
         config = RoutesConfig(
-            hostname_override=node.node_name, cluster_cidr=CLUSTER_CIDR, service_cluster_ip_range=SERVICE_CIDR
-        )
-        await RoutesServer(config, node.client).serve()
+            hostname_override=node.node_name, cluster_cidr=CLUSTER_CIDR, service_cluster_ip_range=SERVICE_CIDR,
+            iptables_backend=self.door.backend,
+        )  # fmt: skip
+        await RoutesServer(config, node.client, await outside.open_doors(config)).serve()
 
 
 def objects_of(nodes: list[Node], pods: dict[str, Pod]) -> list[tuple[Resource, Object]]:
@@ -164,8 +168,10 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
         by_resource = {name: [o for r, o in listed if r is resource] for name, resource in KINDS.items()}
         pod_objects = [explaining.pod(n, p.ip_address, p.node.node_name, app="web") for n, p in pods.items()]
         hub = Objects(**{name: by_key(found) for name, found in by_resource.items()}, pods=by_key(pod_objects))
-        mode = "nftables" if request.param == "nftables" else "iptables"
-        settings = NodeSettings(mode, cluster_cidrs=(CLUSTER_CIDR,), service_cidrs=(SERVICE_CIDR,))
+        mode: Mode = "nftables" if request.param == "nftables" else "iptables"
+        proxy = ProxyConfig(cluster_cidr=CLUSTER_CIDR, proxy_mode=mode)
+        routes = RoutesConfig(cluster_cidr=CLUSTER_CIDR, service_cluster_ip_range=SERVICE_CIDR)
+        settings = NodeSettings(proxy, routes)
         found = Cluster(request.param, nodes, pods, hub, settings)
         found.write_rules()
         yield found
@@ -301,7 +307,8 @@ def test_every_damage_is_a_difference_and_nothing_else_is(cluster: Cluster) -> N
     else:
         rules = {"iptables nat chain KUBE-SERVICES", "iptables nat chain PREROUTING"}
     pods = {("pods", f"pod default/{name}") for name in ("client", "web-1")}
-    assert found == {("services", what) for what in rules} | pods
+    routes = {("routes", "route 10.244.2.0/24")}
+    assert found == {("services", what) for what in rules} | pods | routes
     lost = next(one for one in cluster.differences("n1") if one.part == "services" and "10.96.0.1" in str(one.lacks))
     assert len(lost.lacks) == 1
     assert not lost.extra

@@ -11,6 +11,7 @@ from control.api.meta import Object
 from net.explain.objects import Objects
 from net.explain.parties import UnknownPartyError
 from net.explain.steps import NodeSettings
+from net.proxy.config import ProxyConfig
 from tests.net.explaining import client, cluster, explained, node, nodes, pod, service, slice_of, web_pods
 
 WEB = "10.96.0.1"
@@ -214,7 +215,7 @@ def test_what_arrives(hub: Objects, source: str, target: str) -> None:
 
 
 def test_a_node_port_outside_of_nodeport_addresses_is_told() -> None:
-    settings = NodeSettings(cluster_cidrs=("10.244.0.0/16",), node_port_addresses=("10.0.0.0/8",))
+    settings = NodeSettings(ProxyConfig(cluster_cidr="10.244.0.0/16", nodeport_addresses=("10.0.0.0/8",)))
     found = explained(cluster(*web(**NODE_PORT)), "198.51.100.9", "n1:30080", settings)
     assert "Node ports answer on 10.0.0.0/8 alone (--nodeport-addresses), and 192.168.77.11 is not in it." in found.why
 

@@ -185,8 +185,8 @@ def address(text: str) -> list[str]:
 def cidr(text: str) -> list[str]:
     """Check a CIDR."""
     try:
-        if "/" not in text:
-            return [BAD_CIDR]
+        if not text.rpartition("/")[2].isdecimal() or "/" not in text:
+            return [BAD_CIDR]  # a netmask behind the slash is Python's, not Kubernetes'
         ip_network(text, strict=False)
     except ValueError:
         return [BAD_CIDR]

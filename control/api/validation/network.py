@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any
 
 from control.api.meta import Object
@@ -143,6 +144,9 @@ def check_service_update(new: Object, old: Object, faults: Faults) -> None:
         faults.invalid("spec.clusterIPs[0]", None, "primary clusterIP can not be unset")
     elif first and here != first:
         faults.invalid("spec.clusterIPs[0]", now.get("clusterIPs") or [here], "may not change once set")
+    second, before_that = (now.get("clusterIPs") or [])[1:], (was.get("clusterIPs") or [])[1:]
+    if second and before_that and second != before_that:
+        faults.invalid("spec.clusterIPs[1]", now["clusterIPs"], "may not change once set")
     families, before = now.get("ipFamilies") or [], was.get("ipFamilies") or []
     if before and families[:1] != before[:1]:
         faults.invalid("spec.ipFamilies[0]", families, "may not change once set")
@@ -316,12 +320,14 @@ def _check_policy_port(port: dict[str, Any], path: str, faults: Faults) -> None:
         end = port.get("endPort")
         if end is not None:
             if isinstance(port["port"], str):
-                faults.required(f"{path}.port", "may not be specified when `port` is non-numeric")
-            elif end < port["port"]:
-                faults.invalid(f"{path}.endPort", end, "must be greater than or equal to `port`")
+                faults.invalid(f"{path}.endPort", end, "may not be specified when `port` is non-numeric")
+                return
+            if end < port["port"]:
+                # Kubernetes shows the port here, not the endPort.
+                faults.invalid(f"{path}.endPort", port["port"], "must be greater than or equal to `port`")
             faults.invalid_all(f"{path}.endPort", end, names.port_number(end))
     elif port.get("endPort") is not None:
-        faults.required(f"{path}.port", "must be specified when `endPort` is specified")
+        faults.invalid(f"{path}.endPort", port["endPort"], "may not be specified when `port` is not specified")
 
 
 def _check_peer(peer: dict[str, Any], path: str, faults: Faults) -> None:
@@ -338,6 +344,19 @@ def _check_peer(peer: dict[str, Any], path: str, faults: Faults) -> None:
     if not block.get("cidr"):
         faults.required(f"{path}.ipBlock.cidr")
         return
-    faults.invalid_all(f"{path}.ipBlock.cidr", block["cidr"], names.cidr(block["cidr"]))
+    wrong = names.cidr(block["cidr"])
+    faults.invalid_all(f"{path}.ipBlock.cidr", block["cidr"], wrong)
+    if wrong:
+        return
+    network = ip_network(block["cidr"], strict=False)
     for index, entry in enumerate(block.get("except") or []):
-        faults.invalid_all(f"{path}.ipBlock.except[{index}]", entry, names.cidr(entry))
+        wrong = names.cidr(entry)
+        faults.invalid_all(f"{path}.ipBlock.except[{index}]", entry, wrong)
+        if not wrong and not _is_strictly_within(ip_network(entry, strict=False), network):
+            faults.invalid(f"{path}.ipBlock.except[{index}]", entry, "must be a strict subset of `cidr`")
+
+
+def _is_strictly_within(inner: IPv4Network | IPv6Network, outer: IPv4Network | IPv6Network) -> bool:
+    if inner.version != outer.version or inner.prefixlen <= outer.prefixlen:
+        return False
+    return inner.network_address in outer

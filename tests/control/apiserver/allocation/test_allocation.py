@@ -90,11 +90,13 @@ class Hub:
 class World:
     """One API server's allocator."""
 
-    def __init__(self) -> None:
+    def __init__(self, *networks: AddressRange) -> None:
         self.hub, self.ranges = Hub(), Ranges()
         random = Random(7)
+        client: Any = self.hub
+        addresses = {network.family: Addresses(client, network, random) for network in networks or (NETWORK,)}
         self.ports = NodePorts(self.ranges, PORTS, random)
-        self.allocator = ServiceAllocator(Addresses(self.hub, NETWORK, random), self.ports, random)  # type: ignore[arg-type]
+        self.allocator = ServiceAllocator(addresses, self.ports, random)
 
     async def write(self, new: Object, old: Object | None = None) -> Object:
         """A write that stands."""
