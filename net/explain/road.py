@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from net.cni.plan import HOST_PREFIX
+from net.dns.config import NODE_LOCAL_ADDRESSES
 from net.explain import objects, paths
 from net.explain.judge import Direction, Judge
 from net.explain.parties import Source
@@ -36,6 +37,8 @@ class Road:
     def _walk(self, address: str, port: int, masquerade: Masquerade) -> Iterator[Step]:
         here, pod = Place(self._node), self._hub.pod_with(address)
         far = objects.node_of(self._hub.pods[pod]) if pod else self._hub.node_with(address)
+        if address in NODE_LOCAL_ADDRESSES:
+            far = self._node  # each node answers names on an address of its own
         if far == self._node:
             yield from self._deliver(here, pod, address, port, masquerade)
         elif far:
@@ -112,8 +115,9 @@ class Road:
     def _deliver(self, place: Place, pod: str, address: str, port: int, masquerade: Masquerade) -> Iterator[Step]:
         """Take the packet from a node to the pod on it, or to the node itself."""
         if not pod:
+            who = "the cluster's DNS on " if address in NODE_LOCAL_ADDRESSES else ""
             yield Step(
-                place, "input", f"is for node {place.node} itself, for whoever listens at {self._protocol} port {port}",
+                place, "input", f"is for {who}node {place.node} itself, for whoever listens at {self._protocol} port {port}",
                 "", f"Node {place.node}", (WantedAddress(address), Listener(self._protocol, address, port)),
             )  # fmt: skip
             return
