@@ -3,8 +3,8 @@
 python -m bench.dns [--services N] [--queries N] [--rounds N] [--json]
 
 The load is one process with a socket for each question in flight. It takes about as much as our resolver does for a
-question, so the servers' own CPU time says more than the rate. dnsmasq is C, has the names in its cache from the start, and
-is what routers and small clusters run; CoreDNS is not in Debian.
+question, so the servers' own CPU time says more than the rate. dnsmasq is C, has the names in its cache from the
+start, and is what routers and small clusters run; CoreDNS is not in Debian.
 """
 
 from __future__ import annotations
