@@ -123,8 +123,6 @@ def _labels(pairs: tuple[str, ...]) -> dict[str, str]:
     default="nftables",
     help="How Services' rules are written.",
 )
-@click.option("--backend", type=click.Choice(["auto", "host-gw", "vxlan"]), default="auto", help=BACKEND_HELP)
-@click.option("--vxlan-port", type=click.IntRange(1, 65535), default=RoutesConfig.vxlan_port, help="The tunnels' port.")
 @click.option("--cni-conf-dir", type=click.Path(path_type=Path), default="/etc/cni/net.d")
 @click.option("--cni-bin-dir", type=click.Path(path_type=Path), default="/opt/cni/bin")
 @click.option("--cni-state-dir", type=click.Path(path_type=Path), default="/var/lib/raftsman/cni")
