@@ -16,6 +16,7 @@ from typing import Any
 
 import click
 
+import net.announce.server
 import net.cni.server
 import net.dns.server
 import net.policy.server
@@ -30,6 +31,7 @@ from control.client.flags import DURATION
 from control.client.kubeconfig import Kubeconfig, Material
 from control.client.options import run_until_signalled
 from lab.processes import COMPONENT_MARK
+from net.announce.config import AnnounceConfig
 from net.cni.config import CniConfig
 from net.dns.config import NODE_LOCAL_ADDRESSES, DnsConfig
 from net.policy.config import PolicyConfig
@@ -73,12 +75,13 @@ class Network:
     cni: CniConfig
     proxy: ProxyConfig
     routes: RoutesConfig
+    announce: AnnounceConfig
     dns: DnsConfig | None
     """None where another server answers the cluster's names."""
 
 
 async def run_network(own: Kubeconfig, directory: Path, network: Network) -> None:
-    """Run pod network, policies, proxy, routes and DNS of a node that has joined."""
+    """Run pod network, policies, proxy, routes, DNS and announcer of a node that has joined."""
     cni_path, proxy_path = await asyncio.gather(
         component_kubeconfig(own, "cni", directory), component_kubeconfig(own, "proxy", directory)
     )
@@ -88,6 +91,7 @@ async def run_network(own: Kubeconfig, directory: Path, network: Network) -> Non
         tasks.create_task(net.cni.server.run(replace(network.cni, kubeconfig=cni_path), gate=policies), name="cni")
         tasks.create_task(net.proxy.server.run(replace(network.proxy, kubeconfig=proxy_path)), name="proxy")
         tasks.create_task(net.routes.server.run(replace(network.routes, kubeconfig=cni_path)), name="routes")
+        tasks.create_task(net.announce.server.run(replace(network.announce, kubeconfig=cni_path)), name="announce")
         if network.dns is not None:
             tasks.create_task(net.dns.server.run(replace(network.dns, kubeconfig=cni_path)), name="dns")
 
@@ -107,7 +111,11 @@ def _labels(pairs: tuple[str, ...]) -> dict[str, str]:
 
 @click.command(context_settings={"show_default": True})
 @click.option("--hostname-override", required=True, help="The Node's name.")
-@click.option("--node-ip", required=True, help="The node's address on the network of all nodes.")
+@click.option(
+    "--node-ip",
+    required=True,
+    help="The node's address on the network of all nodes; IPV4,IPV6 where it has one of each family.",
+)
 @click.option("--bootstrap-kubeconfig", type=click.Path(path_type=Path), help="A kubeconfig with a bootstrap token.")
 @click.option("--kubeconfig", "kubeconfig_path", type=click.Path(path_type=Path), required=True, help="The node's own.")
 @click.option("--cert-dir", type=click.Path(path_type=Path), default="/var/lib/kubelet/pki", help="Certificates.")
@@ -138,6 +146,7 @@ def _labels(pairs: tuple[str, ...]) -> dict[str, str]:
 )
 @click.option("--node-lease-duration", type=DURATION, default="40s", help="How long a silent node counts as alive.")
 @click.option("--node-status-update-frequency", type=DURATION, default="10s", help="How often the Node is reported.")
+@click.option("--announce-lease-duration", type=DURATION, default="15s", help="How long a silent node keeps addresses.")
 @click.option("-v", "--v", "verbosity", type=int, default=0, help="Log more from 4 on.")
 def run(verbosity: int, **flags: Any) -> None:
     """Run a node's agent: kubelet, proxy and pod network in one process.
@@ -160,7 +169,7 @@ def kubelet_config(flags: Mapping[str, Any]) -> KubeletConfig:
         node_name=flags["hostname_override"],
         kubeconfig=flags["kubeconfig_path"],
         bootstrap_kubeconfig=flags["bootstrap_kubeconfig"],
-        node_ips=(flags["node_ip"],),
+        node_ips=tuple(flags["node_ip"].split(",")),
         container_runtime_endpoint=flags["container_runtime_endpoint"],
         root_dir=flags["root_dir"],
         cert_dir=flags["cert_dir"],
@@ -190,6 +199,7 @@ def network_config(flags: Mapping[str, Any]) -> Network:
         ),
         proxy=ProxyConfig(hostname_override=name, cluster_cidr=cluster_cidr, proxy_mode=flags["proxy_mode"]),
         routes=RoutesConfig(hostname_override=name, service_cluster_ip_range=services, cluster_cidr=cluster_cidr),
+        announce=AnnounceConfig(hostname_override=name, lease_duration_s=flags["announce_lease_duration"]),
         dns=DnsConfig(
             cluster_domain=flags["cluster_domain"],
             upstream=tuple(filter(None, flags["dns_upstream"].split(","))),
