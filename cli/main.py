@@ -28,6 +28,7 @@ CLUSTER = {
     "status": Subcommand("cli.status", "status", "Show nodes, components and addresses of a cluster."),
     "logs": Subcommand("cli.status", "logs", "Print what a component wrote."),
     "node": Subcommand("cli.node", "node", "Add, stop, start or kill a node; or run its agent."),
+    "link": Subcommand("cli.link", "link", "Make links between nodes slow, lossy or cut, and well again."),
     "kubectl": Subcommand("cli.kubectl", "kubectl", "Run kubectl against a cluster."),
     "net": Subcommand("cli.net", "net", "Explain the way of a packet; compare kernels with what is wanted."),
 }
@@ -49,6 +50,7 @@ COMPONENTS = {
     "kubelet": Subcommand("node.command", "command", "Run the kubelet."),
     "proxy": Subcommand("net.proxy.command", "command", "Run the service proxy."),
     "cni": Subcommand("net.cni.command", "command", "Run the pod network daemon."),
+    "announce": Subcommand("net.announce.command", "command", "Answer for load balancers' addresses on a node."),
     "dns": Subcommand("net.dns.command", "command", "Answer the cluster's names on a node."),
     "policy": Subcommand("net.policy.command", "command", "Enforce NetworkPolicy for a node's pods."),
     "routes": Subcommand("net.routes.command", "command", "Keep a node's routes to the other nodes' pods."),

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from lab import cluster_api, cluster_pki, fabric, images, nodes, probe, processes, state
+from lab import cluster_api, cluster_pki, fabric, images, links, nodes, probe, processes, state
 from lab.cluster_pki import API_PORT
 from lab.progress import Progress
 from lab.site import Timers
@@ -68,6 +68,7 @@ def boot(
             pids = cluster.init_pids | {node.name: nodes.start(cluster, node)}
             cluster = cluster.with_changes(init_pids=pids)
             state.save(cluster)
+        links.restore(cluster)
         if not processes.is_alive(cluster.forwarder_pid):
             cluster = cluster.with_changes(forwarder_pid=start_forwarder(cluster))
             state.save(cluster)

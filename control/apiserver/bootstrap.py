@@ -31,8 +31,8 @@ _EXPECTED = ("AlreadyExists", "Conflict")
 
 
 def first_address(cidr: str) -> str:
-    """Return the cluster IP of default/kubernetes: the range's first address."""
-    return str(ip_network(cidr)[1])
+    """Return the cluster IP of default/kubernetes: the first address of the first range."""
+    return str(ip_network(cidr.partition(",")[0])[1])
 
 
 async def ensure_service_network(config: ApiServerConfig, client: Client) -> None:
@@ -41,7 +41,7 @@ async def ensure_service_network(config: ApiServerConfig, client: Client) -> Non
         "apiVersion": SERVICE_CIDRS.api_version,
         "kind": "ServiceCIDR",
         "metadata": {"name": NAME},
-        "spec": {"cidrs": [config.service_cluster_ip_range]},
+        "spec": {"cidrs": config.service_cluster_ip_range.split(",")},
     }
     try:
         await client.create(SERVICE_CIDRS, wanted)

@@ -43,9 +43,11 @@ def _port_range(context: click.Context, parameter: click.Parameter, value: str) 
 
 def _cidr(context: click.Context, parameter: click.Parameter, value: str) -> str:
     try:
-        ip_network(value)
+        versions = [ip_network(part).version for part in value.split(",")]
     except ValueError as error:
         raise click.BadParameter(str(error)) from None
+    if len(versions) != len(set(versions)):
+        raise click.BadParameter(f"{value}: give one network, or one of IPv4 and one of IPv6")
     return value
 
 
@@ -83,7 +85,7 @@ def _cidr(context: click.Context, parameter: click.Parameter, value: str) -> str
     default="10.96.0.0/16",
     callback=_cidr,
     show_default=True,
-    help="Addresses of Services.",
+    help="Addresses of Services; one of each IP family with a comma for two, the default one first.",
 )
 @click.option(
     "--service-node-port-range",

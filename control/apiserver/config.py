@@ -47,6 +47,7 @@ class ApiServerConfig:
     api_audiences: tuple[str, ...] = ()
     """Audiences that tokens must be for; empty means the issuer."""
     service_cluster_ip_range: str = "10.96.0.0/16"
+    """Addresses of Services: one network, or one of each IP family with a comma, the default family's first."""
     service_node_port_range: tuple[int, int] = (30000, 32767)
     """First and last port, both included."""
     kubelet_client_certificate: Path | None = None

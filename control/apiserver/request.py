@@ -279,6 +279,8 @@ class Hub:
     handlers: Handlers
     ranges: RangeStore
     """Where node ports are allocated; ``control.apiserver.ranges`` has the one over etcd."""
+    complete: Callable[[Resource, Object], Object]
+    """Makes of an object what its kind keeps: pruned, with defaults; raises ApiError."""
 
 
 async def nothing_to_do() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
-from ipaddress import IPv4Network
+from ipaddress import ip_network
 from pathlib import Path
 from random import Random
 
@@ -13,12 +13,14 @@ import orjson
 
 from control.api.meta import Object, name, namespace
 from control.api.resources import (
+    MUTATING_WEBHOOKS,
     NAMESPACES,
     NODES,
     PRIORITY_CLASSES,
     SECRETS,
     SERVICE_ACCOUNTS,
     SERVICES,
+    VALIDATING_WEBHOOKS,
     Resource,
 )
 from control.api.status import ApiError
@@ -26,6 +28,7 @@ from control.apiserver.admission.certificates import Certificates
 from control.apiserver.admission.chain import AdmissionChain
 from control.apiserver.admission.namespace_lifecycle import NamespaceLifecycle
 from control.apiserver.admission.node_restriction import NodeRestriction
+from control.apiserver.admission.plugin import Plugin
 from control.apiserver.admission.pod_defaults import (
     SYSTEM_PRIORITY_CLASSES,
     DefaultTolerationSeconds,
@@ -60,10 +63,12 @@ from control.apiserver.request import Hub, Security
 from control.apiserver.streams.kubelets import Kubelets
 from control.apiserver.streams.pods import PodStreams
 from control.apiserver.streams.proxies import Proxies
+from control.apiserver.webhooks.caller import Caller
+from control.apiserver.webhooks.plugin import Hooks, MutatingWebhooks, ValidatingWebhooks, Webhooks
 
 logger = logging.getLogger(__name__)
 
-SYSTEM_NAMESPACES = ("kube-system", "kube-public", "kube-node-lease", "default")
+SYSTEM_NAMESPACES = ("kube-system", "kube-public", "kube-node-lease", "default", "raftsman-announce")
 _RECONCILE_ATTEMPTS_MAX = 5
 _RETRY_S = 0.5
 _KNOWN_POLL_S = 0.01
@@ -99,15 +104,23 @@ def secure(hub: Hub) -> Security:
     Proxies(hub.client, hub.lookup, kubelets, random).register(hub.handlers)
     _serve_issuer(hub, keys)
     ports = NodePorts(hub.ranges, PortRange(*config.service_node_port_range), random)
-    network = AddressRange(IPv4Network(config.service_cluster_ip_range))
-    allocator = ServiceAllocator(Addresses(hub.client, network, random), ports, random)
+    ranges = [AddressRange(ip_network(part)) for part in config.service_cluster_ip_range.split(",")]
+    addresses = {found.family: Addresses(hub.client, found, random) for found in ranges}
+    allocator = ServiceAllocator(addresses, ports, random)
     repair = Repair(hub.client, ports)
     aggregation = RoleAggregation(hub.lookup, hub.client)
+    completing, refusing = Hooks(hub.lookup, MUTATING_WEBHOOKS), Hooks(hub.lookup, VALIDATING_WEBHOOKS)
+    caller = Caller(hub.lookup, random)
+    mutating = MutatingWebhooks(completing, Webhooks(caller), hub.complete)
+    validating = ValidatingWebhooks(refusing, Webhooks(caller))
 
     async def start() -> None:
         if not aggregation.following:
             await _fill_caches(hub, authorizer)
             aggregation.follow()
+            await caller.warm()
+            await completing.follow()
+            await refusing.follow()
         await _bootstrap_objects(hub)
 
     async def upkeep() -> None:
@@ -118,7 +131,7 @@ def secure(hub: Hub) -> Security:
     return Security(
         authenticator=authentication,
         authorizer=authorizer,
-        admission=_admission(hub, authorizer),
+        admission=_admission(hub, authorizer, (mutating, validating)),
         allocators={SERVICES: allocator},
         bootstrap=start,
         run=upkeep,
@@ -167,7 +180,7 @@ def _proxy_authority(config: ApiServerConfig) -> CertificateAuthority | None:
     return proxy
 
 
-def _admission(hub: Hub, authorizer: ModeAuthorizer) -> AdmissionChain:
+def _admission(hub: Hub, authorizer: ModeAuthorizer, webhooks: tuple[Plugin, Plugin]) -> AdmissionChain:
     config = hub.config
     return AdmissionChain(
         (
@@ -179,6 +192,7 @@ def _admission(hub: Hub, authorizer: ModeAuthorizer) -> AdmissionChain:
             DefaultTolerationSeconds(config.default_not_ready_toleration_s, config.default_unreachable_toleration_s),
             Certificates(authorizer),
             RbacEscalation(authorizer, hub.client),
+            *webhooks,
         )
     )
 

@@ -9,8 +9,9 @@ import socket
 import ssl
 from dataclasses import dataclass
 
-from control.api.resources import CLUSTER_ROLE_BINDINGS
-from control.apiserver import bootstrap, kinds
+from control.api.meta import Object
+from control.api.resources import CLUSTER_ROLE_BINDINGS, Resource
+from control.apiserver import bootstrap, kinds, objects
 from control.apiserver.config import ApiServerConfig
 from control.apiserver.custom.keeper import DefinitionKeeper
 from control.apiserver.etcd import Etcd, StoreError
@@ -55,7 +56,7 @@ class ApiServer:
         self.handlers = Handlers()
         self.client = LoopbackClient()
         ranges = EtcdRanges(self.store, config.etcd.prefix)
-        self.security: Security = secure(Hub(config, self.feed, self.client, self.handlers, ranges))
+        self.security: Security = secure(Hub(config, self.feed, self.client, self.handlers, ranges, self._complete))
         self.registry.admission = self.security.admission
         self.registry.allocators = self.security.allocators
         self.service = Service(
@@ -67,6 +68,9 @@ class ApiServer:
         self._life = _Life()
         health = Health({"ping": lambda: ""}, {"etcd": self._store_fault, "shutdown": self._ending_fault})
         self.app = App(self.service, Discovery(self.kinds), health, OpenAPI(self.kinds))
+
+    def _complete(self, resource: Resource, obj: Object) -> Object:
+        return objects.complete(self.kinds.of(resource), obj, "Ignore", [])
 
     def _store_fault(self) -> str:
         return "" if self.feed.following else "the store does not answer"

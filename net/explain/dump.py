@@ -22,11 +22,12 @@ TableName = tuple[str, str]
 Blocks = Mapping[str, tuple[str, ...]]
 """The lines of each chain, set and map, by its head ("chain services")."""
 _HEAD = re.compile(r"^\t(?P<head>(?:chain|set|map) \S+) \{$")
+HOST_PORTS = "raftsman-hostports"
 PARTS = {
     nftables_schema.TABLE_NAME: "services",
     render.TABLE: "policy",
     "raftsman-pods": "masquerade",
-    "raftsman-hostports": "host ports",
+    HOST_PORTS: "host ports",
 }
 """The part of the network that each table of nftables is for."""
 
@@ -101,7 +102,7 @@ def _may_stay(table: TableName, head: str) -> bool:
             kept = (MARK_PREFIX, *(slot_chain(space, 0)[:-1] for space in SPACES), *(f"{s}remember-" for s in SPACES))
             return parse_spread(name) is not None or name.startswith(kept)
         return name.startswith(tuple(slot_map(space, 0)[:-1] for space in SPACES)) or standing.is_dynamic(name)
-    return table[1] == render.TABLE and (name in render.base_chains() or name in render.base_sets())
+    return table[1] == HOST_PORTS or (name in render.base_chains() or name in render.base_sets())
 
 
 def _is_at_rest(table: TableName, live: Dump) -> bool:

@@ -21,7 +21,7 @@ from net.chains import Tables
 from net.explain import sockets
 from net.explain.sockets import Waiting
 from net.explain.things import Standing
-from net.links import Address, Route
+from net.links import Address, Neighbour, Route
 from net.netlink import RouteSocket, inside
 from net.nftables import operations
 from net.nftables.door import NftablesSocket
@@ -70,12 +70,20 @@ def read_here() -> Standing:
     """Read links, addresses, routes and listeners of the namespace in which this thread stands."""
     addresses: list[Address] = []
     routes: list[Route] = []
+    neighbours: list[Neighbour] = []
     with RouteSocket() as netlink:
         links = netlink.links()
+        # Of a node's links those of pods are many, and their neighbours nobody's question.
+        asked = [link.index for link in links if link.kind == "vxlan" or link.name == "eth0"]
         for family in (socket.AF_INET, socket.AF_INET6):
             addresses += netlink.addresses(family)
             routes += netlink.routes(family)
-    return Standing(tuple(links), tuple(addresses), tuple(routes), listeners=tuple(_listeners()))
+            neighbours += [entry for index in asked for entry in netlink.neighbours(family, index)]
+        forwarding = [entry for link in links if link.kind == "vxlan" for entry in netlink.forwarding(link.index)]
+    return Standing(
+        tuple(links), tuple(addresses), tuple(routes), tuple(neighbours), tuple(forwarding),
+        listeners=tuple(_listeners()),
+    )  # fmt: skip
 
 
 def _listeners() -> list[Waiting]:

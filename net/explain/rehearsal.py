@@ -122,7 +122,16 @@ async def _rehearse(wanted: Wanted) -> Rehearsed:
             await twice(f"services of IPv{version}, mode {wanted.proxy_mode}", write_services)
         finally:
             applier.close()
-    await twice("host ports", _host_ports(wanted))
+    ports = HostPorts()
+
+    async def write_ports() -> bool:
+        ports.forget()
+        return bool(await ports.sync(wanted.claims))
+
+    try:
+        await twice("host ports", write_ports)
+    finally:
+        ports.close()
     await twice("masquerade", _masquerade(wanted))
     policies = PolicyApplier(PolicyJudge(wanted.hub).book(wanted.node), open_table())
     policies.settle()
@@ -151,27 +160,6 @@ def _masquerade(wanted: Wanted) -> Callable[[], Awaitable[bool]]:
         if own is not None:
             await (await outside.open_doors(replace(wanted.routes, iptables_backend=wanted.backend))).sync(own, nodes)
         return await dump(wanted.backend) != before
-
-    return write
-
-
-def _host_ports(wanted: Wanted) -> Callable[[], Awaitable[bool]]:
-    written: list[str] = []
-
-    @dataclass(frozen=True)
-    class CountingDoor(IptablesDoor):
-        async def restore(self, text: str) -> None:
-            written.append(text)
-            await super().restore(text)
-
-    async def open_door() -> CountingDoor:
-        return CountingDoor(wanted.backend)
-
-    async def write() -> bool:
-        written.clear()
-        ports = HostPorts(open_door)
-        await ports.sync(wanted.claims)
-        return bool(written)
 
     return write
 

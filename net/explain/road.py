@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from net.cni.plan import HOST_PREFIX
-from net.explain import objects, reasons
+from net.explain import objects, paths
 from net.explain.judge import Direction, Judge
 from net.explain.parties import Source
 from net.explain.steps import Scene, Step, Wording
-from net.explain.things import Listener, Place, WantedAddress, WantedRoute
+from net.explain.things import Listener, NftChain, Place, WantedAddress, WantedRoute
+from net.routes import masquerade as pods
 
 Masquerade = tuple[str, Wording] | None
 """Why a packet gets its node's address, and where that stands."""
@@ -53,7 +54,6 @@ class Road:
             return
         found = self._judge.judge(direction, pod, peer, port, self._protocol)
         if found is None:
-            yield Step(place, "forward", f"no NetworkPolicy isolates pod {pod} for {direction}: it passes")
             return
         stops = "" if found.allowed else found.words
         words = found.words if found.allowed else f"{direction} of pod {pod} is denied: dropped"
@@ -75,22 +75,22 @@ class Road:
         return next((address for address in every if objects.version_of(address) == version), f"node {node}'s address")
 
     def _to_node(self, here: Place, far: str, address: str, port: int, masquerade: Masquerade) -> Iterator[Step]:
-        node = self._hub.nodes.get(far)
-        away = reasons.node_is_away(far, node)
-        version = objects.version_of(address)
-        gateway = next(
-            (a for a in objects.node_addresses(node or {}, ("InternalIP",)) if objects.version_of(a) == version), ""
-        )
-        is_node = gateway == address or address in objects.node_addresses(node or {})
-        words = (
-            f"goes to node {far} ({gateway}) by its own network"
-            if is_node
-            else f"{address} is behind node {far} at {gateway}"
-        )
-        wanted = () if is_node or not gateway else (WantedRoute(address, gateway),)
-        yield Step(here, "route", words, "", f"Node {far}", wanted, away)
+        is_node = address in objects.node_addresses(self._hub.nodes.get(far) or {})
+        path = paths.to_node(self._scene, here.node, far, address, is_node)
+        yield Step(here, "route", path.words, "", f"Node {far}", path.things, path.stops)
+        self._compare_sizes(far, path.mtu)
         yield from self._leaves(here, address, port)
         yield from self._masquerade(here, masquerade)
+
+    def _compare_sizes(self, far: str, mtu: int) -> None:
+        """Note that a pod may send larger packets than the way takes."""
+        standing = self._scene.standings.get(Place(self._node, self._source.name))
+        own = next((link.mtu for link in standing.links if link.name == "eth0"), 0) if standing is not None else 0
+        if mtu and own > mtu:
+            told = f"larger packets of its connections are cut, or answered by {self._node} with 'fragmentation needed'"
+            self.notes.append(
+                f"Pod {self._source.name} may send {own} bytes, the way to node {far} takes {mtu}: {told}."
+            )
 
     def _to_outside(self, here: Place, address: str, port: int, masquerade: Masquerade) -> Iterator[Step]:
         yield Step(
@@ -101,8 +101,13 @@ class Road:
         )
         yield from self._leaves(here, address, port)
         if self._source.kind == "pod" and self._scene.settings_of(self._node).routes.masquerade and masquerade is None:
-            masquerade = ("pods' addresses mean nothing outside the cluster", Wording("pods' masquerade rule"))
+            masquerade = ("pods' addresses mean nothing outside the cluster", self._pod_masquerade())
         yield from self._masquerade(here, masquerade)
+
+    def _pod_masquerade(self) -> Wording:
+        """Name the rule by which pods reach the outside."""
+        chain = NftChain("inet", pods.TABLE, "postrouting")
+        return Wording(f"inet {pods.TABLE} postrouting", (chain,))
 
     def _deliver(self, place: Place, pod: str, address: str, port: int, masquerade: Masquerade) -> Iterator[Step]:
         """Take the packet from a node to the pod on it, or to the node itself."""

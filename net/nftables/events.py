@@ -57,13 +57,14 @@ class NftablesEvents:
             self._socket.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, buffer_bytes)
         except OSError as error:
             log.debug("event buffer stays small, overruns will be more frequent error=%s", error)
-        self._own_ports = frozenset(own_ports)
+        self._own_ports: frozenset[int] = frozenset()
         if own_ports:
-            self._leave_out(own_ports)
+            self.leave_out(own_ports)
         self._socket.bind((0, 1 << NFNLGRP_NFTABLES - 1))
 
-    def _leave_out(self, ports: Sequence[int]) -> None:
-        """Have the kernel drop our own changes: a full sync would be a hundred thousand events."""
+    def leave_out(self, ports: Sequence[int]) -> None:
+        """Have the kernel drop changes by these sockets: a full sync of our own would be ten thousands of events."""
+        self._own_ports = frozenset(ports)
         load_port = (0x20, 0, 0, 12)  # BPF_LD | BPF_W | BPF_ABS: nlmsg_pid of the first message, read as big-endian
         tests = [
             (0x15, len(ports) - number, 0, int.from_bytes(struct.pack("=I", port), "big"))  # BPF_JMP | BPF_JEQ
@@ -77,6 +78,10 @@ class NftablesEvents:
             self._socket.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, filtered)
         except OSError as error:
             log.debug("own changes are not filtered by the kernel error=%s", error)
+
+    def fileno(self) -> int:
+        """Return the socket's descriptor, for those who wait without an event loop."""
+        return self._socket.fileno()
 
     def close(self) -> None:
         """Close the socket."""

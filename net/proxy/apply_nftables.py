@@ -16,9 +16,7 @@ import logging
 import time
 from collections.abc import Collection, Mapping, Set
 
-from net.nftables.elements import element
 from net.nftables.errors import NftablesError
-from net.nftables.operations import AddElements, DeleteElements, Operation, Table
 from net.proxy import nftables_schema as schema
 from net.proxy.affinity import Move, moves
 from net.proxy.applier import Mode, Services, SyncResult
@@ -26,11 +24,14 @@ from net.proxy.claims import Claims, Difference, Elements, Staged, difference, w
 from net.proxy.kernel_table import KernelTable
 from net.proxy.nftables import Rendered, node_entries, render, spreads_in_use
 from net.proxy.rules import PortRules, RuleSettings
+from net.proxy.steps import transactions
 
 log = logging.getLogger(__name__)
 
 INLINE_MAX = 200
 """More Services than these are rendered in a thread: this process has more to do than that."""
+GROWING_PAUSE_S = 0.001
+"""Gives the kernel's hash tables the time to grow."""
 NODE = ""
 """Stands for the node among the Services."""
 
@@ -38,11 +39,11 @@ NODE = ""
 class NftablesApplier:
     """Own the table kube-proxy of one address family; made in the network namespace that it is for."""
 
-    def __init__(self, settings: RuleSettings) -> None:
+    def __init__(self, settings: RuleSettings, kin: list[KernelTable] | None = None) -> None:
         self.mode: Mode = "nftables"
         self.settings = settings
         self.last_read_s = 0.0
-        self._kernel = KernelTable(settings)
+        self._kernel = KernelTable(settings, kin)
         self._claims = Claims()
         self._standing: Elements | None = None
         """What the kernel holds; None where it must be asked."""
@@ -109,6 +110,7 @@ class NftablesApplier:
         except NftablesError as error:
             if error.is_passing or not changes:
                 raise
+            self._standing = (await self._kernel.look()).elements
             await self._split(changes, services, result, error)
             await self._commit({}, result, whole=True)
         self.last_read_s = time.perf_counter() - began
@@ -142,7 +144,10 @@ class NftablesApplier:
             todo = whole_difference(staged, self._claims.wanted, self._standing)
         else:
             todo = difference(staged, self._standing)
-        result.written_bytes += await self._kernel.batch(operations(self._kernel.table, todo), todo.size)
+        for number, (operations, size) in enumerate(transactions(self._kernel.table, todo, self._standing)):
+            if number:
+                await asyncio.sleep(GROWING_PAUSE_S)
+            result.written_bytes += await self._kernel.batch(operations, size)
         moved = self._moves(changes, staged)
         self._adopt(staged, todo, whole=whole)
         if moved:
@@ -211,20 +216,3 @@ class NftablesApplier:
         """Take the table away."""
         self._kernel.delete()
         self._standing, self._claims = None, Claims()
-
-
-def operations(table: Table, todo: Difference) -> list[Operation]:
-    """Return the batch that carries out a difference."""
-    found: list[Operation] = [
-        DeleteElements(table, name, [_encoded(name, key) for key in keys]) for name, keys in todo.deleted.items()
-    ]
-    for name, pairs in todo.added.items():
-        found.append(AddElements(table, name, [_encoded(name, key, data) for key, data in pairs]))
-    return found
-
-
-def _encoded(name: str, key: bytes, data: bytes = b"") -> bytes:
-    if name == schema.FIREWALL_SOURCES:
-        half = len(key) // 2
-        return element(key[:half], data, key_end=key[half:])
-    return element(key, data)

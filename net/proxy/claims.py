@@ -44,8 +44,7 @@ class Claims:
         for service, entries in changes.items():
             before = self.entries.get(service)
             if before is None:
-                for name, key, data in entries:
-                    self._add(staged, name, key, data)
+                self._add_all(staged, entries)
                 continue
             old = {(name, key): data for name, key, data in before}
             for name, key, data in entries:
@@ -57,6 +56,15 @@ class Claims:
             for (name, key), data in old.items():
                 self._remove(staged, name, key, data)
         return staged
+
+    def _add_all(self, staged: Staged, entries: tuple[Entry, ...]) -> None:
+        for name, key, data in entries:
+            touched = staged.wanted.get(name)
+            held = self.wanted.get(name)
+            if touched is not None and key not in touched and not (held and key in held):
+                touched[key] = data  # nearly always: nobody else wants it
+            else:
+                self._add(staged, name, key, data)
 
     def _add(self, staged: Staged, name: str, key: bytes, data: bytes) -> None:
         touched = staged.wanted.setdefault(name, {})
@@ -117,6 +125,17 @@ class Difference:
         """How many elements it is about."""
         return sum(map(len, self.deleted.values())) + sum(map(len, self.added.values()))
 
+    def note_all(self, name: str, have: Mapping[bytes, bytes], want: Mapping[bytes, bytes | None]) -> None:
+        """Take the touched elements of a set into account."""
+        if have:
+            for key, data in want.items():
+                if have.get(key) != data:
+                    self.note(name, key, have.get(key), data)
+        else:
+            fresh = [(key, data) for key, data in want.items() if data is not None]
+            if fresh:
+                self.added.setdefault(name, []).extend(fresh)
+
     def note(self, name: str, key: bytes, have: bytes | None, want: bytes | None) -> None:
         """Take one element into account."""
         if have == want:
@@ -131,14 +150,7 @@ def difference(staged: Staged, standing: Elements) -> Difference:
     """Return what brings the touched elements to what is wanted."""
     found = Difference()
     for name, touched in staged.wanted.items():
-        have = standing.get(name, {})
-        if have:
-            for key, data in touched.items():
-                found.note(name, key, have.get(key), data)
-        else:
-            fresh = [(key, data) for key, data in touched.items() if data is not None]
-            if fresh:
-                found.added[name] = fresh
+        found.note_all(name, standing.get(name, {}), touched)
     return found
 
 
@@ -147,8 +159,7 @@ def whole_difference(staged: Staged, wanted: Elements, standing: Elements) -> Di
     found = Difference()
     for name in {*standing, *wanted, *staged.wanted}:
         have, want, touched = standing.get(name, {}), wanted.get(name, {}), staged.wanted.get(name, {})
-        for key, data in touched.items():
-            found.note(name, key, have.get(key), data)
+        found.note_all(name, have, touched)
         if have is want or have == want:
             continue
         for key, data in want.items():

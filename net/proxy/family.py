@@ -97,6 +97,8 @@ class FamilyLoop:
 
     def wake(self) -> None:
         """Ask for a sync."""
+        if self.is_behind and self._due.is_set():
+            return
         self.is_behind = True
         self._told(self.ip_version)
         self._due.set()
@@ -137,7 +139,7 @@ class FamilyLoop:
 
     async def sync(self) -> None:
         """Bring the kernel to what the tracker knows."""
-        began = time.perf_counter()
+        began, cpu_began = time.perf_counter(), time.process_time()
         fresh = self.tracker.take_changes()
         self.book.update(self.tracker, fresh)
         waiting, self._waiting = self._waiting, Waiting()
@@ -157,9 +159,9 @@ class FamilyLoop:
         if result.written_bytes:
             log.log(
                 logging.INFO if took_s > 0.05 or result.refused else logging.DEBUG,
-                "rules are written family=%d services=%d changed=%d bytes=%d refused=%d ms=%.1f",
+                "rules are written family=%d services=%d changed=%d bytes=%d refused=%d ms=%.1f cpu_ms=%.1f",
                 self.ip_version, len(self.book.decided), len(waiting.services), result.written_bytes,
-                len(result.refused), took_s * 1000,
+                len(result.refused), took_s * 1000, (time.process_time() - cpu_began) * 1000,
             )  # fmt: skip
         self._note_flows(waiting.services)
 

@@ -25,12 +25,17 @@ INLINE_BYTES_MAX = 50_000
 class KernelTable:
     """Own the table kube-proxy of one family; made in the network namespace that it is for."""
 
-    def __init__(self, settings: RuleSettings) -> None:
+    def __init__(self, settings: RuleSettings, kin: list[KernelTable] | None = None) -> None:
+        """Make it; `kin` are the tables of other families whose changes are no news either."""
         self.table = schema.table(settings)
         self.spreads: frozenset[Spread] = frozenset()
         self._door = NftablesSocket()
         self._reader = NftablesSocket()
         self._events = NftablesEvents([self._door.port_id])
+        if kin is not None:
+            kin.append(self)
+            for table in kin:
+                table._events.leave_out([other._door.port_id for other in kin])
         self._is_loading = False
         self._mark = ""
 

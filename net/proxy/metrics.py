@@ -82,13 +82,19 @@ class ProxyMetrics:
             "kubeproxy_sync_proxy_rules_last_timestamp_seconds", "When the last sync succeeded.", family,
             registry=self.registry,
         )  # fmt: skip
-        self._changes = {
+        counters = {
             kind: Counter(
                 f"kubeproxy_sync_proxy_rules_{kind}_changes", f"Changes of {kind}s that matter.", family,
                 registry=self.registry,
             )
             for kind in ("service", "endpoint")
         }  # fmt: skip
+        # Finding a labelled counter takes longer than counting, and there are thousands at start.
+        self._changes = {
+            (kind, version): counter.labels(name)
+            for kind, counter in counters.items()
+            for version, name in FAMILIES.items()
+        }
         self._failures = Counter(
             "kubeproxy_sync_proxy_rules_sync_failures", "Syncs that wrote nothing.", family, registry=self.registry
         )
@@ -108,7 +114,7 @@ class ProxyMetrics:
 
     def changed(self, kind: str, ip_version: int) -> None:
         """Note a change of a Service or of its endpoints."""
-        self._changes[kind].labels(FAMILIES[ip_version]).inc()
+        self._changes[kind, ip_version].inc()
 
     def synced(self, ip_version: int, took_s: float, latencies_s: Sequence[float], now_s: float) -> None:
         """Note a sync."""

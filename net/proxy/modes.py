@@ -29,7 +29,8 @@ async def appliers(wanted: Mode, backend: Backend | str) -> dict[int, MakeApplie
     """Return what makes the appliers of each IP version; iptables where the kernel has no nf_tables."""
     if wanted == "nftables":
         if nftables_door.is_supported():
-            return dict.fromkeys(IP_VERSIONS, NftablesApplier)
+            kin: list[KernelTable] = []
+            return dict.fromkeys(IP_VERSIONS, partial(NftablesApplier, kin=kin))
         log.warning("the kernel has no nf_tables, or this process may not use it: iptables writes the rules")
     chosen: Backend = await xtables.detect() if backend == "auto" else "legacy" if backend == "legacy" else "nft"
     log.info("iptables back end is chosen backend=%s wanted=%s", chosen, backend)

@@ -24,25 +24,45 @@ Held = Mapping[str, Mapping[bytes, bytes]]
 """The elements of each set, by key."""
 REJECT = goto(schema.REJECT_CHAIN)
 FIREWALL = goto(schema.FIREWALL_CHAIN)
-CACHED_MAX = 1 << 16
+CACHED_MAX = 1 << 12
+_OCTETS = {str(number): bytes((number,)) for number in range(256)}
+_TARGET_HEADS = {size: value(bytes(size + 4))[:4] for size in (4, 16)}
 
 
-@lru_cache(CACHED_MAX)
 def packed(address: str) -> bytes:
     """Encode an address."""
-    return ipaddress.ip_address(address).packed if ":" in address else bytes(map(int, address.split(".")))
+    if ":" in address:
+        return _packed6(address)
+    first, second, third, fourth = address.split(".")
+    return _OCTETS[first] + _OCTETS[second] + _OCTETS[third] + _OCTETS[fourth]
 
 
 @lru_cache(CACHED_MAX)
+def _packed6(address: str) -> bytes:
+    return ipaddress.IPv6Address(address).packed
+
+
+@lru_cache(CACHED_MAX)
+def _port(number: int) -> bytes:
+    return struct.pack(">H2x", number)
+
+
 def target(ip: str, port: int) -> bytes:
     """Return the data of a slot map: where to."""
-    return value(packed(ip) + struct.pack(">H2x", port))
+    address = packed(ip)
+    return _TARGET_HEADS[len(address)] + address + _port(port)
 
 
 def place(address: str, protocol_name: str, port: int) -> bytes:
     """Return the key of an address and port; of a node port where there is no address."""
-    head = packed(address) if address else b""
-    return head + protocol(protocol_name) + struct.pack(">H2x", port)
+    return (packed(address) if address else b"") + protocol(protocol_name) + _port(port)
+
+
+@lru_cache(CACHED_MAX)
+def _spread(role: str, count: int, sticky_s: int) -> tuple[Spread, bytes, tuple[str, ...]]:
+    """Return a spread, the verdict that leads to it, and its slots' maps."""
+    spread = Spread(role, count, sticky_s)
+    return spread, goto(spread.chain), tuple(slot_map(spread.space, slot) for slot in range(count))
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +70,7 @@ class Rendered:
     """Hold what one Service wants to stand in the kernel."""
 
     entries: tuple[Entry, ...] = ()
+    """Each set and key once."""
     spreads: frozenset[Spread] = frozenset()
     sticky: tuple[tuple[str, bytes], ...] = ()
     """Space and key of the fronts that remember their clients."""
@@ -59,31 +80,31 @@ class Rendered:
 class _Collector:
     settings: RuleSettings
     held: Held
-    entries: dict[tuple[str, bytes], bytes] = field(default_factory=dict)
+    entries: list[Entry] = field(default_factory=list)
     spreads: set[Spread] = field(default_factory=set)
     sticky: list[tuple[str, bytes]] = field(default_factory=list)
 
     def lead(self, which: str, key: bytes, role: str, sticky_s: int, pool: tuple[Endpoint, ...]) -> None:
         """Have a map lead a key to a choice among endpoints."""
-        spread = Spread(role, len(pool), sticky_s)
+        spread, verdict, slots = _spread(role, len(pool), sticky_s)
         self.spreads.add(spread)
-        self.entries[(which, key)] = goto(spread.chain)
-        space = spread.space
-        if sticky_s and (space, key) not in self.sticky:
-            self.sticky.append((space, key))
+        entries = self.entries
+        entries.append((which, key, verdict))
+        if sticky_s:
+            self.sticky.append((spread.space, key))
         wanted = [target(endpoint.ip, endpoint.port) for endpoint in pool]
-        for slot, data in enumerate(arranged(self.held, space, key, wanted)):
-            self.entries[(slot_map(space, slot), key)] = data
+        standing = self.held.get(slots[0])
+        if standing and key in standing:
+            wanted = arranged([self.held.get(name, {}).get(key) for name in slots], wanted)
+        for name, data in zip(slots, wanted, strict=True):
+            entries.append((name, key, data))
 
 
-def arranged(held: Held, space: str, key: bytes, wanted: list[bytes]) -> list[bytes]:
+def arranged(standing: list[bytes | None], wanted: list[bytes]) -> list[bytes]:
     """Give each endpoint a slot: the one that it has, as long as that is one of so many."""
-    if held.get(slot_map(space, 0), {}).get(key) is None:
-        return wanted
     left = dict.fromkeys(wanted)
     slots: list[bytes | None] = []
-    for slot in range(len(wanted)):
-        data = held.get(slot_map(space, slot), {}).get(key)
+    for data in standing:
         keeps = data is not None and data in left
         slots.append(data if keeps else None)
         if data is not None and keeps:
@@ -95,25 +116,30 @@ def arranged(held: Held, space: str, key: bytes, wanted: list[bytes]) -> list[by
 def render(ports: Iterable[PortRules], settings: RuleSettings, held: Held) -> Rendered:
     """Render one Service; `held` is what stands, for the sake of slots."""
     into = _Collector(settings, held)
+    entries = into.entries
+    here = ("", settings.node_name)
+    fronts = 0
     for rules in ports:
+        fronts += len(rules.fronts)
         for front in rules.fronts:
             _render_front(into, rules, front)
-        for endpoint in rules.reachable:
-            if endpoint.node in ("", settings.node_name):
-                into.entries[(schema.HAIRPIN, packed(endpoint.ip) * 2)] = b""
-        into.entries[(schema.CLUSTER_IPS, packed(rules.port.cluster_ip))] = b""
-    entries = tuple((name, key, data) for (name, key), data in into.entries.items())
-    return Rendered(entries, frozenset(into.spreads), tuple(into.sticky))
+        for pool in (rules.cluster, rules.local):
+            entries.extend((schema.HAIRPIN, packed(one.ip) * 2, b"") for one in pool if one.node in here)
+        entries.append((schema.CLUSTER_IPS, packed(rules.port.cluster_ip), b""))
+    if fronts > 1:  # they may share addresses, endpoints, and slots
+        once = {(name, key): data for name, key, data in entries}
+        entries = [(name, key, data) for (name, key), data in once.items()]
+    return Rendered(tuple(entries), frozenset(into.spreads), tuple(dict.fromkeys(into.sticky)))
 
 
 def _render_front(into: _Collector, rules: PortRules, front: Front) -> None:
     key = place(front.address, rules.port.protocol, front.port)
     is_node_port = front.kind is FrontKind.NODE_PORT
-    into.entries[(schema.NODEPORT_CONNECTIONS if is_node_port else schema.CONNECTIONS, key)] = b""
+    into.entries.append((schema.NODEPORT_CONNECTIONS if is_node_port else schema.CONNECTIONS, key, b""))
     verdict = rules.internal if front.kind is FrontKind.CLUSTER_IP else rules.external
     if verdict in (Verdict.REJECT, Verdict.DROP):
         refusing = schema.NO_ENDPOINT_NODEPORTS if is_node_port else schema.NO_ENDPOINT_SERVICES
-        into.entries[(refusing, key)] = REJECT if verdict is Verdict.REJECT else DROP
+        into.entries.append((refusing, key, REJECT if verdict is Verdict.REJECT else DROP))
     pool = rules.local if verdict is Verdict.LOCAL else rules.cluster
     sticky_s = rules.port.affinity_timeout_s
     if front.kind is FrontKind.CLUSTER_IP:
@@ -131,9 +157,9 @@ def _render_front(into: _Collector, rules: PortRules, front: Front) -> None:
         short = schema.INSIDE_NODEPORTS if is_node_port else schema.INSIDE_IPS
         into.lead(short, key, f"{head}inside", sticky_s, rules.cluster)
     if front.kind is FrontKind.LOAD_BALANCER and rules.firewalled:
-        into.entries[(schema.FIREWALL_IPS, key)] = FIREWALL
+        into.entries.append((schema.FIREWALL_IPS, key, FIREWALL))
         for first, last in source_ranges(rules.allowed_sources):
-            into.entries[(schema.FIREWALL_SOURCES, concatenation(key, first, key, last))] = b""
+            into.entries.append((schema.FIREWALL_SOURCES, concatenation(key, first, key, last), b""))
 
 
 def source_ranges(networks: Iterable[str]) -> Iterator[tuple[bytes, bytes]]:

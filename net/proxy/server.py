@@ -26,7 +26,7 @@ from net.proxy import modes
 from net.proxy.config import ProxyConfig
 from net.proxy.family import FamilyLoop
 from net.proxy.health import Answer, Health, HealthServer, proxy_answer, service_answer
-from net.proxy.metrics import TRIGGER_ANNOTATION, FrontCount, ProxyMetrics
+from net.proxy.metrics import FrontCount, ProxyMetrics
 from net.proxy.modes import Makers
 from net.proxy.nftables import place
 from net.proxy.pressure import watch_conntrack
@@ -40,22 +40,22 @@ GOING_TAINT = "ToBeDeletedByClusterAutoscaler"
 ADDRESS_FAMILIES = {4: sockets.AF_INET, 6: sockets.AF_INET6}
 
 
-def keep_needed(obj: Object) -> Object:
-    """Drop what rules are not made of: it would be kept in memory for every Service and slice."""
-    metadata = obj.get("metadata") or {}
-    kept = ("name", "namespace", "uid", "resourceVersion", "labels", "deletionTimestamp")
-    slim = {name: value for name, value in obj.items() if name not in ("kind", "apiVersion")}
-    slim["metadata"] = {name: metadata[name] for name in kept if name in metadata}
-    made = (metadata.get("annotations") or {}).get(TRIGGER_ANNOTATION)
-    if made:
-        slim["metadata"]["annotations"] = {TRIGGER_ANNOTATION: made}
-    return slim
+def _empty(obj: Object | None) -> None:
+    """Leave of an object what the informer needs: the trackers have read the rest, and it would fill the memory."""
+    if obj is None:
+        return
+    metadata = obj["metadata"]
+    kept = {name: metadata[name] for name in ("name", "namespace", "uid", "resourceVersion") if name in metadata}
+    obj.clear()
+    obj["metadata"] = kept
 
 
 def keep_node_facts(node: Object) -> Object:
     """Keep of the own Node what rules and health checks depend on."""
     spec = node.get("spec") or {}
-    slim = keep_needed({"metadata": node.get("metadata")})
+    metadata = node.get("metadata") or {}
+    kept = ("name", "uid", "resourceVersion", "labels", "deletionTimestamp")
+    slim: Object = {"metadata": {name: metadata[name] for name in kept if name in metadata}}
     slim["spec"] = {name: spec[name] for name in ("podCIDR", "podCIDRs", "taints") if name in spec}
     slim["status"] = {"addresses": (node.get("status") or {}).get("addresses") or []}
     return slim
@@ -80,8 +80,8 @@ class ProxyServer:
             for version, make in makers.items()
         }
         self.metrics.count_connections(self._connections)
-        services = Informer(client, SERVICES, label_selector=SERVICE_SELECTOR, transform=keep_needed)
-        slices = Informer(client, ENDPOINT_SLICES, label_selector=SERVICE_SELECTOR, transform=keep_needed)
+        services = Informer(client, SERVICES, label_selector=SERVICE_SELECTOR, transform=dict)
+        slices = Informer(client, ENDPOINT_SLICES, label_selector=SERVICE_SELECTOR, transform=dict)
         node = Informer(client, NODES, field_selector=f"metadata.name={self._name}", transform=keep_node_facts)
         services.add_handler(self._service_changed)
         slices.add_handler(self._slice_changed)
@@ -89,12 +89,16 @@ class ProxyServer:
         self._informers = [services, slices, node]
 
     def _service_changed(self, old: Object | None, new: Object | None) -> None:
+        key = meta.key(new or old or {})
         for family in self.families.values():
-            family.service_changed(new, meta.key(new or old or {}))
+            family.service_changed(new, key)
+        _empty(new)
 
     def _slice_changed(self, old: Object | None, new: Object | None) -> None:
+        key = meta.key(new or old or {})
         for family in self.families.values():
-            family.slice_changed(new, meta.key(new or old or {}))
+            family.slice_changed(new, key)
+        _empty(new)
 
     def _node_changed(self, _old: Object | None, node: Object | None) -> None:
         if node is None:

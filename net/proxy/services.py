@@ -224,6 +224,8 @@ def _address(text: str, ip_version: int) -> str:
     """Return an address in the kernel's spelling; empty where it is not of this version."""
     if ip_version == 4:
         return text if _IPV4.fullmatch(text) else ""
+    if ":" not in text:
+        return ""
     try:
         return str(ipaddress.IPv6Address(text))
     except ValueError:

@@ -144,6 +144,9 @@ def check_service_update(new: Object, old: Object, faults: Faults) -> None:
         faults.invalid("spec.clusterIPs[0]", None, "primary clusterIP can not be unset")
     elif first and here != first:
         faults.invalid("spec.clusterIPs[0]", now.get("clusterIPs") or [here], "may not change once set")
+    second, before_that = (now.get("clusterIPs") or [])[1:], (was.get("clusterIPs") or [])[1:]
+    if second and before_that and second != before_that:
+        faults.invalid("spec.clusterIPs[1]", now["clusterIPs"], "may not change once set")
     families, before = now.get("ipFamilies") or [], was.get("ipFamilies") or []
     if before and families[:1] != before[:1]:
         faults.invalid("spec.ipFamilies[0]", families, "may not change once set")

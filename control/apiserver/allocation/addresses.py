@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 from random import Random
 
-from control.api.meta import Object, uid
+from control.api.meta import Object, name, uid
 from control.api.resources import IP_ADDRESSES
 from control.api.status import ApiError
+from control.apiserver.allocation.families import canonical
 from control.apiserver.allocation.ranges import AddressRange, AllocationError
 from control.apiserver.allocation.services import ip_address_object, is_held_by
 from control.client.client import Client, DeleteOptions
@@ -56,16 +57,16 @@ class Addresses:
     async def free(self, address: str, service: Object) -> None:
         """Free an address if it is this Service's; the repair loop finds what fails here."""
         try:
-            found = await self._client.get(IP_ADDRESSES, address)
+            found = await self._client.get(IP_ADDRESSES, canonical(address))
             if is_held_by(found, service):
-                await self._client.delete(IP_ADDRESSES, address, options=DeleteOptions(uid=uid(found)))
+                await self._client.delete(IP_ADDRESSES, name(found), options=DeleteOptions(uid=uid(found)))
         except ApiError as error:
             if error.code != 404:
                 logger.warning("cluster IP not freed address=%s: %s", address, error)
 
     async def _is_held_by(self, address: str, service: Object) -> bool:
         try:
-            return is_held_by(await self._client.get(IP_ADDRESSES, address), service)
+            return is_held_by(await self._client.get(IP_ADDRESSES, canonical(address)), service)
         except ApiError as error:
             if error.code == 404:
                 return False

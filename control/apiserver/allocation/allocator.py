@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from random import Random
 
@@ -9,6 +10,7 @@ from control.api.meta import Object
 from control.api.status import internal_error
 from control.apiserver.allocation import services
 from control.apiserver.allocation.addresses import Addresses
+from control.apiserver.allocation.families import family_of
 from control.apiserver.allocation.node_ports import NodePorts
 from control.apiserver.allocation.ranges import AllocationError, PortBitmap
 from control.apiserver.request import AdmissionRequest, Allocation
@@ -18,31 +20,39 @@ from control.apiserver.request import AdmissionRequest, Allocation
 class ServiceAllocation:
     """What was taken for one write of a Service."""
 
-    addresses: Addresses
+    addresses: Mapping[str, Addresses]
     ports: NodePorts
     service: Object
     old: Object | None
-    taken_address: str = ""
+    taken_addresses: list[str] = field(default_factory=list)
     taken_ports: set[int] = field(default_factory=set)
 
     async def commit(self, stored: Object) -> None:
         """Free what the old Service held and the stored one does not."""
-        held = services.cluster_ip(self.old)
-        if held and held != services.cluster_ip(stored):
-            await self.addresses.free(held, stored)
+        for held in set(services.cluster_ips(self.old)) - set(services.cluster_ips(stored)):
+            await free(self.addresses, held, stored)
         await self.ports.free(services.node_ports(self.old) - services.node_ports(stored))
 
     async def rollback(self) -> None:
         """Free what was taken."""
-        if self.taken_address:
-            await self.addresses.free(self.taken_address, self.service)
+        for taken in self.taken_addresses:
+            await free(self.addresses, taken, self.service)
         await self.ports.free(self.taken_ports)
 
 
-class ServiceAllocator:
-    """Allocates cluster IPs and node ports; any number of API servers may do so at once."""
+async def free(addresses: Mapping[str, Addresses], address: str, service: Object) -> None:
+    """Free an address, unless the cluster has its family no more: then the repair loop finds it."""
+    if found := addresses.get(family_of(address)):
+        await found.free(address, service)
 
-    def __init__(self, addresses: Addresses, ports: NodePorts, random: Random) -> None:
+
+class ServiceAllocator:
+    """Allocates cluster IPs and node ports; any number of API servers may do so at once.
+
+    `addresses` are those of each IP family of the cluster, the default one first.
+    """
+
+    def __init__(self, addresses: Mapping[str, Addresses], ports: NodePorts, random: Random) -> None:
         self._addresses = addresses
         self._ports = ports
         self._random = random
@@ -52,12 +62,11 @@ class ServiceAllocator:
         if request.subresource or request.operation not in ("CREATE", "UPDATE") or request.object is None:
             return None
         new, old = request.object, request.old_object
-        services.settle(new, old)
-        if faults := services.faults(new, old):
+        if faults := services.settle(new, old, tuple(self._addresses)):
             raise services.refusal(new, *faults)
         allocation = ServiceAllocation(self._addresses, self._ports, new, old)
         try:
-            await self._take_address(allocation)
+            await self._take_addresses(allocation)
             await self._take_ports(allocation)
         except BaseException:
             await allocation.rollback()
@@ -66,29 +75,37 @@ class ServiceAllocator:
 
     async def release(self, deleted: Object) -> None:
         """Free what a deleted Service held."""
-        if address := services.cluster_ip(deleted):
-            await self._addresses.free(address, deleted)
+        for address in services.cluster_ips(deleted):
+            await free(self._addresses, address, deleted)
         await self._ports.free(services.node_ports(deleted))
 
-    async def _take_address(self, allocation: ServiceAllocation) -> None:
+    async def _take_addresses(self, allocation: ServiceAllocation) -> None:
         new = allocation.service
         if not services.needs_cluster_ip(new):
             return
-        wanted, held = services.cluster_ip(new), services.cluster_ip(allocation.old)
-        if wanted and wanted == held:
-            return
+        named, held = services.cluster_ips(new), services.cluster_ips(allocation.old)
+        chosen: list[str] = []
+        for index, family in enumerate(new["spec"]["ipFamilies"]):
+            wanted = named[index] if index < len(named) else ""
+            chosen.append(wanted if wanted and wanted in held else await self._take_address(allocation, family, wanted))
+        new["spec"]["clusterIP"], new["spec"]["clusterIPs"] = chosen[0], chosen
+
+    async def _take_address(self, allocation: ServiceAllocation, family: str, wanted: str) -> str:
+        new, addresses = allocation.service, self._addresses[family]
         if wanted:
             try:
-                if await self._addresses.take(wanted, new):
-                    allocation.taken_address = wanted
+                if await addresses.take(wanted, new):
+                    allocation.taken_addresses.append(wanted)
             except AllocationError as error:
-                raise services.refusal(new, services.address_cause(new["spec"]["clusterIPs"], str(error))) from error
-        else:
-            try:
-                wanted = allocation.taken_address = await self._addresses.take_any(new)
-            except AllocationError as error:
-                raise internal_error(f"failed to allocate a serviceIP: {error}") from error
-        new["spec"]["clusterIP"], new["spec"]["clusterIPs"] = wanted, [wanted]
+                cause = services.address_cause(new["spec"]["clusterIPs"], wanted, str(error))
+                raise services.refusal(new, cause) from error
+            return wanted
+        try:
+            taken = await addresses.take_any(new)
+        except AllocationError as error:
+            raise internal_error(f"failed to allocate a serviceIP: {error}") from error
+        allocation.taken_addresses.append(taken)
+        return taken
 
     async def _take_ports(self, allocation: ServiceAllocation) -> None:
         new = allocation.service

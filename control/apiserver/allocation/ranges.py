@@ -5,8 +5,10 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Network, IPv6Network, ip_address
 from random import Random
+
+SIZE_MAX = 1 << 62
 
 
 class AllocationError(Exception):
@@ -15,28 +17,28 @@ class AllocationError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class AddressRange:
-    """The service network: all its addresses but the first and the last.
+    """A service network: all its addresses but the first, and the last one of IPv4.
 
     The lower band (upstream's rule: a sixteenth, between 16 and 256 addresses) is tried last when an address is
     chosen, so that people can name addresses there themselves.
     """
 
-    network: IPv4Network
+    network: IPv4Network | IPv6Network
 
     @property
-    def first(self) -> IPv4Address:
-        """The address of the Service default/kubernetes."""
-        return self.network.network_address + 1
+    def family(self) -> str:
+        """IPv4 or IPv6."""
+        return f"IPv{self.network.version}"
 
     @property
     def size(self) -> int:
-        """How many addresses can be handed out."""
-        return max(self.network.num_addresses - 2, 0)
+        """How many addresses can be handed out; no more of IPv6 than anybody could count."""
+        return min(max(self.network.num_addresses - (2 if self.network.version == 4 else 1), 0), SIZE_MAX)
 
     def check(self, address: str) -> None:
         """Raise AllocationError unless the address may be handed out."""
         try:
-            parsed = IPv4Address(address)
+            parsed = ip_address(address)
         except ValueError:
             raise AllocationError(f"invalid IP address: {address}") from None
         if parsed not in self.network or not 0 < int(parsed) - int(self.network.network_address) <= self.size:
@@ -48,12 +50,12 @@ class AddressRange:
     def candidates(self, random: Random) -> Iterator[str]:
         """Every address once: the upper band from a random place on, then the lower."""
         lower = band_size(self.size)
-        base = int(self.network.network_address) + 1
+        base, kind = int(self.network.network_address) + 1, type(self.network.network_address)
         for start, count in ((lower, self.size - lower), (0, lower)):
             if count > 0:
                 offset = random.randrange(count)
                 for step in range(count):
-                    yield str(IPv4Address(base + start + (offset + step) % count))
+                    yield str(kind(base + start + (offset + step) % count))
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from control.api.meta import Object, key, name, uid
 from control.api.resources import IP_ADDRESSES, SERVICES, Resource
 from control.api.status import ApiError
 from control.apiserver.allocation import services
+from control.apiserver.allocation.families import canonical
 from control.apiserver.allocation.node_ports import NodePorts
 from control.apiserver.allocation.ranges import PortBitmap
 from control.client.client import Client, DeleteOptions, ListOptions
@@ -38,7 +39,7 @@ class AddressRepairs:
 
 def address_repairs(all_services: Iterable[Object], addresses: Iterable[Object], now: datetime) -> AddressRepairs:
     """Compare the Services' cluster IPs with the IPAddress objects."""
-    holders = {services.cluster_ip(service): service for service in all_services if services.cluster_ip(service)}
+    holders = {canonical(ip): service for service in all_services for ip in services.cluster_ips(service)}
     known = {name(address): address for address in addresses}
     missing = [services.ip_address_object(ip, service) for ip, service in holders.items() if ip not in known]
     leaked = [

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import zip_longest
 from typing import Any
 
 from control.api.meta import Object, name
 from control.api.status import ApiError, Cause, invalid
+from control.apiserver.allocation import families
 
 NONE = "None"
 _ALLOCATING_TYPES = frozenset({"ClusterIP", "NodePort", "LoadBalancer"})
@@ -18,11 +20,16 @@ def service_type(service: Object) -> str:
     return str(service.get("spec", {}).get("type") or "ClusterIP")
 
 
-def cluster_ip(service: Object | None) -> str:
-    """The address that the Service holds; empty for headless and external ones."""
+def cluster_ips(service: Object | None) -> tuple[str, ...]:
+    """The addresses that the Service holds; none for headless and external ones."""
     spec = (service or {}).get("spec") or {}
-    held = (spec.get("clusterIPs") or [spec.get("clusterIP") or ""])[0]
-    return "" if held == NONE else str(held)
+    held = spec.get("clusterIPs") or [spec.get("clusterIP") or ""]
+    return tuple(str(address) for address in held if address and address != NONE)
+
+
+def cluster_ip(service: Object | None) -> str:
+    """The first address that the Service holds; empty for headless and external ones."""
+    return next(iter(cluster_ips(service)), "")
 
 
 def needs_cluster_ip(service: Object) -> bool:
@@ -49,6 +56,12 @@ def may_have_node_ports(service: Object) -> bool:
     return service_type(service) in ("NodePort", "LoadBalancer")
 
 
+def is_externally_accessible(service: Object) -> bool:
+    """Whether anything but a cluster IP leads to the Service."""
+    kind = service_type(service)
+    return kind in ("NodePort", "LoadBalancer") or (kind == "ClusterIP" and bool(service["spec"].get("externalIPs")))
+
+
 def needs_health_check_port(service: Object) -> bool:
     """Whether load balancers ask each node if it has endpoints."""
     return service_type(service) == "LoadBalancer" and service["spec"].get("externalTrafficPolicy") == "Local"
@@ -63,8 +76,11 @@ def node_ports(service: Object | None) -> set[int]:
     return ports
 
 
-def settle(new: Object, old: Object | None) -> None:
-    """Bring a new or changed Service into order before anything is taken for it."""
+def settle(new: Object, old: Object | None, configured: Sequence[str] = ("IPv4",)) -> list[Cause]:
+    """Bring a new or changed Service into order before anything is taken for it; return what is wrong with it.
+
+    `configured` are the cluster's IP families, the default one first.
+    """
     spec = new.setdefault("spec", {})
     if old is not None:
         _drop_what_the_type_lost(new, old)
@@ -74,33 +90,19 @@ def settle(new: Object, old: Object | None) -> None:
     if service_type(new) == "ExternalName":
         for field in ("ipFamilies", "ipFamilyPolicy", "clusterIP", "clusterIPs"):
             spec.pop(field, None)
-        return
-    _settle_families(spec)
-
-
-def faults(new: Object, old: Object | None) -> list[Cause]:
-    """What is wrong with the addresses of a settled Service, in upstream's words."""
-    spec = new.get("spec", {})
-    found: list[Cause] = []
-    addresses = spec.get("clusterIPs") or []
-    if service_type(new) == "ExternalName":
+        return []
+    if found := families.settle(new, old, configured):
         return found
-    if addresses and spec.get("clusterIP") and addresses[0] != spec["clusterIP"]:
-        found.append(_invalid_value("spec.clusterIPs", addresses, "first value must match `clusterIP`"))
-    if len(addresses) > 1:
-        text = "may only hold up to 1 value in a single-stack cluster"
-        found.append(_invalid_value("spec.clusterIPs", addresses, text))
-    for index, family in enumerate(spec.get("ipFamilies") or ()):
-        if family != "IPv4" and not is_headless(new):
-            found.append(_invalid_value(f"spec.ipFamilies[{index}]", family, "not configured on this cluster"))
-    if spec.get("ipFamilyPolicy") == "RequireDualStack" and not is_headless(new):
-        text = "this cluster is not configured for dual-stack services"
-        found.append(_invalid_value("spec.ipFamilyPolicy", "RequireDualStack", text))
-    if old is not None and needs_cluster_ip(old) and service_type(new) != "ExternalName":
-        held = cluster_ip(old)
-        if held and (addresses or [""])[0] != held:
-            found.append(_invalid_value("spec.clusterIPs[0]", addresses, "may not change once set"))
-    return found
+    if old is not None and needs_cluster_ip(old):
+        return list(_changed_addresses(spec.get("clusterIPs") or [], cluster_ips(old)))
+    return []
+
+
+def _changed_addresses(addresses: list[str], held: tuple[str, ...]) -> Iterator[Cause]:
+    for index, (address, before) in enumerate(zip_longest(addresses[: len(held)], held)):
+        # The second one may go, which the policy decides; the first one stays as long as the Service.
+        if address != before and (address or index == 0):
+            yield _invalid_value(f"spec.clusterIPs[{index}]", addresses, "may not change once set")
 
 
 def refusal(service: Object, *causes: Cause) -> ApiError:
@@ -108,9 +110,9 @@ def refusal(service: Object, *causes: Cause) -> ApiError:
     return invalid("Service", name(service), list(causes))
 
 
-def address_cause(addresses: list[str], text: str) -> Cause:
+def address_cause(addresses: list[str], address: str, text: str) -> Cause:
     """Why a cluster IP that was asked for cannot be had."""
-    return _invalid_value("spec.clusterIPs", addresses, f"failed to allocate IP {addresses[0]}: {text}")
+    return _invalid_value("spec.clusterIPs", addresses, f"failed to allocate IP {address}: {text}")
 
 
 def port_cause(field: str, port: int, text: str) -> Cause:
@@ -142,9 +144,9 @@ def ip_address_object(address: str, service: Object) -> Object:
         "apiVersion": "networking.k8s.io/v1",
         "kind": "IPAddress",
         "metadata": {
-            "name": address,
+            "name": families.canonical(address),
             "labels": {
-                "ipaddress.kubernetes.io/ip-family": "IPv4",
+                "ipaddress.kubernetes.io/ip-family": families.family_of(address),
                 "ipaddress.kubernetes.io/managed-by": "ipallocator.k8s.io",
             },
         },
@@ -170,18 +172,6 @@ def is_held_by(ip_address: Object, service: Object) -> bool:
     )
 
 
-def _settle_families(spec: dict[str, Any]) -> None:
-    headless = spec.get("clusterIP") == NONE
-    if headless and not spec.get("selector") and not spec.get("ipFamilyPolicy") and not spec.get("ipFamilies"):
-        # Upstream's special case: somebody else makes the endpoints, of whatever family.
-        spec["ipFamilyPolicy"], spec["ipFamilies"] = "RequireDualStack", ["IPv4", "IPv6"]
-        return
-    if not spec.get("ipFamilyPolicy"):
-        spec["ipFamilyPolicy"] = "SingleStack"
-    if not spec.get("ipFamilies"):
-        spec["ipFamilies"] = ["IPv4"]
-
-
 def _carry_over(new: Object, old: Object) -> None:
     """Keep what was allocated where an update leaves it out, as `kubectl replace` does."""
     spec, before = new["spec"], old.get("spec", {})
@@ -193,6 +183,8 @@ def _carry_over(new: Object, old: Object) -> None:
         elif spec.get("clusterIP") and spec.get("clusterIPs") == before.get("clusterIPs"):
             # A change of the one field means the other, too.
             spec["clusterIPs"] = [spec["clusterIP"], *spec["clusterIPs"][1:]]
+        elif not spec.get("clusterIP") and spec.get("clusterIPs"):
+            spec["clusterIP"] = spec["clusterIPs"][0]
     if needs_node_ports(old) and needs_node_ports(new):
         used = node_ports(new)
         held = {
@@ -224,6 +216,16 @@ def _drop_what_the_type_lost(new: Object, old: Object) -> None:
             port.pop("nodePort", None)
     if needs_health_check_port(old) and not needs_health_check_port(new):
         spec.pop("healthCheckNodePort", None)
+    if is_externally_accessible(old) and not is_externally_accessible(new):
+        _drop_if_same("externalTrafficPolicy", spec, before)
+    if service_type(old) == "LoadBalancer" != service_type(new):
+        _drop_if_same("allocateLoadBalancerNodePorts", spec, before)
+        _drop_if_same("loadBalancerClass", spec, before)
+
+
+def _drop_if_same(field: str, spec: Object, before: Object) -> None:
+    if spec.get(field) == before.get(field):
+        spec.pop(field, None)
 
 
 def _invalid_value(field: str, value: object, text: str) -> Cause:

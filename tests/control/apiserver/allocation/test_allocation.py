@@ -90,11 +90,13 @@ class Hub:
 class World:
     """One API server's allocator."""
 
-    def __init__(self) -> None:
+    def __init__(self, *networks: AddressRange) -> None:
         self.hub, self.ranges = Hub(), Ranges()
         random = Random(7)
+        client: Any = self.hub
+        addresses = {network.family: Addresses(client, network, random) for network in networks or (NETWORK,)}
         self.ports = NodePorts(self.ranges, PORTS, random)
-        self.allocator = ServiceAllocator(Addresses(self.hub, NETWORK, random), self.ports, random)  # type: ignore[arg-type]
+        self.allocator = ServiceAllocator(addresses, self.ports, random)
 
     async def write(self, new: Object, old: Object | None = None) -> Object:
         """A write that stands."""
@@ -238,6 +240,18 @@ async def test_load_balancers_and_their_health_check() -> None:
     assert made["spec"]["ports"][0]["nodePort"] in world.ranges.taken
     none = await world.write(service("s2", type="LoadBalancer", allocateLoadBalancerNodePorts=False))
     assert services.node_ports(none) == set()
+
+
+async def test_what_only_a_load_balancer_has_goes_with_the_type() -> None:
+    world = World()
+    wished: dict[str, Any] = {"externalTrafficPolicy": "Cluster", "allocateLoadBalancerNodePorts": True, "loadBalancerClass": "x/y"}
+    made = await world.write(service(type="LoadBalancer", **wished))
+    port = await world.write(service(type="NodePort", **wished), made)
+    assert {name: port["spec"].get(name) for name in wished} == dict.fromkeys(wished) | {
+        "externalTrafficPolicy": "Cluster"
+    }
+    plain = await world.write(service(type="ClusterIP", externalTrafficPolicy="Cluster"), port)
+    assert "externalTrafficPolicy" not in plain["spec"]
 
 
 async def test_becoming_external_gives_the_address_back() -> None:

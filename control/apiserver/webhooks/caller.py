@@ -1,0 +1,96 @@
+"""Ask a webhook over HTTPS: by its URL, or by its Service, whose endpoints are asked without any proxy's help."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import ssl
+from collections import OrderedDict
+from collections.abc import Mapping
+from random import Random
+from typing import Any
+from urllib.parse import urlsplit
+
+from control.api.resources import ENDPOINT_SLICES, SERVICES
+from control.apiserver.request import Lookup
+from control.apiserver.streams.proxies import service_endpoints
+from control.client.http import ConnectionFailedError, Pool
+from control.client.kubeconfig import Kubeconfig, KubeconfigError, Material
+
+POOLS_MAX = 64
+ANSWER_BYTES_MAX = 8 << 20
+
+
+class CallError(Exception):
+    """A webhook did not answer; the text says why."""
+
+
+class Caller:
+    """Keeps connections to the webhooks that were asked last."""
+
+    def __init__(self, lookup: Lookup, random: Random) -> None:
+        self._lookup = lookup
+        self._random = random
+        self._pools: OrderedDict[tuple[str, str, str], Pool] = OrderedDict()
+
+    async def warm(self) -> None:
+        """Know Services and their endpoints."""
+        await self._lookup.warm(SERVICES)
+        await self._lookup.warm(ENDPOINT_SLICES)
+
+    async def ask(self, client: Mapping[str, Any], body: bytes, timeout_s: float) -> bytes:
+        """Post a body to the webhook of a clientConfig and return the answer's; raises CallError."""
+        server, name, path = self._where(client)
+        pool = await self._pool(server, name, str(client.get("caBundle") or ""))
+        headers = {"content-type": "application/json", "accept": "application/json"}
+        try:
+            answer = await pool.request("POST", f"{path}?timeout={timeout_s:g}s", headers, body, timeout_s)
+        except ConnectionFailedError as error:
+            raise CallError(f'failed to call webhook: Post "{server}{path}": {error}') from None
+        if answer.status != 200:
+            raise CallError(f"failed to call webhook: the server answered {answer.status}")
+        if len(answer.body) > ANSWER_BYTES_MAX:
+            raise CallError("failed to call webhook: the answer is too large")
+        return answer.body
+
+    def _where(self, client: Mapping[str, Any]) -> tuple[str, str, str]:
+        """Return the server's address, the name that its certificate must have, and the path."""
+        if url := client.get("url"):
+            parts = urlsplit(url)
+            return f"{parts.scheme}://{parts.netloc}", parts.hostname or "", parts.path or "/"
+        service = client.get("service") or {}
+        name, namespace = service.get("name") or "", service.get("namespace") or ""
+        found = self._lookup.get(SERVICES, name, namespace)
+        if found is None:
+            raise CallError(f'failed to call webhook: service "{name}" not found')
+        port = str(service.get("port") or 443)
+        slices = [
+            entry
+            for entry in self._lookup.list(ENDPOINT_SLICES, namespace)
+            if (entry["metadata"].get("labels") or {}).get("kubernetes.io/service-name") == name
+        ]
+        endpoints = service_endpoints(found, slices, port)
+        if not endpoints:
+            raise CallError(f'failed to call webhook: no endpoints available for service "{name}"')
+        chosen = self._random.choice(endpoints)
+        host = f"[{chosen.host}]" if ":" in chosen.host else chosen.host
+        return f"https://{host}:{chosen.port}", f"{name}.{namespace}.svc", service.get("path") or "/"
+
+    async def _pool(self, server: str, name: str, bundle: str) -> Pool:
+        key = (server, name, bundle)
+        pool = self._pools.get(key)
+        if pool is None:
+            try:
+                authority = Material(data=base64.b64decode(bundle, validate=True)) if bundle else Material()
+                pool = Pool(
+                    Kubeconfig(server, certificate_authority=authority, tls_server_name=name),
+                    "kube-apiserver-admission",
+                )
+            except (binascii.Error, ssl.SSLError, ValueError, KubeconfigError) as error:
+                raise CallError(f"failed to call webhook: caBundle is not usable: {error}") from None
+            self._pools[key] = pool
+            if len(self._pools) > POOLS_MAX:
+                _, oldest = self._pools.popitem(last=False)
+                await oldest.close()
+        self._pools.move_to_end(key)
+        return pool

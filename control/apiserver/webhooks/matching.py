@@ -1,0 +1,151 @@
+"""Which webhooks a request concerns: pure.
+
+The parsed form of both configurations is one `Hook`. Configurations of webhooks are themselves never sent to any:
+nobody could put a broken one right any more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from control.api import selectors
+from control.api.cel.environment import CelError, Program, compile_expression
+from control.api.meta import Object
+from control.api.selectors import Selector
+from control.apiserver.request import AdmissionRequest
+
+ADMISSION_GROUP = "admissionregistration.k8s.io"
+CONDITION_VARIABLES = ("object", "oldObject", "request", "authorizer")
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One rule: every part must fit."""
+
+    operations: frozenset[str]
+    groups: frozenset[str]
+    versions: frozenset[str]
+    resources: frozenset[str]
+    scope: str
+
+    def fits(self, request: AdmissionRequest, *, exact: bool) -> bool:
+        """Tell whether a request is meant; unless ``exact``, in whichever version it came (matchPolicy Equivalent)."""
+        resource = request.resource
+        return (
+            _has(self.operations, request.operation)
+            and _has(self.groups, resource.group)
+            and (not exact or _has(self.versions, resource.version))
+            and (self.scope == "*" or (self.scope == "Namespaced") == resource.namespaced)
+            and any(_names(pattern, resource.plural, request.subresource) for pattern in self.resources)
+        )
+
+
+def _has(listed: frozenset[str], value: str) -> bool:
+    return "*" in listed or value in listed
+
+
+def _names(pattern: str, plural: str, subresource: str) -> bool:
+    wanted, slash, part = pattern.partition("/")
+    return wanted in ("*", plural) and (part in ("*", subresource) if slash else not subresource)
+
+
+@dataclass(frozen=True, slots=True)
+class Hook:
+    """One webhook of a configuration, parsed."""
+
+    configuration: str
+    name: str
+    client: Mapping[str, Any]
+    """clientConfig as it stands."""
+    rules: tuple[Rule, ...]
+    fails_closed: bool
+    exact: bool
+    namespaces: Selector
+    objects: Selector
+    has_side_effects: bool
+    timeout_s: float
+    reinvokes: bool
+    conditions: tuple[tuple[str, Program], ...]
+
+    def __str__(self) -> str:
+        """Return the name that errors show."""
+        return self.name
+
+
+def hooks_of(configuration: Object) -> list[Hook]:
+    """Return the webhooks of a configuration in their order; what cannot be parsed is left out with an exception."""
+    name = configuration["metadata"]["name"]
+    return [_hook(name, hook) for hook in configuration.get("webhooks") or ()]
+
+
+def _hook(configuration: str, hook: Object) -> Hook:
+    return Hook(
+        configuration,
+        hook["name"],
+        hook["clientConfig"],
+        tuple(_rule(rule) for rule in hook.get("rules") or ()),
+        hook.get("failurePolicy", "Fail") == "Fail",
+        hook.get("matchPolicy") == "Exact",
+        selectors.from_label_selector(hook.get("namespaceSelector") or {}),
+        selectors.from_label_selector(hook.get("objectSelector") or {}),
+        hook.get("sideEffects") not in ("None", "NoneOnDryRun"),
+        float(hook.get("timeoutSeconds") or 10),
+        hook.get("reinvocationPolicy") == "IfNeeded",
+        tuple(
+            (entry["name"], compile_expression(entry["expression"], CONDITION_VARIABLES))
+            for entry in hook.get("matchConditions") or ()
+        ),
+    )
+
+
+def _rule(rule: Object) -> Rule:
+    return Rule(
+        frozenset(rule.get("operations") or ()),
+        frozenset(rule.get("apiGroups") or ()),
+        frozenset(rule.get("apiVersions") or ()),
+        frozenset(rule.get("resources") or ()),
+        rule.get("scope") or "*",
+    )
+
+
+def concerns(hook: Hook, request: AdmissionRequest, namespace_labels: Mapping[str, str]) -> bool:
+    """Tell whether a webhook is to be asked, its conditions apart."""
+    if request.resource.group == ADMISSION_GROUP:
+        return False
+    if not any(rule.fits(request, exact=hook.exact) for rule in hook.rules):
+        return False
+    if hook.namespaces.requirements and (request.namespace or request.resource.plural == "namespaces"):
+        labels = namespace_labels
+        if request.resource.plural == "namespaces" and not request.resource.group:
+            labels = _labels(request.object if request.object is not None else request.old_object)
+        if not hook.namespaces.matches(labels):
+            return False
+    if not hook.objects.requirements:
+        return True
+    return any(hook.objects.matches(_labels(obj)) for obj in (request.object, request.old_object) if obj is not None)
+
+
+def _labels(obj: Object | None) -> dict[str, str]:
+    found: dict[str, str] = ((obj or {}).get("metadata") or {}).get("labels") or {}
+    return found
+
+
+def conditions_hold(hook: Hook, values: Mapping[str, Any]) -> bool:
+    """Tell whether all match conditions hold; raises CelError where none is false and one fails."""
+    failure: CelError | None = None
+    for _, program in hook.conditions:
+        try:
+            if program.run(values) is not True:
+                return False
+        except CelError as error:
+            failure = failure or error
+    if failure is not None:
+        raise failure
+    return True
+
+
+def in_order(configurations: Iterable[Object]) -> list[Object]:
+    """Return configurations in the order in which they are asked: by name."""
+    return sorted(configurations, key=lambda configuration: str(configuration["metadata"]["name"]))

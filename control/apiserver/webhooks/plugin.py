@@ -1,0 +1,171 @@
+"""The two webhook plugins of the admission chain: MutatingAdmissionWebhook and ValidatingAdmissionWebhook.
+
+Mutating webhooks are asked one after the other, by the names of their configurations; one that asks for it
+(reinvocationPolicy IfNeeded) is asked once more when a later one changed the object. Validating ones are asked all at
+once; one refusal is enough.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from control.api import status
+from control.api.cel.environment import CelError
+from control.api.meta import Object
+from control.api.patch import copy_json, json_patch
+from control.api.resources import NAMESPACES, Resource
+from control.apiserver.admission.plugin import Plugin
+from control.apiserver.request import AdmissionRequest, Lookup
+from control.apiserver.webhooks import review
+from control.apiserver.webhooks.caller import Caller, CallError
+from control.apiserver.webhooks.matching import Hook, concerns, conditions_hold, hooks_of, in_order
+
+log = logging.getLogger(__name__)
+
+Complete = Callable[[Resource, Object], Object]
+"""Makes of a patched object what its kind keeps: pruned, with defaults; raises ApiError."""
+WARNING_CHARACTERS_MAX = 256
+
+
+class Hooks:
+    """The webhooks of one kind of configuration, parsed when they change."""
+
+    def __init__(self, lookup: Lookup, resource: Resource) -> None:
+        self._lookup = lookup
+        self._resource = resource
+        self._configurations: dict[str, Object] = {}
+        self.all: tuple[Hook, ...] = ()
+
+    async def follow(self) -> None:
+        """Know the configurations from now on."""
+        self._lookup.subscribe(self._resource, self._changed)
+        await self._lookup.warm(self._resource)
+
+    def _changed(self, old: Object | None, new: Object | None) -> None:
+        if new is not None:
+            self._configurations[new["metadata"]["name"]] = new
+        elif old is not None:
+            self._configurations.pop(old["metadata"]["name"], None)
+        made: list[Hook] = []
+        for configuration in in_order(self._configurations.values()):
+            try:
+                made += hooks_of(configuration)
+            except (KeyError, TypeError, ValueError) as error:
+                name = configuration["metadata"]["name"]
+                log.error("webhook configuration is not understood and left out name=%s error=%s", name, error)
+        self.all = tuple(made)
+
+    def concerned(self, request: AdmissionRequest) -> list[Hook]:
+        """Return the webhooks that a request concerns, their conditions apart."""
+        if not self.all:
+            return []
+        labels: dict[str, str] = {}
+        if request.namespace:
+            space = self._lookup.get(NAMESPACES, request.namespace) or {}
+            labels = (space.get("metadata") or {}).get("labels") or {}
+        return [hook for hook in self.all if concerns(hook, request, labels)]
+
+
+class Webhooks:
+    """What both plugins do: ask one webhook about one request."""
+
+    def __init__(self, caller: Caller) -> None:
+        self._caller = caller
+
+    async def ask(self, hook: Hook, request: AdmissionRequest, *, may_patch: bool) -> review.Verdict | None:
+        """Return a webhook's verdict, None where it is not concerned or may fail; raises ApiError."""
+        question = review.request_of(request)
+        try:
+            if hook.conditions and not conditions_hold(hook, _values(question)):
+                return None
+            if request.dry_run and hook.has_side_effects:
+                text = f"admission webhook {hook.name!r} does not support dry run"
+                raise status.bad_request(text.replace("'", '"'))
+            answer = await self._caller.ask(hook.client, review.encode(question), hook.timeout_s)
+            verdict = review.decode(answer, question["uid"], may_patch=may_patch)
+        except (CallError, CelError, review.ReviewError) as error:
+            if hook.fails_closed:
+                raise status.internal_error(f'failed calling webhook "{hook.name}": {error}') from None
+            log.warning("webhook failed and is passed by name=%s error=%s", hook.name, error)
+            return None
+        request.warnings.extend(text[:WARNING_CHARACTERS_MAX] for text in verdict.warnings)
+        if not verdict.allowed:
+            code, reason, text = review.refusal(hook.name, verdict)
+            raise status.failure(code, reason, text)
+        return verdict
+
+
+def _values(question: Object) -> dict[str, Any]:
+    return {
+        "object": question["object"],
+        "oldObject": question["oldObject"],
+        "request": question,
+        "authorizer": None,
+    }
+
+
+class MutatingWebhooks(Plugin):
+    """Lets webhooks complete objects."""
+
+    def __init__(self, hooks: Hooks, webhooks: Webhooks, complete: Complete) -> None:
+        self._hooks = hooks
+        self._webhooks = webhooks
+        self._complete = complete
+
+    async def mutate(self, request: AdmissionRequest) -> None:
+        """Ask the webhooks in turn and apply their patches."""
+        concerned = self._hooks.concerned(request)
+        changed_after: dict[int, int] = {}
+        changes = 0
+        for index, hook in enumerate(concerned):
+            changes += await self._ask(hook, request)
+            changed_after[index] = changes
+        for index, hook in enumerate(concerned):
+            if hook.reinvokes and changes > changed_after[index]:
+                await self._ask(hook, request)
+
+    async def _ask(self, hook: Hook, request: AdmissionRequest) -> int:
+        """Ask one webhook; return 1 where it changed the object."""
+        verdict = await self._webhooks.ask(hook, request, may_patch=True)
+        if verdict is None or not verdict.patch or request.object is None:
+            return 0
+        before = copy_json(request.object)
+        try:
+            patched = json_patch(request.object, verdict.patch)
+            made = self._complete(request.resource, patched)
+        except status.ApiError as error:
+            raise status.internal_error(f'admission webhook "{hook.name}" patched wrongly: {error.message}') from None
+        _restore_identity(made, before)
+        request.object = made
+        return int(made != before)
+
+
+def _restore_identity(made: Object, before: Object) -> None:
+    """Take back what no webhook may change: whose object it is."""
+    metadata, was = made.setdefault("metadata", {}), before.get("metadata") or {}
+    for field in ("name", "namespace", "uid", "generateName", "resourceVersion", "creationTimestamp"):
+        if field in was:
+            metadata[field] = was[field]
+
+
+class ValidatingWebhooks(Plugin):
+    """Lets webhooks refuse objects."""
+
+    def __init__(self, hooks: Hooks, webhooks: Webhooks) -> None:
+        self._hooks = hooks
+        self._webhooks = webhooks
+
+    async def validate(self, request: AdmissionRequest) -> None:
+        """Ask all webhooks at once; raise what the first of them, in their order, objects to."""
+        concerned = self._hooks.concerned(request)
+        if not concerned:
+            return
+        found: Sequence[Any] = await asyncio.gather(
+            *(self._webhooks.ask(hook, request, may_patch=False) for hook in concerned), return_exceptions=True
+        )
+        for outcome in found:
+            if isinstance(outcome, BaseException):
+                raise outcome

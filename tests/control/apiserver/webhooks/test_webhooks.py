@@ -1,0 +1,220 @@
+"""Webhooks over real HTTPS: a program that completes and refuses, asked by an API server over an unmodified etcd."""
+
+from __future__ import annotations
+
+import base64
+import json
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lab import pki
+from tests.control.apiserver.processes import Kubectl, Server, api_server, etcd_server
+
+pytestmark = pytest.mark.root
+KEEP_TRYING_S = 20.0
+
+
+class Program:
+    """A webhook server whose answers the test chooses."""
+
+    def __init__(self, directory: Path) -> None:
+        authority = pki.make_authority(directory, "ca", "webhooks")
+        pki.issue(authority, directory, "server", "webhook", usages=[pki.SERVER], dns_names=["localhost"])
+        self.bundle = base64.b64encode((directory / "ca.crt").read_bytes()).decode()
+        self.asked: list[dict[str, Any]] = []
+        self.answer: Callable[[dict[str, Any]], dict[str, Any]] = lambda request: {"allowed": True}
+        program = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self) -> None:
+                review = json.loads(self.rfile.read(int(self.headers["content-length"])))
+                request = review["request"]
+                program.asked.append(request)
+                response = {"uid": request["uid"], **program.answer(request)}
+                body = json.dumps({**review, "request": None, "response": response}).encode()
+                self.send_response(200)
+                self.send_header("content-length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *arguments: Any) -> None:
+                """Say nothing."""
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(directory / "server.crt", directory / "server.key")
+        self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
+        self.port = self._server.server_address[1]
+        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join(10)
+
+
+@pytest.fixture(scope="module")
+def server(etcd: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    directory = tmp_path_factory.mktemp("apiserver")
+    with etcd_server(etcd, directory) as store, api_server(store.url, directory) as started:
+        yield started
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Iterator[Program]:
+    made = Program(tmp_path)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def kubectl(server: Server, kubectl_versions: dict[str, Path], tmp_path: Path) -> Iterator[Kubectl]:
+    asked = Kubectl(kubectl_versions["sid"], server.kubeconfig(), tmp_path)
+    space = f"test-{time.monotonic_ns()}"
+    asked("create", "namespace", space)
+    asked("label", "namespace", space, f"hooked={space}")
+    asked("config", "set-context", "test", "--namespace", space)
+    yield asked
+    asked("delete", "mutatingwebhookconfigurations,validatingwebhookconfigurations", "--all")
+
+
+def configure(kubectl: Kubectl, kind: str, program: Program, name: str = "one", **fields: Any) -> None:
+    """Make a configuration of one webhook about this namespace's ConfigMaps, and wait until it is in force."""
+    space = kubectl("config", "view", "--minify", "-o", "jsonpath={..namespace}")
+    hook = {
+        "name": f"{name}.example.com",
+        "clientConfig": {"url": f"https://localhost:{program.port}/hook", "caBundle": program.bundle},
+        "rules": [
+            {"operations": ["*"], "apiGroups": [""], "apiVersions": ["v1"], "resources": ["configmaps"], "scope": "*"}
+        ],
+        "namespaceSelector": {"matchLabels": {"hooked": space}},
+        "sideEffects": "None",
+        "admissionReviewVersions": ["v1"],
+        "timeoutSeconds": 5,
+        **fields,
+    }
+    made = {
+        "apiVersion": "admissionregistration.k8s.io/v1",
+        "kind": kind,
+        "metadata": {"name": name},
+        "webhooks": [hook],
+    }
+    kubectl("apply", "-f", "-", text=json.dumps(made))
+
+
+def until(holds: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + KEEP_TRYING_S
+    while not holds():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.05)
+
+
+def patch(*operations: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "allowed": True,
+        "patchType": "JSONPatch",
+        "patch": base64.b64encode(json.dumps(operations).encode()).decode(),
+    }
+
+
+def data_of(kubectl: Kubectl, name: str) -> dict[str, str]:
+    found: dict[str, str] = json.loads(kubectl("get", "configmap", name, "-o", "json")).get("data") or {}
+    return found
+
+
+def test_a_webhook_completes_and_warns(kubectl: Kubectl, program: Program) -> None:
+    def answer(request: dict[str, Any]) -> dict[str, Any]:
+        added = {"op": "add", "path": "/data/added", "value": request["userInfo"]["username"]}
+        return {**patch(added, {"op": "add", "path": "/nonsense", "value": 1}), "warnings": ["the wind is rising"]}
+
+    program.answer = answer
+    configure(kubectl, "MutatingWebhookConfiguration", program)
+    numbers = iter(range(1000))
+
+    def is_completed() -> bool:
+        name = f"a{next(numbers)}"
+        done = kubectl.run("create", "configmap", name, "--from-literal=b=c")
+        assert done.returncode == 0, done.stderr
+        if not program.asked:
+            return False
+        assert "Warning: the wind is rising" in done.stderr
+        assert data_of(kubectl, name) == {"b": "c", "added": "kubernetes-admin"}
+        return True
+
+    until(is_completed, "the webhook is not asked")
+    request = program.asked[0]
+    assert (request["operation"], request["resource"]["resource"], request["dryRun"]) == ("CREATE", "configmaps", False)
+
+
+def test_a_webhook_refuses_whatever_is_done(kubectl: Kubectl, program: Program) -> None:
+    kubectl("create", "configmap", "old", "--from-literal=a=b")
+    program.answer = lambda request: {
+        "allowed": False,
+        "status": {"code": 403, "message": f"no {request['operation']}"},
+    }
+    configure(kubectl, "ValidatingWebhookConfiguration", program)
+    until(lambda: kubectl.run("create", "configmap", "new", "--dry-run=server").returncode != 0, "nothing is refused")
+    for arguments, operation in (
+        (("create", "configmap", "new"), "CREATE"),
+        (("annotate", "configmap", "old", "x=y"), "UPDATE"),
+        (("delete", "configmap", "old"), "DELETE"),
+    ):
+        told = kubectl.run(*arguments).stderr
+        assert f'admission webhook "one.example.com" denied the request: no {operation}' in told
+    assert data_of(kubectl, "old") == {"a": "b"}
+    assert program.asked[-1]["oldObject"]["data"] == {"a": "b"}
+    assert program.asked[-1]["object"] is None
+
+
+def test_a_webhook_is_asked_again_after_a_later_change(kubectl: Kubectl, program: Program) -> None:
+    def answer(request: dict[str, Any]) -> dict[str, Any]:
+        data = (request["object"] or {}).get("data") or {}
+        if "one" not in data:
+            return patch({"op": "add", "path": "/data", "value": {"one": "1"}})
+        if "two" not in data:
+            return patch({"op": "add", "path": "/data/two", "value": "2"})
+        return patch({"op": "add", "path": "/data/seen", "value": "both"})
+
+    program.answer = answer
+    configure(kubectl, "MutatingWebhookConfiguration", program, "one", reinvocationPolicy="IfNeeded")
+    configure(kubectl, "MutatingWebhookConfiguration", program, "two")
+    numbers = iter(range(1000))
+
+    def sees_both() -> bool:
+        name = f"b{next(numbers)}"
+        kubectl("create", "configmap", name)
+        return data_of(kubectl, name) == {"one": "1", "two": "2", "seen": "both"}
+
+    until(sees_both, "the first webhook does not see what the second did")
+
+
+def test_who_does_not_answer_refuses_or_is_passed_by(kubectl: Kubectl, program: Program) -> None:
+    configure(kubectl, "ValidatingWebhookConfiguration", program, failurePolicy="Fail")
+    program.close()
+    until(lambda: kubectl.run("create", "configmap", "new", "--dry-run=server").returncode != 0, "nothing is refused")
+    assert 'failed calling webhook "one.example.com"' in kubectl.run("create", "configmap", "new").stderr
+    configure(kubectl, "ValidatingWebhookConfiguration", program, failurePolicy="Ignore")
+    until(lambda: kubectl.run("create", "configmap", "new").returncode == 0, "the webhook still holds things up")
+
+
+def test_conditions_are_asked_before_the_webhook(kubectl: Kubectl, program: Program) -> None:
+    program.answer = lambda request: {"allowed": False}
+    conditions = [{"name": "marked", "expression": "'mark' in object.metadata.?labels.orValue({})"}]
+    configure(kubectl, "ValidatingWebhookConfiguration", program, matchConditions=conditions)
+    marked = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "marked", "labels": {"mark": "1"}}}
+
+    def is_refused() -> bool:
+        return kubectl.run("create", "--dry-run=server", "-f", "-", text=json.dumps(marked)).returncode != 0
+
+    until(is_refused, "nothing is refused")
+    kubectl("create", "configmap", "plain")
