@@ -111,7 +111,11 @@ def _labels(pairs: tuple[str, ...]) -> dict[str, str]:
 
 @click.command(context_settings={"show_default": True})
 @click.option("--hostname-override", required=True, help="The Node's name.")
-@click.option("--node-ip", required=True, help="The node's address on the network of all nodes.")
+@click.option(
+    "--node-ip",
+    required=True,
+    help="The node's address on the network of all nodes; IPV4,IPV6 where it has one of each family.",
+)
 @click.option("--bootstrap-kubeconfig", type=click.Path(path_type=Path), help="A kubeconfig with a bootstrap token.")
 @click.option("--kubeconfig", "kubeconfig_path", type=click.Path(path_type=Path), required=True, help="The node's own.")
 @click.option("--cert-dir", type=click.Path(path_type=Path), default="/var/lib/kubelet/pki", help="Certificates.")
@@ -165,7 +169,7 @@ def kubelet_config(flags: Mapping[str, Any]) -> KubeletConfig:
         node_name=flags["hostname_override"],
         kubeconfig=flags["kubeconfig_path"],
         bootstrap_kubeconfig=flags["bootstrap_kubeconfig"],
-        node_ips=(flags["node_ip"],),
+        node_ips=tuple(flags["node_ip"].split(",")),
         container_runtime_endpoint=flags["container_runtime_endpoint"],
         root_dir=flags["root_dir"],
         cert_dir=flags["cert_dir"],

@@ -20,8 +20,9 @@ from lab.state import Cluster
 @name_option
 @click.option("--nodes", default=3, show_default=True, help="How many nodes.")
 @click.option("--control-planes", default=1, show_default=True, help="How many of them run a control plane: 1 or 3.")
+@click.option("--single-stack", is_flag=True, help="Give nodes and pods IPv4 addresses alone.")
 @click.option("--demo/--no-demo", default=True, show_default=True, help="Deploy the guestbook.")
-def up(name: str, nodes: int, control_planes: int, demo: bool) -> None:
+def up(name: str, nodes: int, control_planes: int, single_stack: bool, demo: bool) -> None:
     """Start a cluster on this machine, deploy the demo and show that it answers.
 
     \b
@@ -36,7 +37,7 @@ def up(name: str, nodes: int, control_planes: int, demo: bool) -> None:
         _show_end(console, recorded, None)
         return
     with Progress(console) as progress:
-        answer = asyncio.run(_bring_up(recorded, name, nodes, control_planes, demo, progress))
+        answer = asyncio.run(_bring_up(recorded, name, nodes, control_planes, single_stack, demo, progress))
         elapsed_s = progress.elapsed_s
     cluster = state.require(name)
     timers = Timers()
@@ -49,7 +50,13 @@ def up(name: str, nodes: int, control_planes: int, demo: bool) -> None:
 
 
 async def _bring_up(
-    recorded: Cluster | None, name: str, nodes: int, control_planes: int, demo: bool, progress: Progress
+    recorded: Cluster | None,
+    name: str,
+    nodes: int,
+    control_planes: int,
+    single_stack: bool,
+    demo: bool,
+    progress: Progress,
 ) -> str | None:
     if recorded is not None and recorded.phase == "running":
         down = [node.name for node in recorded.nodes if not lab_nodes.is_running(recorded, node)]
@@ -58,7 +65,7 @@ async def _bring_up(
         if recorded is not None:
             with progress.step("remove what an interrupted start left"):
                 lifecycle.remove(name, Progress(Console(quiet=True)))
-        cluster = lifecycle.create(name, nodes, control_planes, progress)
+        cluster = lifecycle.create(name, nodes, control_planes, progress, single_stack=single_stack)
     cluster = await lifecycle.bring_up(cluster, progress)
     return await lifecycle.deploy_demo(cluster, progress) if demo else None
 

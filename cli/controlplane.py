@@ -27,6 +27,7 @@ from control.client.flags import DURATION
 from control.client.options import run_until_signalled
 from control.cloud.command import take_pool
 from control.cloud.config import CloudConfig
+from control.controllers.command import take_mask_sizes
 from control.controllers.config import ControllersConfig
 from control.controllers.nodelifecycle import NodeLifecycleConfig
 from control.scheduler.config import SchedulerConfig
@@ -89,7 +90,9 @@ def _own_options() -> list[click.Option]:
             ["--load-balancer-pool"], default="", callback=take_pool, help="Addresses of type LoadBalancer Services."
         ),
         click.Option(["--cluster-cidr"], default="", help="All pods' addresses."),
-        click.Option(["--node-cidr-mask-size"], type=int, default=24, show_default=True, help="Of a node's part."),
+        click.Option(["--node-cidr-mask-size"], type=int, help="Of a node's part, where there is one range."),
+        click.Option(["--node-cidr-mask-size-ipv4"], type=int, help="Of a node's IPv4 part.  [default: 24]"),
+        click.Option(["--node-cidr-mask-size-ipv6"], type=int, help="Of a node's IPv6 part.  [default: 64]"),
         click.Option(["--allocate-node-cidrs"], is_flag=True, help="Give each node its part of --cluster-cidr."),
         click.Option(["--cluster-signing-cert-file"], type=FILE, help="The cluster's certificate authority."),
         click.Option(["--cluster-signing-key-file"], type=FILE, help="Its key."),
@@ -110,12 +113,15 @@ def _run(log_level: str, **flags: Any) -> None:
     own = {str(option.name): flags.pop(str(option.name)) for option in _own_options()}
     elect = partial(election, lease_duration_s=own["leader_elect_lease_duration"], wanted=own["leader_elect"])
     scheduler = SchedulerConfig(kubeconfig=own["scheduler_kubeconfig"], election=elect("kube-scheduler"))
+    cluster_cidrs = tuple(filter(None, own["cluster_cidr"].split(",")))
+    sizes = take_mask_sizes(own, cluster_cidrs)
     controllers = ControllersConfig(
         kubeconfig=own["controller_manager_kubeconfig"],
         election=elect("kube-controller-manager"),
         allocate_node_cidrs=own["allocate_node_cidrs"],
-        cluster_cidrs=tuple(filter(None, own["cluster_cidr"].split(","))),
-        node_cidr_mask_size_ipv4=own["node_cidr_mask_size"],
+        cluster_cidrs=cluster_cidrs,
+        node_cidr_mask_size_ipv4=sizes["node_cidr_mask_size_ipv4"],
+        node_cidr_mask_size_ipv6=sizes["node_cidr_mask_size_ipv6"],
         node_lifecycle=NodeLifecycleConfig(
             monitor_period_s=own["node_monitor_period"], grace_period_s=own["node_monitor_grace_period"]
         ),

@@ -74,7 +74,7 @@ def controlplane_command(site: Site) -> list[str]:
         "--scheduler-kubeconfig", str(directory / "scheduler.kubeconfig"),
         "--controller-manager-kubeconfig", str(directory / "controller-manager.kubeconfig"),
         "--cloud-controller-manager-kubeconfig", str(directory / "cloud-controller-manager.kubeconfig"),
-        "--cluster-cidr", site.pod_range, "--node-cidr-mask-size", "24", "--allocate-node-cidrs",
+        "--cluster-cidr", site.pod_range, "--allocate-node-cidrs",
         "--cluster-signing-cert-file", str(pki / "ca.crt"), "--cluster-signing-key-file", str(pki / "ca.key"),
         "--root-ca-file", str(pki / "ca.crt"),
         "--node-monitor-grace-period", f"{timers.node_monitor_grace_period_s}s",
@@ -89,7 +89,7 @@ def controlplane_command(site: Site) -> list[str]:
 def node_command(site: Site) -> list[str]:
     """Return the command line of a node's agent: kubelet, proxy, pod network."""
     flags = [
-        "--hostname-override", site.node_name, "--node-ip", site.address,
+        "--hostname-override", site.node_name, "--node-ip", ",".join(site.node_addresses),
         "--bootstrap-kubeconfig", str(site.kubeconfigs / "bootstrap.kubeconfig"),
         "--kubeconfig", str(site.node_kubeconfig), "--cert-dir", str(site.node_pki),
         "--root-dir", str(site.kubelet_data), "--container-runtime-endpoint", f"unix://{site.socket}",

@@ -32,6 +32,7 @@ def make(cluster: Cluster) -> None:
             "link set lo up",
             f"link add {BRIDGE} type bridge",
             f"address add {cluster.gateway}/{cluster.fabric.prefixlen} dev {BRIDGE}",
+            *([f"address add {cluster.second_fabric[1]}/64 dev {BRIDGE} nodad"] if cluster.dual_stack else []),
             f"link set {BRIDGE} up",
         ],
         cluster.namespace,

@@ -39,13 +39,17 @@ def is_whole(cluster: Cluster) -> bool:
     return all(nodes.is_running(cluster, node) for node in cluster.nodes)
 
 
-def create(name: str, node_count: int, control_planes: int, progress: Progress) -> Cluster:
+def create(
+    name: str, node_count: int, control_planes: int, progress: Progress, *, single_stack: bool = False
+) -> Cluster:
     """Probe the machine, plan a cluster and start its processes; nothing is changed where something is missing."""
     with progress.step("look at the machine"):
         machine = probe.probe(state.state_root())
     directory = state.state_root() / "clusters" / name
     cluster = state.plan(name, state.free_slot(), directory, node_count, control_planes)
-    cluster = cluster.with_changes(api_port=_free_port(), demo_port=_free_port())
+    cluster = cluster.with_changes(
+        api_port=_free_port(), demo_port=_free_port(), dual_stack=machine.has_ipv6 and not single_stack
+    )
     state.save(cluster)
     with progress.step("pack the images"):
         packed = images.ensure_packed(state.state_root() / "cache")
@@ -98,6 +102,7 @@ async def bring_up(cluster: Cluster, progress: Progress) -> Cluster:
         with progress.step("wait for the API server"):
             await cluster_api.wait_ready(api, READY_TIMEOUT_S)
         with progress.step("let the nodes join"):
+            await cluster_api.name_dns(api, cluster.service_range, READY_TIMEOUT_S)
             await cluster_api.allow_joining(api, cluster.bootstrap_token, READY_TIMEOUT_S)
             await cluster_api.wait_nodes(api, {node.name for node in cluster.nodes}, NODES_TIMEOUT_S)
             await cluster_api.label_control_planes(api, {node.name for node in cluster.control_plane_nodes()})

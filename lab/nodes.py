@@ -39,7 +39,7 @@ read -r cable   # the lab says when eth0 is there
 ip address add {address}/{prefix} dev eth0
 ip link set eth0 up
 ip route add default via {gateway}
-for setting in net.ipv4.ip_forward=1 net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.default.rp_filter=0 \\
+{second_family}for setting in net.ipv4.ip_forward=1 net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.default.rp_filter=0 \\
     net.ipv4.conf.all.send_redirects=0; do
   sysctl -qw "$setting"
 done
@@ -58,6 +58,16 @@ exec catatonit -P
 """
 
 
+_SECOND_FAMILY = """\
+for setting in accept_ra=0 accept_dad=0; do
+  sysctl -qw "net.ipv6.conf.all.$setting" "net.ipv6.conf.eth0.$setting"
+done
+ip address add {address}/64 dev eth0 nodad
+ip -6 route add default via {gateway}
+sysctl -qw net.ipv6.conf.all.forwarding=1
+"""
+
+
 def socket(cluster: Cluster, node: NodeSpec) -> Path:
     """Return containerd's socket, which is reachable from every namespace by its path."""
     return cluster.node_directory(node) / "containerd.sock"
@@ -66,10 +76,13 @@ def socket(cluster: Cluster, node: NodeSpec) -> Path:
 def boot_script(cluster: Cluster, node: NodeSpec, commands: dict[str, list[str]]) -> str:
     """Return the text of the node's PID 1."""
     starts = "\n".join(f"keep {name} {shlex.join(command)} &" for name, command in commands.items())
+    second = ""
+    if cluster.dual_stack:
+        second = _SECOND_FAMILY.format(address=cluster.second_address(node), gateway=cluster.second_fabric[1])
     return _BOOT.format(
         name=node.name, cluster=cluster.name, directory=shlex.quote(str(cluster.node_directory(node))),
         address=cluster.address(node), prefix=cluster.fabric.prefixlen, gateway=cluster.gateway,
-        mark=processes.COMPONENT_MARK, starts=starts,
+        mark=processes.COMPONENT_MARK, starts=starts, second_family=second,
     )  # fmt: skip
 
 

@@ -35,6 +35,8 @@ class Machine:
     """1 (also hybrid), or 2."""
     can_lower_oom_score: bool
     snapshotter: str
+    has_ipv6: bool = True
+    """False where the kernel was started or built without it."""
 
 
 class MissingCapabilityError(Exception):
@@ -191,4 +193,5 @@ def probe(state_root: Path) -> Machine:
         cgroup_version=cgroup_version(),
         can_lower_oom_score=bool(capabilities >> CAP_SYS_RESOURCE & 1),
         snapshotter="overlayfs" if _overlay_works(existing) else "native",
+        has_ipv6=Path("/proc/net/if_inet6").exists(),
     )

@@ -71,8 +71,15 @@ class Site:
     """Addresses of the nodes' network that Services of type LoadBalancer get."""
     elects: bool = True
     """Whether there are other control planes to agree with."""
+    second_address: str = ""
+    """The node's own of the other IP family; empty where there is none."""
     store_is_new: bool = True
     """Whether the store begins with these members; else this one joins it."""
+
+    @property
+    def node_addresses(self) -> tuple[str, ...]:
+        """The node's own addresses, the first one its name for others."""
+        return tuple(filter(None, (self.address, self.second_address)))
 
 
 def of_lab(cluster: Cluster, node: NodeSpec, socket: Path, timers: Timers) -> Site:
@@ -83,7 +90,8 @@ def of_lab(cluster: Cluster, node: NodeSpec, socket: Path, timers: Timers) -> Si
         cluster_name=cluster.name,
         node_name=node.name,
         address=cluster.address(node),
-        pod_range=cluster.pod_range,
+        second_address=cluster.second_address(node),
+        pod_range=",".join(cluster.pod_ranges),
         service_range=cluster.service_range,
         pki=cluster.pki,
         store_pki=cluster.pki / "etcd" / node.name,

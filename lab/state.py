@@ -51,6 +51,8 @@ class Cluster:
     init_pids: dict[str, int] = field(default_factory=dict)
     """PID 1 of each running node, as this machine counts."""
     forwarder_pid: int = 0
+    dual_stack: bool = False
+    """Whether nodes and pods have IPv6 addresses beside IPv4."""
     phase: str = "starting"
     """starting, or running once all was seen to answer."""
 
@@ -73,6 +75,26 @@ class Cluster:
     def pod_range(self) -> str:
         """All nodes' pod addresses."""
         return f"10.{100 + self.slot}.0.0/16"
+
+    @property
+    def site_range(self) -> ipaddress.IPv6Network:
+        """All IPv6 addresses of the cluster, unique local ones ("Raft" in hexadecimal and the slot)."""
+        return ipaddress.IPv6Network(f"fd52:6166:74{self.slot:02x}::/48")
+
+    @property
+    def second_fabric(self) -> ipaddress.IPv6Network:
+        """The nodes' network in IPv6."""
+        return ipaddress.IPv6Network((int(self.site_range[0]) + (0x77 << 64), 64))
+
+    @property
+    def second_pod_range(self) -> str:
+        """All nodes' pod addresses in IPv6."""
+        return f"{self.site_range[0x100 << 64]}/56"
+
+    @property
+    def pod_ranges(self) -> tuple[str, ...]:
+        """All nodes' pod addresses, one range a family."""
+        return (self.pod_range, self.second_pod_range) if self.dual_stack else (self.pod_range,)
 
     @property
     def service_range(self) -> str:
@@ -122,6 +144,10 @@ class Cluster:
     def address(self, node: NodeSpec) -> str:
         """Return a node's address on the fabric."""
         return str(self.fabric[10 + node.index])
+
+    def second_address(self, node: NodeSpec) -> str:
+        """Return a node's IPv6 address on the fabric; empty where it has none."""
+        return str(self.second_fabric[10 + node.index]) if self.dual_stack else ""
 
     def node_directory(self, node: NodeSpec) -> Path:
         """Return where a node's files stand."""

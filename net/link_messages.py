@@ -21,21 +21,16 @@ from net.messages import (
     IFLA_MTU,
     IFLA_NET_NS_FD,
     NEW,
-    PUT,
-    RTM_NEWADDR,
     RTM_NEWLINK,
     VETH_INFO_PEER,
     Message,
     attribute,
-    packed,
 )
 
 IFLA_MASTER, IFLA_AF_SPEC = 10, 26
 IFLA_INET_CONF = 1
 IFLA_INET6_ADDR_GEN_MODE, ADDR_GEN_MODE_NONE = 8, 1
 IFLA_INFO_SLAVE_KIND, IFLA_INFO_SLAVE_DATA, IFLA_BRPORT_MODE = 4, 5, 4
-IFA_ADDRESS, IFA_LOCAL = 1, 2
-IFA_F_NODAD = 0x02
 
 FORWARDING, PROXY_ARP, SEND_REDIRECTS, RP_FILTER = 1, 3, 6, 8
 """Numbers of net/ipv4/conf/NAME/… as linux/ip.h has them."""
@@ -105,12 +100,3 @@ def without_own_ipv6_address(index: int) -> Message:
     mode = attribute(IFLA_INET6_ADDR_GEN_MODE, bytes([ADDR_GEN_MODE_NONE]))
     body = _header(index) + attribute(IFLA_AF_SPEC, attribute(AF_INET6, mode))
     return Message(RTM_NEWLINK, 0, body, f"set address generation of link {index}", WITHOUT_IPV6)
-
-
-def put_final_address(index: int, address: str, prefix_length: int) -> Message:
-    """Give a link an address that nobody else may have: IPv6 does not probe for duplicates and uses it at once."""
-    family, raw = packed(address)
-    flags = IFA_F_NODAD if family == AF_INET6 else 0
-    body = struct.pack("=BBBBI", family, prefix_length, flags, 0, index)
-    body += attribute(IFA_LOCAL, raw) + attribute(IFA_ADDRESS, raw)
-    return Message(RTM_NEWADDR, PUT, body, f"add address {address}/{prefix_length}")

@@ -155,8 +155,12 @@ class NodeStatus:
         return node_facts.without_times(status) != node_facts.without_times(self._reported)
 
     async def _tell(self, status: dict[str, Any]) -> None:
-        """Send the status; conditions and addresses merge by type, so that what others wrote stays."""
-        patch = {"metadata": {"name": self._config.node_name}, "status": status}
+        """Send the status; conditions merge by type, so that what others wrote stays.
+
+        Addresses would merge by type, too, and a node has one InternalIP of each family: they are replaced as a whole.
+        """
+        addresses = [{"$patch": "replace"}, *status["addresses"]]
+        patch = {"metadata": {"name": self._config.node_name}, "status": {**status, "addresses": addresses}}
         self.node = await self._client.patch(
             NODES, self._config.node_name, patch, patch_type=STRATEGIC_MERGE_PATCH, subresource="status"
         )

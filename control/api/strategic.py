@@ -127,7 +127,8 @@ def _apply_element_directives(original: list[Any], patch: list[Any], key: str) -
         else:
             raise status.bad_request(f"unknown patch type found in {item}: {directive}")
     if replace:
-        return [], [item for item in plain if isinstance(item, dict)]
+        # As it stands, also where two elements have one key: a node's InternalIPs of both families.
+        return [_without_directives(item) for item in plain if isinstance(item, dict)], []
     return original, plain
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from datetime import timedelta
 from ipaddress import ip_network
 from pathlib import Path
@@ -14,6 +15,7 @@ from control.client.flags import DURATION
 from control.client.options import leader_election_options, run_until_signalled, take_election
 from control.controllers.config import ControllersConfig
 from control.controllers.manager import NAMES, run
+from control.controllers.nodeipam import node_mask_sizes
 from control.controllers.nodelifecycle import NodeLifecycleConfig
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -49,6 +51,16 @@ def _cidrs(context: click.Context, parameter: click.Parameter, value: str) -> tu
     return parts
 
 
+def take_mask_sizes(flags: dict[str, Any], clusters: Sequence[str]) -> dict[str, int]:
+    """Take the three flags of the nodes' parts out and return the two settings that follow from them."""
+    asked = [flags.pop(f"node_cidr_mask_size{suffix}") for suffix in ("", "_ipv4", "_ipv6")]
+    try:
+        sizes = node_mask_sizes(clusters, *asked)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+    return {"node_cidr_mask_size_ipv4": sizes[4], "node_cidr_mask_size_ipv6": sizes[6]}
+
+
 @click.command(epilog=EXAMPLES, context_settings={"max_content_width": 110})
 @click.option("--kubeconfig", type=FILE, required=True, help="How to reach the API server, and as whom.")
 @click.option(
@@ -70,14 +82,11 @@ def _cidrs(context: click.Context, parameter: click.Parameter, value: str) -> tu
 @click.option("--cluster-cidr", "cluster_cidrs", default="", callback=_cidrs, help="Address ranges of pods.")
 @click.option(
     "--node-cidr-mask-size",
-    "node_cidr_mask_size_ipv4",
-    default=24,
-    show_default=True,
-    help="Prefix length of a node's part (IPv4).",
+    type=int,
+    help="Prefix length of a node's part, where --cluster-cidr has one range.  [default: 24; IPv6: 64]",
 )
-@click.option(
-    "--node-cidr-mask-size-ipv6", default=64, show_default=True, help="Prefix length of a node's part (IPv6)."
-)
+@click.option("--node-cidr-mask-size-ipv4", type=int, help="The same of the IPv4 range.  [default: 24]")
+@click.option("--node-cidr-mask-size-ipv6", type=int, help="The same of the IPv6 range.  [default: 64]")
 @click.option("--service-cluster-ip-range", default="", help="Addresses of Services; must not overlap the pods'.")
 @click.option(
     "--node-monitor-period", type=DURATION, default="5s", show_default=True, help="How often nodes are looked at."
@@ -145,6 +154,7 @@ def command(log_level: str, **flags: Any) -> None:
                 raise click.UsageError(f"--cluster-cidr {pods} overlaps --service-cluster-ip-range {part}")
     if flags["allocate_node_cidrs"] and not flags["cluster_cidrs"]:
         raise click.UsageError("--allocate-node-cidrs needs --cluster-cidr")
+    flags |= take_mask_sizes(flags, flags["cluster_cidrs"])
     lifecycle = NodeLifecycleConfig(
         monitor_period_s=flags.pop("node_monitor_period"),
         grace_period_s=flags.pop("node_monitor_grace_period"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import TypeAlias
 
@@ -17,6 +17,11 @@ from control.client.workqueue import WorkQueue
 log = logging.getLogger(__name__)
 
 Network: TypeAlias = IPv4Network | IPv6Network
+
+
+MASK_SIZES = {4: 24, 6: 64}
+NODES_BITS_MAX = 16
+"""A range has room for 2^16 nodes at most, as in Kubernetes."""
 
 
 class RangeFullError(Exception):
@@ -69,6 +74,36 @@ class RangeAllocator:
 
     def _text(self, index: int) -> str:
         return f"{self.cluster.network_address + index * self._step}/{self.prefix_length}"
+
+
+def node_mask_sizes(
+    clusters: Sequence[str], general: int | None = None, ipv4: int | None = None, ipv6: int | None = None
+) -> dict[int, int]:
+    """Return the prefix length of a node's part by IP version, from --node-cidr-mask-size and its two siblings.
+
+    Raises ValueError where the flags and the ranges do not go together.
+    """
+    versions = [ip_network(cluster).version for cluster in clusters]
+    if len(set(versions)) != len(versions):
+        raise ValueError(f"--cluster-cidr {','.join(clusters)} has two ranges of one IP family")
+    if len(versions) > 1 and general is not None:
+        raise ValueError("usage of --node-cidr-mask-size is not allowed with dual-stack clusters")
+    given = {4: ipv4, 6: ipv6}
+    for version in (4, 6):
+        if len(versions) == 1 and given[version] is not None and version not in versions:
+            flag = f"--node-cidr-mask-size-ipv{version}"
+            raise ValueError(f"usage of {flag} is not allowed with single-stack IPv{10 - version} clusters")
+    sizes = {version: given[version] or general or MASK_SIZES[version] for version in (4, 6)}
+    for cluster in clusters:
+        network = ip_network(cluster)
+        size = sizes[network.version]
+        if not network.prefixlen <= size <= network.max_prefixlen - 1:
+            raise ValueError(f"node CIDR mask size {size} does not fit into --cluster-cidr {cluster}")
+        if size - network.prefixlen > NODES_BITS_MAX:
+            told = f"--cluster-cidr {cluster} has room for 2^{size - network.prefixlen} nodes; choose a range with a"
+            remedy = f"or a smaller --node-cidr-mask-size-ipv{network.version}"
+            raise ValueError(f"{told} prefix length of {size - NODES_BITS_MAX} or more, {remedy}")
+    return sizes
 
 
 def mask_sizes(clusters: Iterable[str], sizes: Mapping[int, int]) -> list[RangeAllocator]:

@@ -55,14 +55,14 @@ UNLIMITED = Bandwidth()
 
 
 def parse(asked: Any) -> Bandwidth:
-    """Read a runtime's bandwidth; CniError where it makes no sense."""
+    """Read a runtime's bandwidth, keys in lower case; CniError where it makes no sense."""
     if not isinstance(asked or {}, dict):
         raise CniError(spec.INVALID_CONFIGURATION, "bandwidth makes no sense", "it is not a JSON object")
     return Bandwidth(_limit(asked or {}, "ingress"), _limit(asked or {}, "egress"))
 
 
 def _limit(asked: dict[str, Any], direction: str) -> Limit | None:
-    rate, burst = asked.get(f"{direction}Rate") or 0, asked.get(f"{direction}Burst") or 0
+    rate, burst = asked.get(f"{direction}rate") or 0, asked.get(f"{direction}burst") or 0
     if not isinstance(rate, int) or not isinstance(burst, int) or burst < 0:
         raise CniError(spec.INVALID_CONFIGURATION, f"{direction}Rate and {direction}Burst must be numbers of bits")
     if not rate:

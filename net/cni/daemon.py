@@ -147,7 +147,7 @@ class CniDaemon:
 
     def _plan(self, request: Request, claim: Claim) -> Plan:
         bridge = plan.bridge_of(self.allocator.cidrs) if self.mode == "bridge" else None
-        limits = bandwidth.parse(_asked(request, "bandwidth"))
+        limits = bandwidth.parse(spec.asked(request, "bandwidth"))
         return Plan(claim.attachment, request.namespace_path, claim.addresses, self.mtu(), bridge, limits)
 
     async def _add(self, request: Request, attachment: Attachment) -> dict[str, Any]:
@@ -155,8 +155,8 @@ class CniDaemon:
             raise CniError(spec.TRY_AGAIN_LATER, "the node has no pod CIDR yet")
         if not netlink.is_namespace(request.namespace_path):
             raise CniError(spec.INVALID_NAMESPACE, f"{request.namespace_path} is not a network namespace")
-        mappings = hostports.parse(_asked(request, "portMappings") or ())
-        bandwidth.parse(_asked(request, "bandwidth"))  # before anything is given out
+        mappings = hostports.parse(spec.asked(request, "portMappings") or ())
+        bandwidth.parse(spec.asked(request, "bandwidth"))  # before anything is given out
         pod = await self._pod_of(request)
         is_known = self.allocator.find(attachment) is not None
         name = plan.host_interface(attachment)
@@ -314,8 +314,3 @@ class CniDaemon:
             dropped += 1
             log.info("interface without a claim is removed link=%s", name)
         return dropped
-
-
-def _asked(request: Request, capability: str) -> Any:
-    """Return what the runtime asks of a capability."""
-    return (request.configuration.get("runtimeConfig") or {}).get(capability)

@@ -76,7 +76,7 @@ SET_NAMES = ("any4", "one4", "self4", "any6", "one6", "self6")
 
 
 def parse(entries: Any) -> tuple[PortMapping, ...]:
-    """Read a runtime's portMappings; CniError where one makes no sense."""
+    """Read a runtime's portMappings, keys in lower case; CniError where one makes no sense."""
     found = []
     if not isinstance(entries, list | tuple):
         raise CniError(spec.INVALID_CONFIGURATION, "portMappings must be a list")
@@ -84,8 +84,8 @@ def parse(entries: Any) -> tuple[PortMapping, ...]:
         nonsense = f"port mapping {entry} makes no sense"
         try:
             protocol = str(entry.get("protocol") or "tcp").lower()
-            host_ip = str(entry.get("hostIP") or "")
-            host_port, container_port = int(entry.get("hostPort") or 0), int(entry["containerPort"])
+            host_ip = str(entry.get("hostip") or "")
+            host_port, container_port = int(entry.get("hostport") or 0), int(entry["containerport"])
             host_ip = str(ipaddress.ip_address(host_ip)) if host_ip else ""
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise CniError(spec.INVALID_CONFIGURATION, nonsense, str(error)) from error

@@ -148,7 +148,7 @@ def node_end(plan: Plan, index: int, bridge_index: int = 0) -> list[Message]:
     sysctls = {FORWARDING: 1, PROXY_ARP: 1, RP_FILTER: 1, SEND_REDIRECTS: 0}
     wanted += [link_messages.set_ipv4(index, sysctls), messages.set_up(index)]
     if plan.has_ipv6:
-        wanted.append(link_messages.put_final_address(index, GATEWAYS[6], 64))
+        wanted.append(messages.put_address(index, GATEWAYS[6], 64))
         wanted.append(messages.put_neighbour(index, link_local(plan.mac), plan.mac))
     for place in plan.places:
         target = f"{place.address}/{place.prefix_length}"
@@ -164,8 +164,8 @@ def pod_end(plan: Plan, index: int) -> list[Message]:
         link_messages.without_own_ipv6_address(index),
     ]
     if plan.has_ipv6:
-        wanted.append(link_messages.put_final_address(index, link_local(plan.mac), 64))
-    wanted += [link_messages.put_final_address(index, place.address, place.prefix_length) for place in plan.places]
+        wanted.append(messages.put_address(index, link_local(plan.mac), 64))
+    wanted += [messages.put_address(index, place.address, place.prefix_length) for place in plan.places]
     wanted.append(messages.set_up(index))
     for place in plan.places:
         if plan.bridge is None:

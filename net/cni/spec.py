@@ -191,6 +191,20 @@ def _validate_names(request: Request) -> None:
         raise CniError(INVALID_ENVIRONMENT, "interface name contains / or : or whitespace characters")
 
 
+def asked(request: Request, capability: str) -> Any:
+    """Return what the runtime asks of a capability, its keys in lower case.
+
+    containerd writes HostPort where the convention says hostPort; plugins in Go read either.
+    """
+    return _folded((request.configuration.get("runtimeConfig") or {}).get(capability))
+
+
+def _folded(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(name).lower(): entry for name, entry in value.items()}
+    return [_folded(entry) for entry in value] if isinstance(value, list) else value
+
+
 def valid_attachments(request: Request) -> set[tuple[str, str]]:
     """Return the (container id, interface) pairs that GC must keep; CniError where the runtime names none at all."""
     listed = [request.configuration[name] for name in VALID_ATTACHMENTS if name in request.configuration]

@@ -246,7 +246,7 @@ def put_bridge(bridge: Bridge, mtu_bytes: int) -> None:
         own = (f"{plans.link_local(BRIDGE_MAC)}/64",) if any(":" in gateway for gateway in bridge.gateways) else ()
         for gateway in (*own, *bridge.gateways):
             address, _, length = gateway.partition("/")
-            wanted.append(link_messages.put_final_address(index, address, int(length)))
+            wanted.append(messages.put_address(index, address, int(length)))
         node.batch([*wanted, messages.set_up(index)])
     write_sysctl(f"net/ipv6/conf/{bridge.name}/accept_ra", "0")
     # Without it, a Service's answers between two pods of the bridge pass by the rules that undo its translation.

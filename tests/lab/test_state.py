@@ -52,6 +52,27 @@ def test_plan_refuses(name: str, nodes: int, control_planes: int, told: str) -> 
 
 
 @given(st.integers(0, state.CLUSTERS_MAX - 1), st.integers(0, state.CLUSTERS_MAX - 1))
+def test_ipv6_ranges_lie_in_the_clusters_own(left: int, right: int) -> None:
+    def cluster(slot: int) -> Cluster:
+        return Cluster("c", slot, Path("/c"), (), dual_stack=True)
+
+    one, other = cluster(left), cluster(right)
+    pods = ipaddress.IPv6Network(one.second_pod_range)
+    assert one.site_range.supernet_of(one.second_fabric)
+    assert one.site_range.supernet_of(pods)
+    assert not pods.overlaps(one.second_fabric)
+    assert one.site_range.overlaps(other.site_range) == (left == right)
+    assert one.pod_ranges == (one.pod_range, one.second_pod_range)
+
+
+def test_one_family_has_no_second_addresses() -> None:
+    node = state.NodeSpec("n1", 1)
+    single = Cluster("c", 0, Path("/c"), (node,))
+    assert (single.second_address(node), single.pod_ranges) == ("", (single.pod_range,))
+    assert single.with_changes(dual_stack=True).second_address(node) == "fd52:6166:7400:77::b"
+
+
+@given(st.integers(0, state.CLUSTERS_MAX - 1), st.integers(0, state.CLUSTERS_MAX - 1))
 def test_ranges_of_two_clusters_are_apart(left: int, right: int) -> None:
     def ranges(slot: int) -> list[ipaddress.IPv4Network]:
         cluster = Cluster("c", slot, Path("/c"), ())

@@ -63,7 +63,8 @@ def add(daemon: Daemon, pod: Namespace, *mappings: dict[str, Any], **more: Any) 
 
 
 def mapping(host_port: int, container_port: int, protocol: str = "tcp", host_ip: str = "") -> dict[str, Any]:
-    return {"hostPort": host_port, "containerPort": container_port, "protocol": protocol, "hostIP": host_ip}
+    """Return a mapping in containerd's spelling."""
+    return {"HostPort": host_port, "ContainerPort": container_port, "Protocol": protocol, "HostIP": host_ip}
 
 
 def test_behaviour_40_a_host_port_leads_to_the_pod_from_everywhere(

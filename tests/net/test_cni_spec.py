@@ -208,3 +208,11 @@ def test_version_answers_in_the_version_asked_for(asked: str, told: str) -> None
 
 def test_a_link_local_address_follows_from_the_mac_address() -> None:
     assert link_local(HOST_MAC) == GATEWAYS[6]
+
+
+@pytest.mark.parametrize("key", ["hostPort", "HostPort"])
+def test_what_a_runtime_asks_for_is_read_in_any_case(key: str) -> None:
+    request = spec.parse_request(changed(runtimeConfig={"portMappings": [{key: 80}], "bandwidth": {"IngressRate": 5}}))
+    assert spec.asked(request, "portMappings") == [{"hostport": 80}]
+    assert spec.asked(request, "bandwidth") == {"ingressrate": 5}
+    assert spec.asked(request, "ips") is None

@@ -20,18 +20,18 @@ NODE, POD, POD6 = "192.168.77.11", "10.244.1.5", "fd00:1::5"
 @pytest.mark.parametrize(
     ("entry", "wanted"),
     [
-        pytest.param({"hostPort": 8081, "containerPort": 80}, (PortMapping("tcp", 8081, 80),), id="plain"),
-        pytest.param({"hostPort": 0, "containerPort": 80}, (), id="no host port"),
+        pytest.param({"hostport": 8081, "containerport": 80}, (PortMapping("tcp", 8081, 80),), id="plain"),
+        pytest.param({"hostport": 0, "containerport": 80}, (), id="no host port"),
         pytest.param(
-            {"hostPort": 53, "containerPort": 53, "protocol": "UDP", "hostIP": "0.0.0.0"},
+            {"hostport": 53, "containerport": 53, "protocol": "UDP", "hostip": "0.0.0.0"},
             (PortMapping("udp", 53, 53, "0.0.0.0"),),
             id="any IPv4 address",
         ),
         pytest.param(
-            {"hostPort": 53, "containerPort": 53, "hostIP": NODE}, (PortMapping("tcp", 53, 53, NODE),), id="one address"
+            {"hostport": 53, "containerport": 53, "hostip": NODE}, (PortMapping("tcp", 53, 53, NODE),), id="one address"
         ),
         pytest.param(
-            {"hostPort": 53, "containerPort": 53, "protocol": "SCTP", "hostIP": "FD00:0::1"},
+            {"hostport": 53, "containerport": 53, "protocol": "SCTP", "hostip": "FD00:0::1"},
             (PortMapping("sctp", 53, 53, "fd00::1"),),
             id="one IPv6 address",
         ),
@@ -44,11 +44,11 @@ def test_mappings_are_read(entry: dict[str, Any], wanted: tuple[PortMapping, ...
 @pytest.mark.parametrize(
     "entry",
     [
-        pytest.param({"hostPort": 80}, id="no container port"),
-        pytest.param({"hostPort": 70000, "containerPort": 80}, id="port too large"),
-        pytest.param({"hostPort": 80, "containerPort": 80, "protocol": "icmp"}, id="protocol"),
-        pytest.param({"hostPort": 80, "containerPort": 80, "hostIP": "here"}, id="address"),
-        pytest.param({"hostPort": [1], "containerPort": 80}, id="list"),
+        pytest.param({"hostport": 80}, id="no container port"),
+        pytest.param({"hostport": 70000, "containerport": 80}, id="port too large"),
+        pytest.param({"hostport": 80, "containerport": 80, "protocol": "icmp"}, id="protocol"),
+        pytest.param({"hostport": 80, "containerport": 80, "hostip": "here"}, id="address"),
+        pytest.param({"hostport": [1], "containerport": 80}, id="list"),
         pytest.param(7, id="number"),
     ],
 )

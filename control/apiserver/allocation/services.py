@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import zip_longest
 from typing import Any
 
@@ -214,18 +214,23 @@ def _drop_what_the_type_lost(new: Object, old: Object) -> None:
     if may_have_node_ports(old) and not may_have_node_ports(new) and node_ports(new) <= node_ports(old):
         for port in spec.get("ports") or ():
             port.pop("nodePort", None)
-    if needs_health_check_port(old) and not needs_health_check_port(new):
-        spec.pop("healthCheckNodePort", None)
-    if is_externally_accessible(old) and not is_externally_accessible(new):
-        _drop_if_same("externalTrafficPolicy", spec, before)
-    if service_type(old) == "LoadBalancer" != service_type(new):
-        _drop_if_same("allocateLoadBalancerNodePorts", spec, before)
-        _drop_if_same("loadBalancerClass", spec, before)
+    for field, has in _OF_TYPES.items():
+        if has(old) and not has(new) and spec.get(field) == before.get(field):
+            spec.pop(field, None)
 
 
-def _drop_if_same(field: str, spec: Object, before: Object) -> None:
-    if spec.get(field) == before.get(field):
-        spec.pop(field, None)
+def _is_balanced(service: Object) -> bool:
+    return service_type(service) == "LoadBalancer"
+
+
+_OF_TYPES: dict[str, Callable[[Object], bool]] = {
+    "healthCheckNodePort": needs_health_check_port,
+    "externalTrafficPolicy": is_externally_accessible,
+    "allocateLoadBalancerNodePorts": _is_balanced,
+    "loadBalancerClass": _is_balanced,
+    "internalTrafficPolicy": lambda service: service_type(service) != "ExternalName",
+}
+"""Fields that only some Services have, and which those are."""
 
 
 def _invalid_value(field: str, value: object, text: str) -> Cause:

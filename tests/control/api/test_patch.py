@@ -98,6 +98,12 @@ A, B, C = {"name": "a", "image": "1"}, {"name": "b", "image": "2"}, {"name": "c"
         ),
         pytest.param(containers(A, B), containers({"$patch": "replace"}, C), containers(C), id="replace a list"),
         pytest.param(
+            containers(A),
+            containers({"$patch": "replace"}, B, {**B, "image": "other"}),
+            containers(B, {**B, "image": "other"}),
+            id="replace a list, one key twice",
+        ),
+        pytest.param(
             containers(A, B),
             {"spec": {"$setElementOrder/containers": [{"name": "c"}, {"name": "b"}], "containers": [C]}},
             containers(C, A, B),

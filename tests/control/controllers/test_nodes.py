@@ -14,7 +14,7 @@ from control.api.meta import Object
 from control.api.resources import LEASES, NODES, PODS
 from control.api.status import ApiError
 from control.controllers import nodehealth as health
-from control.controllers.nodeipam import NodeIpamController, RangeAllocator, RangeFullError
+from control.controllers.nodeipam import NodeIpamController, RangeAllocator, RangeFullError, node_mask_sizes
 from control.controllers.nodelifecycle import LEASE_NAMESPACE, NodeLifecycleConfig, NodeLifecycleController
 from control.controllers.podeviction import PodCollector, TaintEvictionController, abandoned, orphaned, surplus_finished
 from tests.control.controllers.harness import START, World, until
@@ -245,6 +245,39 @@ def test_ranges() -> None:
     with pytest.raises(ValueError, match="does not fit"):
         RangeAllocator("10.0.0.0/24", 16)
     assert RangeAllocator("fd00::/56", 64).allocate("a") == "fd00::/64"
+
+
+V4, V6 = "10.0.0.0/16", "fd00::/56"
+
+
+@pytest.mark.parametrize(
+    ("clusters", "asked", "sizes"),
+    [
+        pytest.param([V4], (None, None, None), {4: 24, 6: 64}, id="defaults"),
+        pytest.param([V4], (26, None, None), {4: 26, 6: 26}, id="one range, one size"),
+        pytest.param([V6], (None, None, 60), {4: 24, 6: 60}, id="IPv6 alone"),
+        pytest.param([V4, V6], (None, 26, 60), {4: 26, 6: 60}, id="both"),
+    ],
+)
+def test_mask_sizes(clusters: list[str], asked: tuple[int | None, ...], sizes: dict[int, int]) -> None:
+    assert node_mask_sizes(clusters, *asked) == sizes
+
+
+@pytest.mark.parametrize(
+    ("clusters", "asked", "told"),
+    [
+        pytest.param([V4, V6], (24, None, None), "not allowed with dual-stack clusters", id="one size for both"),
+        pytest.param([V4], (None, None, 64), "not allowed with single-stack IPv4 clusters", id="the other family's"),
+        pytest.param([V4], (12, None, None), "12 does not fit into --cluster-cidr 10.0.0.0/16", id="larger than all"),
+        pytest.param(
+            ["fd00::/32"], (None, None, None), "choose a range with a prefix length of 48", id="too many nodes"
+        ),
+        pytest.param([V4, "10.1.0.0/16"], (None, None, None), "two ranges of one IP family", id="one family twice"),
+    ],
+)
+def test_mask_sizes_that_do_not_fit_are_refused(clusters: list[str], asked: tuple[int | None, ...], told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        node_mask_sizes(clusters, *asked)
 
 
 @given(st.lists(st.tuples(st.booleans(), st.sampled_from("abcdefgh")), max_size=60))

@@ -244,7 +244,11 @@ async def test_load_balancers_and_their_health_check() -> None:
 
 async def test_what_only_a_load_balancer_has_goes_with_the_type() -> None:
     world = World()
-    wished: dict[str, Any] = {"externalTrafficPolicy": "Cluster", "allocateLoadBalancerNodePorts": True, "loadBalancerClass": "x/y"}
+    wished: dict[str, Any] = {
+        "externalTrafficPolicy": "Cluster",
+        "allocateLoadBalancerNodePorts": True,
+        "loadBalancerClass": "x/y",
+    }
     made = await world.write(service(type="LoadBalancer", **wished))
     port = await world.write(service(type="NodePort", **wished), made)
     assert {name: port["spec"].get(name) for name in wished} == dict.fromkeys(wished) | {
