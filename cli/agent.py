@@ -127,6 +127,7 @@ def _labels(pairs: tuple[str, ...]) -> dict[str, str]:
     default="nftables",
     help="How Services' rules are written.",
 )
+@click.option("--cni-mode", type=click.Choice(["ptp", "bridge"]), default="ptp", help="Cables to pods, or a bridge.")
 @click.option("--cni-conf-dir", type=click.Path(path_type=Path), default="/etc/cni/net.d")
 @click.option("--cni-bin-dir", type=click.Path(path_type=Path), default="/opt/cni/bin")
 @click.option("--cni-state-dir", type=click.Path(path_type=Path), default="/var/lib/raftsman/cni")
@@ -187,6 +188,7 @@ def network_config(flags: Mapping[str, Any]) -> Network:
     return Network(
         cni=CniConfig(
             hostname_override=name,
+            cni_mode=flags["cni_mode"],
             cni_conf_dir=flags["cni_conf_dir"],
             cni_bin_dir=flags["cni_bin_dir"],
             socket=flags["cni_socket"],
