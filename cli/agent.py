@@ -16,6 +16,7 @@ from typing import Any
 
 import click
 
+import net.announce.server
 import net.cni.server
 import net.dns.server
 import net.policy.server
@@ -30,6 +31,7 @@ from control.client.flags import DURATION
 from control.client.kubeconfig import Kubeconfig, Material
 from control.client.options import run_until_signalled
 from lab.processes import COMPONENT_MARK
+from net.announce.config import AnnounceConfig
 from net.cni.config import CniConfig
 from net.dns.config import NODE_LOCAL_ADDRESSES, DnsConfig
 from net.policy.config import PolicyConfig
@@ -73,12 +75,13 @@ class Network:
     cni: CniConfig
     proxy: ProxyConfig
     routes: RoutesConfig
+    announce: AnnounceConfig
     dns: DnsConfig | None
     """None where another server answers the cluster's names."""
 
 
 async def run_network(own: Kubeconfig, directory: Path, network: Network) -> None:
-    """Run pod network, policies, proxy, routes and DNS of a node that has joined."""
+    """Run pod network, policies, proxy, routes, DNS and announcer of a node that has joined."""
     cni_path, proxy_path = await asyncio.gather(
         component_kubeconfig(own, "cni", directory), component_kubeconfig(own, "proxy", directory)
     )
@@ -88,6 +91,7 @@ async def run_network(own: Kubeconfig, directory: Path, network: Network) -> Non
         tasks.create_task(net.cni.server.run(replace(network.cni, kubeconfig=cni_path), gate=policies), name="cni")
         tasks.create_task(net.proxy.server.run(replace(network.proxy, kubeconfig=proxy_path)), name="proxy")
         tasks.create_task(net.routes.server.run(replace(network.routes, kubeconfig=cni_path)), name="routes")
+        tasks.create_task(net.announce.server.run(replace(network.announce, kubeconfig=cni_path)), name="announce")
         if network.dns is not None:
             tasks.create_task(net.dns.server.run(replace(network.dns, kubeconfig=cni_path)), name="dns")
 
@@ -143,6 +147,7 @@ def _labels(pairs: tuple[str, ...]) -> dict[str, str]:
 )
 @click.option("--node-lease-duration", type=DURATION, default="40s", help="How long a silent node counts as alive.")
 @click.option("--node-status-update-frequency", type=DURATION, default="10s", help="How often the Node is reported.")
+@click.option("--announce-lease-duration", type=DURATION, default="15s", help="How long a silent node keeps addresses.")
 @click.option("-v", "--v", "verbosity", type=int, default=0, help="Log more from 4 on.")
 def run(verbosity: int, **flags: Any) -> None:
     """Run a node's agent: kubelet, proxy and pod network in one process.
@@ -196,6 +201,7 @@ def network_config(flags: Mapping[str, Any]) -> Network:
         ),
         proxy=ProxyConfig(hostname_override=name, cluster_cidr=cluster_cidr, proxy_mode=flags["proxy_mode"]),
         routes=RoutesConfig(hostname_override=name, service_cluster_ip_range=services, cluster_cidr=cluster_cidr),
+        announce=AnnounceConfig(hostname_override=name, lease_duration_s=flags["announce_lease_duration"]),
         dns=DnsConfig(
             cluster_domain=flags["cluster_domain"],
             upstream=tuple(filter(None, flags["dns_upstream"].split(","))),

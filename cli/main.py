@@ -50,6 +50,7 @@ COMPONENTS = {
     "kubelet": Subcommand("node.command", "command", "Run the kubelet."),
     "proxy": Subcommand("net.proxy.command", "command", "Run the service proxy."),
     "cni": Subcommand("net.cni.command", "command", "Run the pod network daemon."),
+    "announce": Subcommand("net.announce.command", "command", "Answer for load balancers' addresses on a node."),
     "dns": Subcommand("net.dns.command", "command", "Answer the cluster's names on a node."),
     "policy": Subcommand("net.policy.command", "command", "Enforce NetworkPolicy for a node's pods."),
     "routes": Subcommand("net.routes.command", "command", "Keep a node's routes to the other nodes' pods."),

@@ -23,7 +23,7 @@ from control.client.connect import connect
 from control.client.kubeconfig import KubeconfigError
 from lab import state
 from lab.state import LabError
-from net.explain import compare, objects, parties, reader, steps, trace, tracer, way, words
+from net.explain import compare, objects, parties, reader, trace, tracer, words
 from net.explain import diff as diff_words
 from net.explain.compare import NodeView
 from net.explain.objects import Objects, by_key
@@ -252,11 +252,9 @@ def explain(
     hub, doors = where.objects(), {} if no_kernel else where.doors()
     scene = scene_of(hub, doors)
     question = ask(source, target, hub, scene, namespace, 6 if ipv6 else 4, via)
-    explanation = way.explain(question, scene, words.vocabularies(scene), PolicyJudge(hub))
-    standings = look_into(
-        doors, {step.place for step in explanation.every_step() if step.things}, [question.ip_version]
+    explanation = words.answer(
+        question, scene, lambda places: look_into(doors, places, [question.ip_version]), PolicyJudge(hub)
     )
-    explanation = steps.check(explanation, standings)
     addresses = objects.node_addresses(hub.nodes.get(question.source.node, {}))
     heard = trace_it(explanation, question, doors, addresses) if with_trace and not explanation.refusal else None
     if output == "json":

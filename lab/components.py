@@ -82,6 +82,7 @@ def controlplane_command(site: Site) -> list[str]:
         # One control plane has nobody to agree with: three renewals every two seconds would be for nothing.
         "--leader-elect", str(site.elects).lower(),
         "--leader-elect-lease-duration", f"{timers.leader_lease_duration_s}s",
+        *(["--load-balancer-pool", site.load_balancer_range] if site.load_balancer_range else []),
     )  # fmt: skip
 
 
@@ -99,6 +100,7 @@ def node_command(site: Site) -> list[str]:
         "--cni-state-dir", str(site.cni_state), "--pod-logs-dir", str(site.pod_logs),
         "--node-lease-duration", f"{site.timers.node_lease_duration_s}s",
         "--node-status-update-frequency", f"{site.timers.node_status_update_frequency_s}s",
+        "--announce-lease-duration", f"{site.timers.announce_lease_duration_s}s",
     ]  # fmt: skip
     return raftsman("node", "run", *flags)
 

@@ -24,12 +24,13 @@ class Timers:
     leader_lease_duration_s: int = 15
     heartbeat_interval_ms: int = 100
     election_timeout_ms: int = 1000
+    announce_lease_duration_s: int = 4
 
 
 PROFILES = {
-    "kubernetes": Timers(50, 5, 300, 40, 10),
+    "kubernetes": Timers(50, 5, 300, 40, 10, announce_lease_duration_s=15),
     "lab": Timers(),
-    "emulation": Timers(180, 10, 120, 180, 30, 120, 1000, 10_000),
+    "emulation": Timers(180, 10, 120, 180, 30, 120, 1000, 10_000, 60),
 }
 """Timers by name; emulation is for machines of which each second holds but a twentieth of one."""
 
@@ -66,6 +67,8 @@ class Site:
     pod_logs: Path
     cgroup: str
     timers: Timers
+    load_balancer_range: str = ""
+    """Addresses of the nodes' network that Services of type LoadBalancer get."""
     elects: bool = True
     """Whether there are other control planes to agree with."""
     second_address: str = ""
@@ -106,5 +109,6 @@ def of_lab(cluster: Cluster, node: NodeSpec, socket: Path, timers: Timers) -> Si
         pod_logs=directory / "pods",
         cgroup=f"/{cluster.cgroup}/{node.name}",
         timers=timers,
+        load_balancer_range=cluster.load_balancer_range,
         elects=len(cluster.control_plane_nodes()) > 1,
     )

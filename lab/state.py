@@ -67,6 +67,11 @@ class Cluster:
         return str(self.fabric[1])
 
     @property
+    def load_balancer_range(self) -> str:
+        """The fabric's addresses that Services of type LoadBalancer get; nodes have lower ones."""
+        return f"{self.fabric[220]}-{self.fabric[250]}"
+
+    @property
     def pod_range(self) -> str:
         """All nodes' pod addresses."""
         return f"10.{100 + self.slot}.0.0/16"

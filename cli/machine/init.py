@@ -27,6 +27,7 @@ DEFAULTS = ClusterSettings()
 @click.option("--cluster-name", default=DEFAULTS.name, show_default=True, help="The cluster's name in kubeconfigs.")
 @click.option("--pod-network-cidr", default=DEFAULTS.pod_range, show_default=True, help="All pods' addresses.")
 @click.option("--service-cidr", default=DEFAULTS.service_range, show_default=True, help="All Services' addresses.")
+@click.option("--load-balancer-pool", default="", help="CIDR or FIRST-LAST,…: addresses of LoadBalancer Services.")
 @click.option("--token", default="", help="The first bootstrap token; made where it is not given.")
 @click.option("--token-ttl", type=DURATION, default="24h", show_default=True, help="How long it lasts; 0 for ever.")
 @click.option("--upload-certs", is_flag=True, help="Let further control planes join, with --certificate-key.")
@@ -40,6 +41,7 @@ def init(
     cluster_name: str,
     pod_network_cidr: str,
     service_cidr: str,
+    load_balancer_pool: str,
     token: str,
     token_ttl: float,
     upload_certs: bool,
@@ -60,7 +62,7 @@ def init(
     key_bytes = sharing.read_key(key) if key else b""
     prepare.check_root()
     chosen = prepare.choose_address(address)
-    cluster = ClusterSettings(cluster_name, pod_network_cidr, service_cidr, timers, (chosen,))
+    cluster = ClusterSettings(cluster_name, pod_network_cidr, service_cidr, timers, (chosen,), load_balancer_pool)
     machine = _machine(prepare.choose_node_name(node_name), chosen, cluster, supervisor)
     settings.check_ranges(cluster, chosen)
     with Progress() as progress:

@@ -24,6 +24,10 @@ _FINAL = {grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.UNAUTHENTICATED, grp
 Answer = TypeVar("Answer")
 
 
+class NotYetError(Exception):
+    """What passes by itself: the text says what is awaited."""
+
+
 class Membership:
     """The members of one store, asked through any of them."""
 
@@ -56,6 +60,8 @@ class Membership:
                     said = str(error.details())
                     if error.code() in _FINAL:
                         raise LabError(f"the store refused to {what}: {said}") from error
+                except NotYetError as error:
+                    said = str(error)
             await asyncio.sleep(RETRY_S)
         raise LabError(f"the store did not {what} within {timeout_s:.0f} s: {said}")
 
@@ -78,6 +84,8 @@ class Membership:
             # Looked at anew with each try: an answer that was lost may have been a yes.
             listing = rpc_pb2.MemberListRequest(linearizable=True)
             members = list((await stub.MemberList(listing, timeout=CALL_TIMEOUT_S)).members)
+            others = [member for member in members if url not in member.peerURLs]
+            addresses_of(others, name, url)  # one at a time: another that joins has the right of way
             if not is_awaited(members, name, url):
                 request = rpc_pb2.MemberAddRequest(peerURLs=[url], isLearner=True)
                 members = list((await stub.MemberAdd(request, timeout=CALL_TIMEOUT_S)).members)
@@ -128,11 +136,11 @@ def peer_url(address: str) -> str:
 
 
 def addresses_of(members: Sequence[rpc_pb2.Member], own_name: str, own_url: str) -> dict[str, str]:
-    """Return all members' addresses by name; the one that never started has no name but ours."""
+    """Return all members' addresses by name; raises NotYetError where another than ours never started."""
     found = {}
     for member in members:
         name = own_name if own_url in member.peerURLs else member.name
         if not name:
-            raise LabError(f"the store's member at {member.peerURLs[0]} has not started yet; try again once it has")
+            raise NotYetError(f"its member at {member.peerURLs[0]} has not started yet")
         found[name] = member.peerURLs[0].removeprefix("https://").rpartition(":")[0]
     return found

@@ -141,7 +141,7 @@ def end_survivors(places: Places) -> None:
 
 
 def survivors(places: Places) -> set[int]:
-    """Return what outlives its unit: the shims of our containerd with all below them, and the name server's front."""
+    """Return what outlives its unit: the shims of our containerd with all below them, and the DNS resolver."""
     parents: dict[int, int] = {}
     found: set[int] = set()
     for entry in Path("/proc").iterdir():
@@ -154,7 +154,9 @@ def survivors(places: Places) -> set[int]:
         except OSError:
             continue  # it ended while we looked
         is_shim = os.path.basename(words[0]).startswith(b"containerd-shim") and str(places.containerd).encode() in words
-        if is_shim or (b"net.dns.front" in words and any(word.startswith(os.fsencode(places.run)) for word in words)):
+        if is_shim or (
+            b"net.dns.resolver" in words and any(word.startswith(os.fsencode(places.run)) for word in words)
+        ):
             found.add(pid)
     grown = True
     while grown:

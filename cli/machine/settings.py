@@ -70,6 +70,8 @@ class ClusterSettings:
     timers: str = "kubernetes"
     control_planes: tuple[str, ...] = ()
     """Addresses of the API servers."""
+    load_balancer_pool: str = ""
+    """Addresses of Services of type LoadBalancer, on the machines' own network; empty for none."""
 
     def with_control_plane(self, address: str) -> ClusterSettings:
         """Return the settings with one API server more."""

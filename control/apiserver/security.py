@@ -13,19 +13,31 @@ import orjson
 
 from control.api.meta import Object, name, namespace
 from control.api.resources import (
+    INGRESS_CLASSES,
+    LIMIT_RANGES,
     MUTATING_WEBHOOKS,
     NAMESPACES,
     NODES,
+    PODS,
     PRIORITY_CLASSES,
+    RUNTIME_CLASSES,
     SECRETS,
     SERVICE_ACCOUNTS,
     SERVICES,
+    STORAGE_CLASSES,
     VALIDATING_WEBHOOKS,
     Resource,
 )
 from control.api.status import ApiError
 from control.apiserver.admission.certificates import Certificates
 from control.apiserver.admission.chain import AdmissionChain
+from control.apiserver.admission.classes import (
+    DefaultIngressClass,
+    DefaultStorageClass,
+    PersistentVolumeClaimResize,
+    RuntimeClass,
+)
+from control.apiserver.admission.limit_ranger import LimitRanger
 from control.apiserver.admission.namespace_lifecycle import NamespaceLifecycle
 from control.apiserver.admission.node_restriction import NodeRestriction
 from control.apiserver.admission.plugin import Plugin
@@ -35,6 +47,7 @@ from control.apiserver.admission.pod_defaults import (
     Priority,
     TaintNodesByCondition,
 )
+from control.apiserver.admission.pod_security import PodSecurity
 from control.apiserver.admission.rbac_escalation import RbacEscalation
 from control.apiserver.admission.service_account import ServiceAccountAdmission
 from control.apiserver.allocation.addresses import Addresses
@@ -68,8 +81,13 @@ from control.apiserver.webhooks.plugin import Hooks, MutatingWebhooks, Validatin
 
 logger = logging.getLogger(__name__)
 
-SYSTEM_NAMESPACES = ("kube-system", "kube-public", "kube-node-lease", "default")
+SYSTEM_NAMESPACES = ("kube-system", "kube-public", "kube-node-lease", "default", "raftsman-announce")
 _RECONCILE_ATTEMPTS_MAX = 5
+JUDGED_BY = (
+    NAMESPACES, SERVICE_ACCOUNTS, SECRETS, NODES, PRIORITY_CLASSES, LIMIT_RANGES, STORAGE_CLASSES, INGRESS_CLASSES,
+    RUNTIME_CLASSES, PODS,
+)  # fmt: skip
+"""What admission looks at."""
 _RETRY_S = 0.5
 _KNOWN_POLL_S = 0.01
 _KNOWN_POLLS_MAX = 1000
@@ -187,10 +205,16 @@ def _admission(hub: Hub, authorizer: ModeAuthorizer, webhooks: tuple[Plugin, Plu
             NodeRestriction(hub.lookup),
             NamespaceLifecycle(hub.lookup, hub.client),
             ServiceAccountAdmission(hub.lookup, hub.client),
+            LimitRanger(hub.lookup),
             TaintNodesByCondition(),
+            PodSecurity(hub.lookup),
             Priority(hub.lookup),
             DefaultTolerationSeconds(config.default_not_ready_toleration_s, config.default_unreachable_toleration_s),
+            DefaultStorageClass(hub.lookup),
+            PersistentVolumeClaimResize(hub.lookup),
+            RuntimeClass(hub.lookup),
             Certificates(authorizer),
+            DefaultIngressClass(hub.lookup),
             RbacEscalation(authorizer, hub.client),
             *webhooks,
         )
@@ -198,7 +222,7 @@ def _admission(hub: Hub, authorizer: ModeAuthorizer, webhooks: tuple[Plugin, Plu
 
 
 async def _fill_caches(hub: Hub, authorizer: ModeAuthorizer) -> None:
-    for resource in (*FOLLOWED, NAMESPACES, SERVICE_ACCOUNTS, SECRETS, NODES, PRIORITY_CLASSES):
+    for resource in (*FOLLOWED, *JUDGED_BY):
         await hub.lookup.warm(resource)
     # Everything is there: following cannot fail halfway and be begun twice.
     await authorizer.follow(hub.lookup)

@@ -21,6 +21,7 @@ CONTROLLER = "endpointslice-controller.k8s.io"
 HEADLESS = "service.kubernetes.io/headless"
 TRIGGER_TIME = "endpoints.kubernetes.io/last-change-trigger-time"
 ZONE = "topology.kubernetes.io/zone"
+SAME_ZONE, SAME_NODE = ("PreferClose", "PreferSameZone"), "PreferSameNode"
 ENDPOINTS_MAX = 100
 BY_SERVICE = "service"
 
@@ -114,7 +115,25 @@ def endpoint_of(service: Object, pod: Object, address: str, node: Object | None)
         endpoint["zone"] = zone
     if spec.get("hostname") and spec.get("subdomain") == meta.name(service):
         endpoint["hostname"] = spec["hostname"]
+    if hints := hints_of(service, endpoint):
+        endpoint["hints"] = hints
     return endpoint
+
+
+def hints_of(service: Object, endpoint: Object) -> dict[str, Any]:
+    """Return for whom an endpoint is meant: those near it, where the Service's trafficDistribution says so.
+
+    Only ready ones have hints: proxies look at no others', and take one without as a sign that none count.
+    """
+    wished = (service.get("spec") or {}).get("trafficDistribution")
+    if (wished not in SAME_ZONE and wished != SAME_NODE) or not endpoint["conditions"]["ready"]:
+        return {}
+    hints: dict[str, Any] = {}
+    if endpoint.get("zone"):
+        hints["forZones"] = [{"name": endpoint["zone"]}]
+    if wished == SAME_NODE and endpoint.get("nodeName"):
+        hints["forNodes"] = [{"name": endpoint["nodeName"]}]
+    return hints
 
 
 def wished_endpoints(

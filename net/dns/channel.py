@@ -1,11 +1,11 @@
-"""What a front and whoever feeds it say to each other over a unix socket: frames of JSON, and once the sockets.
+"""What a resolver and whoever feeds it say to each other over a unix socket: frames of JSON, and once the sockets.
 
-    feeder → front    {"do": "sockets"}                     ← {"version", "count"} with the descriptors beside it
+    feeder → resolver    {"do": "sockets"}                     ← {"version", "count"} with the descriptors beside it
                       {"do": "settings", …}                 ← {}
                       {"do": "names", "names", "replace", "more", "complete"}   ← {}
-                      {"do": "serve"}                       ← {}, and the front reads its sockets
+                      {"do": "serve"}                       ← {}, and the resolver reads its sockets
                       {"do": "counts"}                      ← {…}
-                      {"do": "retire"}                      ← {}, and the front ends once its last asker has its answer
+                      {"do": "retire"}                      ← {}, and the resolver ends after its last answer
 
 Names and records are bytes, written as hexadecimal digits.
 """
@@ -28,15 +28,15 @@ LENGTH = struct.Struct("!I")
 FRAME_BYTES_MAX = 16 << 20
 NAMES_A_FRAME = 2000
 SOCKETS_MAX = 64
-FRONT_MODULES = ("wire", "answers", "cache", "upstream", "chain", "channel", "front", "listeners")
+RESOLVER_MODULES = ("wire", "answers", "cache", "upstream", "chain", "channel", "resolver", "listeners")
 
 Frame = dict[str, Any]
 
 
 def version() -> str:
-    """Return what tells one front's program from another's: its text and its Python."""
+    """Return what tells one resolver's program from another's: its text and its Python."""
     text = hashlib.sha256(sys.version.encode())
-    for name in FRONT_MODULES:
+    for name in RESOLVER_MODULES:
         text.update((Path(__file__).parent / f"{name}.py").read_bytes())
     return text.hexdigest()[:16]
 
@@ -97,7 +97,7 @@ def names_frames(names: Mapping[bytes, Entry | None], *, replace: bool, complete
 
 
 def connect(path: str, timeout_s: float = 2.0) -> socket.socket:
-    """Connect to a front; raises OSError where none is."""
+    """Connect to a resolver; raises OSError where none is."""
     channel = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         channel.settimeout(timeout_s)
@@ -109,7 +109,7 @@ def connect(path: str, timeout_s: float = 2.0) -> socket.socket:
 
 
 def take_sockets(channel: socket.socket) -> tuple[Frame, list[socket.socket]]:
-    """Ask a front for its sockets, before anything else is said; raises OSError or ValueError."""
+    """Ask a resolver for its sockets, before anything else is said; raises OSError or ValueError."""
     channel.sendall(pack({"do": "sockets"}))
     data, descriptors, _, _ = socket.recv_fds(channel, FRAME_BYTES_MAX, SOCKETS_MAX)
     taken = [socket.socket(fileno=descriptor) for descriptor in descriptors]
@@ -117,7 +117,7 @@ def take_sockets(channel: socket.socket) -> tuple[Frame, list[socket.socket]]:
         while len(data) < LENGTH.size or len(data) < LENGTH.size + LENGTH.unpack_from(data)[0]:
             more = channel.recv(FRAME_BYTES_MAX)
             if not more:
-                raise OSError("the front went away")
+                raise OSError("the resolver went away")
             data += more
         frame: Frame = json.loads(data[LENGTH.size :])
     except BaseException:

@@ -10,10 +10,8 @@ from pathlib import Path
 import click
 import uvloop
 
-from net.dns import keeper, server
-from net.dns.channel import close_all
+from net.dns import server
 from net.dns.config import NODE_LOCAL_ADDRESSES, DnsConfig
-from net.dns.keeper import FrontGoneError
 from net.dns.upstream import parse_server
 
 
@@ -42,15 +40,9 @@ def _servers(_context: click.Context, _option: click.Parameter, value: tuple[str
 
 async def _retire(config: DnsConfig) -> None:
     try:
-        front, sockets = await keeper.reach(config.control_socket)
+        await server.retire(config)
     except OSError as error:
-        raise click.ClickException(f"no front runs at {config.control_socket}: {error}") from None
-    close_all(sockets)
-    try:
-        await front.say({"do": "retire"})
-    except FrontGoneError as error:
-        raise click.ClickException(f"the front did not answer: {error}") from None
-    front.close()
+        raise click.ClickException(f"no resolver was ended at {config.control_socket}: {error}") from None
 
 
 @click.command(
@@ -76,11 +68,11 @@ async def _retire(config: DnsConfig) -> None:
 @click.option("--cache-ttl", "cache_ttl_s", type=click.IntRange(0), default=30, help="Seconds they are kept at most.")
 @click.option("--control-socket", type=click.Path(path_type=Path), default="/run/raftsman/dns.sock")
 @click.option("--metrics-bind-address", default="127.0.0.1:9153", help="/metrics, /health, /ready; empty: nowhere.")
-@click.option("--retire", is_flag=True, help="End the front that runs, which else goes on answering, and stop.")
+@click.option("--retire", is_flag=True, help="End the resolver that runs, which else goes on answering, and stop.")
 def command(kubeconfig: Path | None, retire: bool, **flags: object) -> None:
     """Answer DNS for the cluster's Services and pods on this node, and pass other names on.
 
-    A small process of its own, the front, holds the sockets. It goes on answering when this command ends or is
+    A small process of its own, the resolver, holds the sockets. It goes on answering when this command ends or is
     restarted; --retire ends it.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")

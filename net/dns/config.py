@@ -11,7 +11,7 @@ NODE_LOCAL_ADDRESSES = ("169.254.20.10", "fd00:90::a")
 
 @dataclass(frozen=True)
 class DnsConfig:
-    """Settings of the server and its front."""
+    """Settings of the server and its resolver."""
 
     kubeconfig: Path | None = None
     """How to reach the API server."""
@@ -36,10 +36,10 @@ class DnsConfig:
     cache_ttl_s: int = 30
     """How long they are kept at most, in seconds."""
     control_socket: Path = Path("/run/raftsman/dns.sock")
-    """Where the front takes orders."""
+    """Where the resolver takes orders."""
     metrics_bind_address: str = "127.0.0.1:9153"
     """Where /metrics, /health and /ready are answered; empty for nowhere."""
     environment: tuple[tuple[str, str], ...] = ()
-    """What the front's environment has that ours has not."""
+    """What the resolver's environment has that ours has not."""
     settle_s: float = 0.02
-    """How long changes are gathered before the front is told, in seconds."""
+    """How long changes are gathered before the resolver is told, in seconds."""

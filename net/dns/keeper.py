@@ -1,7 +1,7 @@
-"""Keep a front alive and fed: find the one that runs, start one where none does, replace one of another version.
+"""Keep a resolver alive and fed: find the one that runs, start one where none does, replace one of another version.
 
-The sockets are made here, and held here and in the front: whichever process dies, the other keeps them open, and what
-comes meanwhile waits in them. A front that runs already is asked for its own.
+The sockets are made here, and held here and in the resolver: whichever process dies, the other keeps them open, and
+what comes meanwhile waits in them. A resolver that runs already is asked for its own.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ PORT_TRIES = 20
 Place = tuple[str, int]
 
 
-class FrontGoneError(Exception):
-    """The front went away; another one is needed."""
+class ResolverGoneError(Exception):
+    """The resolver went away; another one is needed."""
 
 
 def open_sockets(place: Place) -> list[socket.socket]:
@@ -85,8 +85,8 @@ def places_of(sockets: Sequence[socket.socket]) -> set[tuple[str, int, int]]:
     return {(*each.getsockname()[:2], int(each.type)) for each in sockets}
 
 
-class Front:
-    """A front that runs, as its feeder sees it."""
+class Resolver:
+    """A resolver that runs, as its feeder sees it."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, found: Frame) -> None:
         self._reader, self._writer = reader, writer
@@ -94,7 +94,7 @@ class Front:
         self.version, self.pid = str(found["version"]), int(found["pid"])
 
     async def say(self, frame: Frame) -> Frame:
-        """Tell the front something and return its answer; raises FrontGoneError."""
+        """Tell the resolver something and return its answer; raises ResolverGoneError."""
         async with self._turn:
             try:
                 async with asyncio.timeout(ANSWER_TIMEOUT_S):
@@ -102,15 +102,15 @@ class Front:
                     await self._writer.drain()
                     return await channel.read(self._reader)
             except (EOFError, OSError, TimeoutError, ValueError) as error:
-                raise FrontGoneError(str(error) or "no answer in time") from error
+                raise ResolverGoneError(str(error) or "no answer in time") from error
 
     async def tell(self, names: Mapping[bytes, Entry | None], *, replace: bool, complete: bool) -> None:
-        """Tell names and their records; raises FrontGoneError."""
+        """Tell names and their records; raises ResolverGoneError."""
         for frame in channel.names_frames(names, replace=replace, complete=complete):
             await self.say(frame)
 
     async def ended(self) -> None:
-        """Return when the front's process has ended."""
+        """Return when the resolver's process has ended."""
         try:
             descriptor = os.pidfd_open(self.pid)
         except ProcessLookupError:
@@ -125,7 +125,7 @@ class Front:
             os.close(descriptor)
 
     def close(self) -> None:
-        """Hang up; the front stays."""
+        """Hang up; the resolver stays."""
         self._writer.close()
 
 
@@ -134,24 +134,24 @@ def _settle(over: asyncio.Future[None]) -> None:
         over.set_result(None)
 
 
-async def reach(path: Path) -> tuple[Front, list[socket.socket]]:
-    """Connect to the front that runs, and take its sockets; raises OSError where none does."""
+async def reach(path: Path) -> tuple[Resolver, list[socket.socket]]:
+    """Connect to the resolver that runs, and take its sockets; raises OSError where none does."""
     connection = await asyncio.to_thread(channel.connect, str(path))
     try:
         found, sockets = await asyncio.to_thread(channel.take_sockets, connection)
     except ValueError as error:
         connection.close()
-        raise OSError(f"what listens at {path} is no front: {error}") from error
+        raise OSError(f"what listens at {path} is no resolver: {error}") from error
     except BaseException:
         connection.close()
         raise
     connection.setblocking(False)
     reader, writer = await asyncio.open_unix_connection(sock=connection, limit=channel.FRAME_BYTES_MAX)
-    return Front(reader, writer, found), sockets
+    return Resolver(reader, writer, found), sockets
 
 
 def spawn(path: Path, sockets: Sequence[socket.socket], environment: Mapping[str, str]) -> int:
-    """Start a front in a session of its own, so that it outlives us; return its pid."""
+    """Start a resolver in a session of its own, so that it outlives us; return its pid."""
     path.parent.mkdir(parents=True, exist_ok=True)
     actions: list[Any] = []
     # Above every number in use, so that none is overwritten before it is copied.
@@ -160,49 +160,49 @@ def spawn(path: Path, sockets: Sequence[socket.socket], environment: Mapping[str
         actions.append((os.POSIX_SPAWN_DUP2, each.fileno(), first + number))
     numbers = [str(first + number) for number in range(len(sockets))]
     root = str(Path(__file__).resolve().parent.parent.parent)
-    command = [sys.executable, "-m", "net.dns.front", str(path), *numbers]
+    command = [sys.executable, "-m", "net.dns.resolver", str(path), *numbers]
     return os.posix_spawn(
         sys.executable, command, {**os.environ, "PYTHONPATH": root, **environment}, file_actions=actions, setsid=True
     )
 
 
 class Keeper:
-    """Finds, starts and replaces fronts."""
+    """Finds, starts and replaces resolvers."""
 
     def __init__(self, path: Path, environment: Mapping[str, str]) -> None:
         self._path, self._environment = path, dict(environment)
         self._sockets: list[socket.socket] = []
         self._children: set[int] = set()
-        self.front: Front | None = None
+        self.resolver: Resolver | None = None
 
     async def find(self) -> bool:
-        """Reach the front that runs, if one does; tell whether."""
+        """Reach the resolver that runs, if one does; tell whether."""
         self._hang_up()
         try:
-            self.front, taken = await reach(self._path)
+            self.resolver, taken = await reach(self._path)
         except OSError as error:
-            log.debug("no front runs error=%s", error)
+            log.debug("no resolver runs error=%s", error)
             return False
         channel.close_all(self._sockets)
         self._sockets = taken
-        log.info("a front runs pid=%d sockets=%d", self.front.pid, len(taken))
+        log.info("a resolver runs pid=%d sockets=%d", self.resolver.pid, len(taken))
         return True
 
     def suits(self, places: Sequence[Place]) -> bool:
-        """Tell whether the front is of our version and listens at the places that are wanted, and there alone."""
+        """Tell whether the resolver is of our version and listens at the places that are wanted, and there alone."""
         wanted = {(address, port, int(kind)) for address, port in places for kind in _KINDS}
         bound = places_of(self._sockets)
         if any(port == 0 for _, port in places):
             wanted = {(address, 0, kind) for address, _, kind in wanted}
             bound = {(address, 0, kind) for address, _, kind in bound}
-        return self.front is not None and self.front.version == channel.version() and bound == wanted
+        return self.resolver is not None and self.resolver.version == channel.version() and bound == wanted
 
-    async def start(self, places: Sequence[Place]) -> Front | None:
-        """Start a front, which does not read yet; return the one before it, for whoever called to retire.
+    async def start(self, places: Sequence[Place]) -> Resolver | None:
+        """Start a resolver, which does not read yet; return the one before it, for whoever called to retire.
 
         The sockets of places that stay are handed on: nothing that waits in them is lost.
         """
-        before, self.front = self.front, None
+        before, self.resolver = self.resolver, None
         kept = {(*each.getsockname()[:2], int(each.type)): each for each in self._sockets}
         wanted: list[socket.socket] = []
         for address, port in places:
@@ -222,29 +222,29 @@ class Keeper:
         while True:
             await asyncio.sleep(POLL_S)
             try:
-                self.front, spare = await reach(self._path)
+                self.resolver, spare = await reach(self._path)
             except OSError:
                 self._reap()
                 if pid not in self._children or time.monotonic() > deadline:
-                    raise FrontGoneError("a front was started and did not come up") from None
+                    raise ResolverGoneError("a resolver was started and did not come up") from None
                 continue
             channel.close_all(spare)
-            if self.front.pid != pid and pid in self._children and time.monotonic() < deadline:
+            if self.resolver.pid != pid and pid in self._children and time.monotonic() < deadline:
                 self._reap()
-                self.front.close()  # the one before it
+                self.resolver.close()  # the one before it
                 continue
-            log.info("a front is started pid=%d sockets=%d", self.front.pid, len(wanted))
+            log.info("a resolver is started pid=%d sockets=%d", self.resolver.pid, len(wanted))
             return before
 
     @property
     def bound(self) -> list[Place]:
-        """Where the front listens."""
+        """Where the resolver listens."""
         return sorted({(address, port) for address, port, _ in places_of(self._sockets)})
 
     def _hang_up(self) -> None:
-        if self.front is not None:
-            self.front.close()
-            self.front = None
+        if self.resolver is not None:
+            self.resolver.close()
+            self.resolver = None
 
     def _reap(self) -> None:
         """Let the kernel forget children that have ended."""
@@ -257,7 +257,7 @@ class Keeper:
                 self._children.discard(pid)
 
     def close(self) -> None:
-        """Let go of the sockets and hang up; the front stays."""
+        """Let go of the sockets and hang up; the resolver stays."""
         self._hang_up()
         channel.close_all(self._sockets)
         self._sockets = []

@@ -1,4 +1,4 @@
-"""Tell what the front counts, under CoreDNS's names, and whether it is well."""
+"""Tell what the resolver counts, under CoreDNS's names, and whether it is well."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric
 
-from net.dns.front import LATENCY_BUCKETS_S
+from net.dns.resolver import LATENCY_BUCKETS_S
 
 log = logging.getLogger(__name__)
 
@@ -83,13 +83,13 @@ async def respond(path: str, ask: Ask, zone: str) -> tuple[int, bytes]:
     counts = await ask()
     match path:
         case "/health":
-            return (200, b"OK") if counts is not None else (503, b"the front does not answer")
+            return (200, b"OK") if counts is not None else (503, b"the resolver does not answer")
         case "/ready":
             if counts is None:
-                return 503, b"the front does not answer"
+                return 503, b"the resolver does not answer"
             return (200, b"OK") if counts["complete"] else (503, b"kubernetes")
         case "/metrics":
-            return (200, text(counts, zone)) if counts is not None else (503, b"the front does not answer")
+            return (200, text(counts, zone)) if counts is not None else (503, b"the resolver does not answer")
         case _:
             return 404, b"not found; there are /metrics, /health and /ready"
 

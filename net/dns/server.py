@@ -1,9 +1,9 @@
-"""Feed a node's DNS: watch Services, slices and Namespaces, and tell the front which names there are.
+"""Feed a node's DNS: watch Services, slices and Namespaces, and tell the resolver which names there are.
 
-    Service, EndpointSlice, Namespace → due → zone (records) → front (a process of its own, which answers)
+    Service, EndpointSlice, Namespace → due → zone (records) → resolver (a process of its own, which answers)
 
-The front answers SERVFAIL for the cluster's names until all first lists are complete, and other names at once. When
-this process ends, for whatever reason, the front goes on with what it knows; the next one finds it and goes on feeding.
+The resolver answers SERVFAIL for the cluster's names until all first lists are complete, and other names at once. When
+this process ends, for whatever reason, the resolver goes on with what it knows; the next one finds it and feeds it.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ from control.client.client import Client
 from control.client.informer import Informer
 from net import messages
 from net.dns import metrics
+from net.dns.channel import close_all
 from net.dns.config import DnsConfig
-from net.dns.keeper import Front, FrontGoneError, Keeper, Place
+from net.dns.keeper import Keeper, Place, Resolver, ResolverGoneError, reach
 from net.dns.zone import SERVICE_NAME_LABEL, Zone, name_of
 from net.netlink import NetlinkError, RouteEvents, RouteSocket
 
@@ -67,7 +68,7 @@ def by_service(slice_object: Object) -> list[str]:
 
 
 def reverse_networks(cidrs: tuple[str, ...]) -> list[list[int | str]]:
-    """Return networks in the form in which the front compares: bytes of an address, network, mask."""
+    """Return networks in the form in which the resolver compares: bytes of an address, network, mask."""
     parsed = [ipaddress.ip_network(text, strict=False) for text in cidrs]
     return [
         [net.max_prefixlen // 8, str(int(net.network_address)), str(int(net.netmask))] for net in parsed
@@ -99,9 +100,9 @@ class DnsServer:
         return self._keeper.bound
 
     @property
-    def front(self) -> Front | None:
-        """The front that is fed."""
-        return self._keeper.front
+    def resolver(self) -> Resolver | None:
+        """The resolver that is fed."""
+        return self._keeper.resolver
 
     def _service_changed(self, old: Object | None, new: Object | None) -> None:
         self._touch(meta.key(new or old or {}))
@@ -128,7 +129,7 @@ class DnsServer:
         return tuple(dict.fromkeys(found))
 
     async def serve(self) -> None:
-        """Keep the front fed until cancelled; it stays when this ends."""
+        """Keep the resolver fed until cancelled; it stays when this ends."""
         events = RouteEvents() if self._config.interface else None
         try:
             async with asyncio.TaskGroup() as group:
@@ -143,19 +144,19 @@ class DnsServer:
                             self._config.metrics_bind_address, self._counts, f"{self._config.cluster_domain}."
                         )
                     )
-                await self._keep_front()
+                await self._keep_resolver()
         finally:
             if events is not None:
                 events.close()
             self._keeper.close()
 
     async def _counts(self) -> metrics.Counts | None:
-        front = self._keeper.front
-        if front is None:
+        resolver = self._keeper.resolver
+        if resolver is None:
             return None
         try:
-            return await front.say({"do": "counts"})
-        except FrontGoneError:
+            return await resolver.say({"do": "counts"})
+        except ResolverGoneError:
             return None
 
     async def _wait_complete(self) -> None:
@@ -201,13 +202,13 @@ class DnsServer:
                 except NetlinkError as error:
                     log.warning("an address cannot be put back error=%s", error)
 
-    async def _keep_front(self) -> None:
+    async def _keep_resolver(self) -> None:
         delay_s = RETRY_FIRST_S
         while True:
             try:
-                await self._run_front()
-            except FrontGoneError as error:
-                log.warning("the front is gone error=%s", error)
+                await self._run_resolver()
+            except ResolverGoneError as error:
+                log.warning("the resolver is gone error=%s", error)
             except (OSError, NetlinkError) as error:
                 log.error("DNS cannot be served, trying again error=%s delay_s=%.1f", error, delay_s)
                 await asyncio.sleep(delay_s)
@@ -215,8 +216,8 @@ class DnsServer:
             else:
                 delay_s = RETRY_FIRST_S
 
-    async def _run_front(self) -> None:
-        """Attach to a front and feed it until it is gone or another one is needed."""
+    async def _run_resolver(self) -> None:
+        """Attach to a resolver and feed it until it is gone or another one is needed."""
         places = self._places()
         found = await self._keeper.find()
         if found and not self._keeper.suits(places):
@@ -240,10 +241,10 @@ class DnsServer:
             self._due.clear()
 
     async def _introduce(self) -> None:
-        """Tell a front everything, and let it answer."""
-        front, config = self._keeper.front, self._config
-        assert front is not None
-        await front.say(
+        """Tell a resolver everything, and let it answer."""
+        resolver, config = self._keeper.resolver, self._config
+        assert resolver is not None
+        await resolver.say(
             {
                 "do": "settings",
                 "zone": self._zone.zone.hex(),
@@ -259,8 +260,8 @@ class DnsServer:
         if self._complete:
             await self._compile()
             self._zone.take_changes()
-            await front.tell(self._zone.everything(), replace=True, complete=True)
-        await front.say({"do": "serve"})
+            await resolver.tell(self._zone.everything(), replace=True, complete=True)
+        await resolver.say({"do": "serve"})
 
     async def _compile(self) -> None:
         """Bring the zone to what the informers hold."""
@@ -271,11 +272,11 @@ class DnsServer:
             await asyncio.sleep(0)
 
     async def _feed(self) -> None:
-        """Tell the front each change, until it is gone or has to listen elsewhere."""
-        front = self._keeper.front
-        assert front is not None
+        """Tell the resolver each change, until it is gone or has to listen elsewhere."""
+        resolver = self._keeper.resolver
+        assert resolver is not None
         told = self._complete
-        watching = asyncio.ensure_future(front.ended())
+        watching = asyncio.ensure_future(resolver.ended())
         watching.add_done_callback(lambda _: self._due.set())
         try:
             while True:
@@ -284,16 +285,16 @@ class DnsServer:
                     await asyncio.sleep(self._config.settle_s)
                 self._due.clear()
                 if watching.done():
-                    raise FrontGoneError("it ended")
+                    raise ResolverGoneError("it ended")
                 if not self._complete:
                     continue
                 await self._compile()
                 changes = self._zone.take_changes()
                 if not told:
-                    await front.tell(self._zone.everything(), replace=True, complete=True)
+                    await resolver.tell(self._zone.everything(), replace=True, complete=True)
                     log.info("all names are told services=%d", len(self._services.cache))
                 elif changes:
-                    await front.tell(changes, replace=False, complete=True)
+                    await resolver.tell(changes, replace=False, complete=True)
                 told = True
                 if self._addresses() != self._wanted:
                     self._wanted = self._addresses()
@@ -302,8 +303,29 @@ class DnsServer:
             watching.cancel()
 
 
+async def retire(config: DnsConfig) -> None:
+    """End the resolver that runs and take its addresses away; raises OSError where none runs."""
+    resolver, sockets = await reach(config.control_socket)
+    places = {str(each.getsockname()[0]) for each in sockets}
+    close_all(sockets)
+    try:
+        await resolver.say({"do": "retire"})
+        await resolver.ended()
+    except ResolverGoneError as error:
+        raise OSError(f"the resolver did not answer: {error}") from error
+    finally:
+        resolver.close()
+    if not config.interface:
+        return
+    with RouteSocket() as link:
+        index = link.link_index(config.interface)
+        for address in places if index is not None else ():
+            length = ipaddress.ip_address(address).max_prefixlen
+            link.batch([messages.delete_address(index or 0, address, length, ignore=(errno.EADDRNOTAVAIL,))])
+
+
 async def run(config: DnsConfig, client: Client | None = None) -> None:
-    """Serve DNS on this node until cancelled; the front stays and goes on answering."""
+    """Serve DNS on this node until cancelled; the resolver stays and goes on answering."""
     if client is None:
         assert config.kubeconfig is not None, "a kubeconfig or a client is needed"
         client = kubeconfig.load(config.kubeconfig).client("raftsman-dns")

@@ -26,5 +26,5 @@ class Judge(Protocol):
     """Tell what the policies of the cluster say."""
 
     def judge(self, direction: Direction, pod: str, peer: str, port: int, protocol: str) -> Judgement | None:
-        """Judge a packet at a pod (namespace/name) from or to an address; None where no policy selects the pod."""
+        """Judge a packet at a pod (namespace/name) from or to an address; None where it has no network of its own."""
         ...

@@ -14,7 +14,7 @@ from control.api import meta
 from net.explain import reasons
 from net.explain.judge import Direction, Judgement
 from net.explain.objects import Objects
-from net.explain.things import Element, NftChain, Thing
+from net.explain.things import Element, NftChain, NoElement, Thing
 from net.nftables.elements import goto
 from net.policy import render
 from net.policy.elements import packed, version_of
@@ -61,11 +61,14 @@ class PolicyJudge:
         return self._books[node]
 
     def judge(self, direction: Direction, pod: str, peer: str, port: int, protocol: str) -> Judgement | None:
-        """Judge a packet at a pod (namespace/name) from or to an address; None where no policy selects the pod."""
+        """Judge a packet at a pod (namespace/name) from or to an address; None where it has no network of its own."""
         judged = self._pods.get(pod)
         isolating = self._isolating(judged, direction) if judged is not None else []
-        if judged is None or not isolating:
+        if judged is None:
             return None
+        if not isolating:
+            words = f"no NetworkPolicy isolates pod {pod} for {direction}: it passes"
+            return Judgement(True, words, things=_unjudged(judged, direction, version_of(peer)))
         peer_pod = self._pods.get(self._hub.pod_with(peer))
         packet = Packet(peer, peer_pod, judged if direction == "ingress" else peer_pod, port, protocol)
         where, things = self._rules(judged, direction, isolating, packet)
@@ -136,6 +139,13 @@ class PolicyJudge:
         ]
         things += [NftChain("inet", render.TABLE, render.policy_chain(policy, direction)[0]) for policy in isolating]
         return f"inet {render.TABLE} forward → @{map_name} → {name}", tuple(things)
+
+
+def _unjudged(pod: Pod, direction: Direction, version: int) -> tuple[Thing, ...]:
+    """Return what must not stand for a pod that nobody isolates."""
+    which = render.profiles_map(direction, version)
+    addresses = [address for address in pod.addresses if version_of(address) == version]
+    return tuple(NoElement("inet", render.TABLE, which, packed(address), address) for address in addresses)
 
 
 def _to(direction: Direction) -> str:

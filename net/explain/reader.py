@@ -21,7 +21,7 @@ from net.chains import Tables
 from net.explain import sockets
 from net.explain.sockets import Waiting
 from net.explain.things import Standing
-from net.links import Address, Route
+from net.links import Address, Neighbour, Route
 from net.netlink import RouteSocket, inside
 from net.nftables import operations
 from net.nftables.door import NftablesSocket
@@ -62,20 +62,30 @@ def read_node(path: Path, versions: Iterable[int] = (4, 6)) -> Standing:
     with namespace(path):
         found = read_here()
         tables = asyncio.run(_iptables(versions))
-        rules = _nftables()
-    return replace(found, tables=tables, chains=rules.chains, elements=rules.elements, shapes=rules.shapes)
+        rules, recent = _nftables(), _recent()
+    return replace(
+        found, tables=tables, recent=recent, chains=rules.chains, elements=rules.elements, shapes=rules.shapes
+    )
 
 
 def read_here() -> Standing:
     """Read links, addresses, routes and listeners of the namespace in which this thread stands."""
     addresses: list[Address] = []
     routes: list[Route] = []
+    neighbours: list[Neighbour] = []
     with RouteSocket() as netlink:
         links = netlink.links()
+        # Of a node's links those of pods are many, and their neighbours nobody's question.
+        asked = [link.index for link in links if link.kind == "vxlan" or link.name == "eth0"]
         for family in (socket.AF_INET, socket.AF_INET6):
             addresses += netlink.addresses(family)
             routes += netlink.routes(family)
-    return Standing(tuple(links), tuple(addresses), tuple(routes), listeners=tuple(_listeners()))
+            neighbours += [entry for index in asked for entry in netlink.neighbours(family, index)]
+        forwarding = [entry for link in links if link.kind == "vxlan" for entry in netlink.forwarding(link.index)]
+    return Standing(
+        tuple(links), tuple(addresses), tuple(routes), tuple(neighbours), tuple(forwarding),
+        listeners=tuple(_listeners()),
+    )  # fmt: skip
 
 
 def _listeners() -> list[Waiting]:
@@ -101,6 +111,18 @@ async def _iptables(versions: Iterable[int]) -> Tables:
                 found |= {prefix + name: held for name, held in saved.items()}
         except XtablesError as error:
             log.debug("iptables cannot be read version=%d error=%s", version, error)
+    return found
+
+
+def _recent() -> dict[str, frozenset[str]]:
+    """Read the lists of iptables' match `recent`."""
+    found = {}
+    try:
+        for path in Path("/proc/thread-self/net/xt_recent").iterdir():
+            lines = path.read_text().splitlines()
+            found[path.name] = frozenset(line.split()[0].removeprefix("src=") for line in lines if line)
+    except OSError:
+        return found  # no such list, or it went while we looked
     return found
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from net.cni.plan import HOST_PREFIX
-from net.explain import objects, reasons
+from net.dns.config import NODE_LOCAL_ADDRESSES
+from net.explain import objects, paths
 from net.explain.judge import Direction, Judge
 from net.explain.parties import Source
 from net.explain.steps import Scene, Step, Wording
-from net.explain.things import Listener, Place, WantedAddress, WantedRoute
+from net.explain.things import Listener, NftChain, Place, WantedAddress, WantedRoute
+from net.routes import masquerade as pods
 
 Masquerade = tuple[str, Wording] | None
 """Why a packet gets its node's address, and where that stands."""
@@ -23,18 +25,19 @@ class Road:
         self._hub = scene.hub
         self.notes: list[str] = []
 
-    def to(self, address: str, port: int, masquerade: Masquerade, is_output: bool = False) -> list[Step]:
+    def to(self, address: str, port: int, masquerade: Masquerade) -> list[Step]:
         """Return the steps to an address; the last one may say why the packet goes no further."""
-        steps: list[Step] = []
-        for step in self._walk(address, port, masquerade):
-            steps.append(step)
-            if step.stops:
-                break
-        return steps
+        return list(_until_stopped(self._walk(address, port, masquerade)))
+
+    def cross(self, far: str, address: str, port: int) -> list[Step]:
+        """Return the steps to another node, whose own rules are asked there."""
+        return list(_until_stopped(self._to_node(Place(self._node), far, address, port, None)))
 
     def _walk(self, address: str, port: int, masquerade: Masquerade) -> Iterator[Step]:
         here, pod = Place(self._node), self._hub.pod_with(address)
         far = objects.node_of(self._hub.pods[pod]) if pod else self._hub.node_with(address)
+        if address in NODE_LOCAL_ADDRESSES:
+            far = self._node  # each node answers names on an address of its own
         if far == self._node:
             yield from self._deliver(here, pod, address, port, masquerade)
         elif far:
@@ -45,7 +48,7 @@ class Road:
 
     def _leaves(self, here: Place, address: str, port: int) -> Iterator[Step]:
         """Judge the egress of the source; what a node itself sends, and pods to their node, is never judged."""
-        if self._source.kind == "pod":
+        if self._source.kind == "pod" and here.node == self._source.node:
             yield from self._judged("egress", here, self._source.name, address, port)
 
     def _judged(self, direction: Direction, place: Place, pod: str, peer: str, port: int) -> Iterator[Step]:
@@ -53,7 +56,6 @@ class Road:
             return
         found = self._judge.judge(direction, pod, peer, port, self._protocol)
         if found is None:
-            yield Step(place, "forward", f"no NetworkPolicy isolates pod {pod} for {direction}: it passes")
             return
         stops = "" if found.allowed else found.words
         words = found.words if found.allowed else f"{direction} of pod {pod} is denied: dropped"
@@ -75,22 +77,22 @@ class Road:
         return next((address for address in every if objects.version_of(address) == version), f"node {node}'s address")
 
     def _to_node(self, here: Place, far: str, address: str, port: int, masquerade: Masquerade) -> Iterator[Step]:
-        node = self._hub.nodes.get(far)
-        away = reasons.node_is_away(far, node)
-        version = objects.version_of(address)
-        gateway = next(
-            (a for a in objects.node_addresses(node or {}, ("InternalIP",)) if objects.version_of(a) == version), ""
-        )
-        is_node = gateway == address or address in objects.node_addresses(node or {})
-        words = (
-            f"goes to node {far} ({gateway}) by its own network"
-            if is_node
-            else f"{address} is behind node {far} at {gateway}"
-        )
-        wanted = () if is_node or not gateway else (WantedRoute(address, gateway),)
-        yield Step(here, "route", words, "", f"Node {far}", wanted, away)
+        is_node = address in objects.node_addresses(self._hub.nodes.get(far) or {})
+        path = paths.to_node(self._scene, here.node, far, address, is_node)
+        yield Step(here, "route", path.words, "", f"Node {far}", path.things, path.stops)
+        self._compare_sizes(far, path.mtu)
         yield from self._leaves(here, address, port)
         yield from self._masquerade(here, masquerade)
+
+    def _compare_sizes(self, far: str, mtu: int) -> None:
+        """Note that a pod may send larger packets than the way takes."""
+        standing = self._scene.standings.get(Place(self._node, self._source.name))
+        own = next((link.mtu for link in standing.links if link.name == "eth0"), 0) if standing is not None else 0
+        if mtu and own > mtu:
+            told = f"larger packets of its connections are cut, or answered by {self._node} with 'fragmentation needed'"
+            self.notes.append(
+                f"Pod {self._source.name} may send {own} bytes, the way to node {far} takes {mtu}: {told}."
+            )
 
     def _to_outside(self, here: Place, address: str, port: int, masquerade: Masquerade) -> Iterator[Step]:
         yield Step(
@@ -101,22 +103,28 @@ class Road:
         )
         yield from self._leaves(here, address, port)
         if self._source.kind == "pod" and self._scene.settings_of(self._node).routes.masquerade and masquerade is None:
-            masquerade = ("pods' addresses mean nothing outside the cluster", Wording("pods' masquerade rule"))
+            masquerade = ("pods' addresses mean nothing outside the cluster", self._pod_masquerade())
         yield from self._masquerade(here, masquerade)
+
+    def _pod_masquerade(self) -> Wording:
+        """Name the rule by which pods reach the outside."""
+        chain = NftChain("inet", pods.TABLE, "postrouting")
+        return Wording(f"inet {pods.TABLE} postrouting", (chain,))
 
     def _deliver(self, place: Place, pod: str, address: str, port: int, masquerade: Masquerade) -> Iterator[Step]:
         """Take the packet from a node to the pod on it, or to the node itself."""
         if not pod:
+            who = "the cluster's DNS on " if address in NODE_LOCAL_ADDRESSES else ""
             yield Step(
-                place, "input", f"is for node {place.node} itself, for whoever listens at {self._protocol} port {port}",
-                "", f"Node {place.node}", (WantedAddress(address), Listener(self._protocol, address, port)),
+                place, "input", f"is for {who}node {place.node} itself, at {self._protocol} port {port}", "",
+                f"Node {place.node}", (WantedAddress(address), Listener(self._protocol, address, port)),
             )  # fmt: skip
             return
         interface = WantedRoute(address, "", HOST_PREFIX)
         yield Step(place, "route", f"{address} is behind the link to pod {pod}", "", f"Pod {pod}", (interface,))
         if place.node == self._node:
             yield from self._leaves(place, address, port)
-        if place.node != self._node or self._source.kind != "node":
+        if place.node != self._source.node or self._source.kind != "node":
             changed = masquerade is not None and place.node != self._node
             peer = self._node_address(self._node) if changed else self._source.address
             yield from self._judged("ingress", place, pod, peer, port)
@@ -125,3 +133,11 @@ class Road:
         inside = Place(place.node, pod)
         things = (WantedAddress(address), Listener(self._protocol, address, port))
         yield Step(inside, "socket", f"arrives in pod {pod} at {self._protocol} port {port}", "", f"Pod {pod}", things)
+
+
+def _until_stopped(steps: Iterable[Step]) -> Iterator[Step]:
+    """Yield steps up to the one that says why the packet goes no further."""
+    for step in steps:
+        yield step
+        if step.stops:
+            return

@@ -15,7 +15,7 @@ from typing import Protocol
 from net import chains
 from net.chains import Tables
 from net.explain.sockets import Waiting
-from net.links import Address, Link, Route
+from net.links import Address, ForwardingEntry, Link, Neighbour, Route
 from net.proxy.standing import Shape
 
 
@@ -31,16 +31,6 @@ class Place:
         return f"pod {self.pod}" if self.pod else f"node {self.node}"
 
 
-@dataclass(frozen=True, slots=True)
-class Neighbour:
-    """Hold one entry of the neighbour table or, with a link of kind vxlan, of its forwarding table."""
-
-    index: int
-    address: str
-    mac: str
-    is_permanent: bool = False
-
-
 NftElements = Mapping[tuple[str, str, str], Mapping[bytes, bytes]]
 """The elements of nftables' sets and maps, by (family, table, set): key and data as the kernel keeps them."""
 
@@ -54,11 +44,15 @@ class Standing:
     routes: tuple[Route, ...] = ()
     neighbours: tuple[Neighbour, ...] | None = None
     """None where they were not read."""
+    forwarding: tuple[ForwardingEntry, ...] = ()
+    """Where tunnels send frames."""
     tables: Tables = field(default_factory=dict)
     """iptables' tables, those of both IP versions under their own names."""
     chains: Mapping[tuple[str, str, str], tuple[str, ...]] = field(default_factory=dict)
     """nftables' chains by (family, table, chain), with the rules' texts."""
     elements: NftElements = field(default_factory=dict)
+    recent: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    """The client addresses that iptables' lists remember, by the list's name."""
     shapes: Mapping[tuple[str, str], Shape] = field(default_factory=dict)
     """The schemas of the proxy's tables of nftables, by (family, table)."""
     listeners: tuple[Waiting, ...] | None = None
@@ -217,6 +211,31 @@ class Element:
 
 
 @dataclass(frozen=True, slots=True)
+class NoElement:
+    """A key that a set or map must not hold; where there is no such set, all is well."""
+
+    family: str
+    table: str
+    set: str
+    key: bytes
+    words: str
+
+    @property
+    def traced_as(self) -> str:
+        """No chain."""
+        return ""
+
+    def __str__(self) -> str:
+        """Return it in words."""
+        return f"no {self.words} in {self.family} {self.table} {self.set}"
+
+    def missing(self, standing: Standing) -> str:
+        """Look it up."""
+        held = standing.elements.get((self.family, self.table, self.set), {})
+        return f"set {self.set} of table {self.family} {self.table} holds {self.words}" if self.key in held else ""
+
+
+@dataclass(frozen=True, slots=True)
 class WantedRoute:
     """The route by which an address must be reached."""
 
@@ -303,6 +322,34 @@ class WantedNeighbour:
         if self.mac and found.mac != self.mac:
             return f"the neighbour {self.address} is pinned to {found.mac}, not {self.mac}"
         return ""
+
+
+@dataclass(frozen=True, slots=True)
+class Forwarding:
+    """Where a tunnel sends what is meant for a MAC address."""
+
+    mac: str
+    remote: str
+
+    @property
+    def traced_as(self) -> str:
+        """No chain."""
+        return ""
+
+    def __str__(self) -> str:
+        """Return it in words."""
+        return f"forwarding entry {self.mac} to {self.remote}"
+
+    def missing(self, standing: Standing) -> str:
+        """Look it up."""
+        found = next((entry for entry in standing.forwarding if entry.mac == self.mac), None)
+        if found is None:
+            return f"the tunnel does not know where {self.mac} is"
+        return (
+            ""
+            if found.destination == self.remote
+            else f"the tunnel sends {self.mac} to {found.destination}, not {self.remote}"
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
 from typing import Any
 
-from net.explain import objects
+from net.explain import objects, steps, way
 from net.explain.iptables_words import IptablesWords
+from net.explain.judge import Judge
 from net.explain.nftables_words import NftablesWords
-from net.explain.steps import Branch, Explanation, Scene, Step
-from net.explain.things import Place
+from net.explain.steps import Branch, Explanation, Question, Scene, Step
+from net.explain.things import Place, Standing
 from net.explain.trace import Heard
 from net.explain.vocabulary import Vocabulary
 from net.explain.way import Vocabularies
 from net.proxy import iptables
 from net.proxy.rules import RuleSettings, node_port_addresses
+
+Read = Callable[[set[Place]], Mapping[Place, Standing]]
+"""Looks into namespaces; those that cannot be reached are left out."""
 
 
 def rule_settings(scene: Scene, node: str, ip_version: int) -> RuleSettings:
@@ -47,6 +52,19 @@ def vocabularies(scene: Scene) -> Vocabularies:
         return IptablesWords(settings, iptables.is_large(every))
 
     return of
+
+
+def answer(question: Question, scene: Scene, read: Read, judge: Judge) -> Explanation:
+    """Walk, look into the places that the packet passes, walk again with what was seen there, and compare.
+
+    The second time the nodes' own links and addresses are known, which decide on tunnels, sizes and node ports.
+    """
+    first = way.explain(question, scene, vocabularies(scene), judge)
+    standings = read({step.place for step in first.every_step() if step.things})
+    if not standings:
+        return first
+    seen = replace(scene, standings=standings)
+    return steps.check(way.explain(question, seen, vocabularies(seen), judge), standings)
 
 
 def as_json(explanation: Explanation) -> dict[str, Any]:

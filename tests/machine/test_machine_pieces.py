@@ -235,7 +235,7 @@ def test_members_as_a_new_one_starts() -> None:
     with pytest.raises(LabError, match="raftsman reset --member m1"):
         membership.is_awaited([old], "m1", url)
     other = rpc_pb2.Member(ID=3, peerURLs=["https://10.0.0.3:2380"], isLearner=True)
-    with pytest.raises(LabError, match="has not started yet"):
+    with pytest.raises(membership.NotYetError, match="has not started yet"):
         membership.addresses_of([old, new, other], "m2", url)
 
 

@@ -1,4 +1,4 @@
-"""A small world of Services for tests of DNS, and one front beside the test that answers for it."""
+"""A small world of Services for tests of DNS, and one resolver beside the test that answers for it."""
 
 from __future__ import annotations
 
@@ -19,8 +19,7 @@ from control.api.meta import Object
 from control.api.resources import ENDPOINT_SLICES, NAMESPACES, SERVICES
 from net.dns import answers, wire, zone
 from net.dns.config import DnsConfig
-from net.dns.keeper import reach
-from net.dns.server import DnsServer
+from net.dns.server import DnsServer, retire
 from tests.fakes.fake_client import FakeClient
 
 DOMAIN = "cluster.local"
@@ -91,7 +90,7 @@ def made_zone() -> zone.Zone:
 
 
 def made_book(made: zone.Zone | None = None) -> answers.Book:
-    """Return the world as a front holds it."""
+    """Return the world as a resolver holds it."""
     book = answers.Book(ZONE, 5, reverse_networks=((4, 0x0AF40000, 0xFFFF0000), (4, 0x0A600000, 0xFFFF0000)))
     book.names = dict((made or made_zone()).everything())
     book.is_complete = True
@@ -121,7 +120,7 @@ def texts(answer: dns.message.Message, section: str = "answer") -> list[str]:
 
 
 class Running:
-    """A DNS server on a fake API and loopback, its feeder in a thread, its front a process."""
+    """A DNS server on a fake API and loopback, its feeder in a thread, its resolver a process."""
 
     def __init__(self, config: DnsConfig) -> None:
         self.config = config
@@ -156,7 +155,7 @@ class Running:
             self.put(ENDPOINT_SLICES, found)
 
     def start(self, **changes: Any) -> None:
-        """Start the feeder; the front that runs is found."""
+        """Start the feeder; the resolver that runs is found."""
 
         async def begin() -> None:
             self.server = DnsServer(replace(self.config, **changes), self.client)
@@ -165,7 +164,7 @@ class Running:
         self.call(begin())
 
     def stop(self) -> None:
-        """End the feeder; the front stays."""
+        """End the feeder; the resolver stays."""
 
         async def end() -> None:
             assert self._task is not None
@@ -176,22 +175,17 @@ class Running:
         self._task = None
 
     def close(self) -> None:
-        """End feeder and front."""
+        """End feeder and resolver."""
 
-        async def retire() -> None:
+        async def end() -> None:
             try:
-                front, sockets = await reach(self.config.control_socket)
+                await retire(self.config)
             except OSError:
-                return
-            for each in sockets:
-                each.close()
-            await front.say({"do": "retire"})
-            await front.ended()
-            front.close()
+                return  # none runs
 
         if self._task is not None:
             self.stop()
-        self.call(retire())
+        self.call(end())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(10)
         self._loop.close()

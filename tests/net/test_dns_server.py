@@ -1,4 +1,4 @@
-"""A whole server on loopback: a feeder on a fake API, and its front, a process; asked by the library."""
+"""A whole server on loopback: a feeder on a fake API, and its resolver, a process; asked by the library."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def eventually(what: object, timeout_s: float = 60.0) -> None:
 
 
 def port_of(made: Running) -> int:
-    eventually(lambda: made.server and made.server.front and made.server.bound)
+    eventually(lambda: made.server and made.server.resolver and made.server.bound)
     assert made.server is not None
     return made.server.bound[0][1]
 
@@ -127,22 +127,22 @@ def test_no_question_fails_while_the_feeder_is_started_again(short: Path) -> Non
         made.put_world()
         made.start()
         port = ready(made)
-        first = made.server.front.pid  # type: ignore[union-attr]
+        first = made.server.resolver.pid  # type: ignore[union-attr]
         with asking(port) as wrong:
             made.stop()
             made.put(SERVICES, service("late", clusterIPs=["10.96.0.77"]))
             made.start(port=port)
             eventually(lambda: ask(port, "late.default.svc.cluster.local.").answer)
         assert not wrong
-        assert made.server.front.pid == first  # type: ignore[union-attr]
+        assert made.server.resolver.pid == first  # type: ignore[union-attr]
 
 
-def test_no_question_fails_while_the_front_is_replaced(short: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_question_fails_while_the_resolver_is_replaced(short: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with running(short) as made:
         made.put_world()
         made.start()
         port = ready(made)
-        first = made.server.front.pid  # type: ignore[union-attr]
+        first = made.server.resolver.pid  # type: ignore[union-attr]
         with asking(port) as wrong:
             made.stop()
             monkeypatch.setattr(channel, "version", lambda: "another")
@@ -153,13 +153,13 @@ def test_no_question_fails_while_the_front_is_replaced(short: Path, monkeypatch:
         assert not wrong
 
 
-def test_no_question_fails_when_the_front_is_killed(short: Path) -> None:
+def test_no_question_fails_when_the_resolver_is_killed(short: Path) -> None:
     """What comes meanwhile waits in the sockets, which the feeder holds too."""
     with running(short) as made:
         made.put_world()
         made.start()
         port = ready(made)
-        first = made.server.front.pid  # type: ignore[union-attr]
+        first = made.server.resolver.pid  # type: ignore[union-attr]
         wrong: list[str] = []
         for _ in range(20):
             wrong += [repr(ask(port, WEB).rcode())] if not ask(port, WEB).answer else []
@@ -168,7 +168,7 @@ def test_no_question_fails_when_the_front_is_killed(short: Path) -> None:
             # A datagram that the dead process had read is lost, and asked again by every resolver.
             wrong += ["no answer"] if not ask(port, WEB).answer else []
         assert not wrong
-        assert made.server.front.pid != first  # type: ignore[union-attr]
+        assert made.server.resolver.pid != first  # type: ignore[union-attr]
 
 
 def test_answers_go_on_without_anybody_who_feeds(short: Path) -> None:
@@ -331,7 +331,7 @@ def test_nobody_is_asked_who_would_ask_himself() -> None:
 
 
 def test_the_nodes_servers_are_read_anew(short: Path) -> None:
-    """resolv.conf names no port, so the file's reading is seen by what the front says of itself."""
+    """resolv.conf names no port, so the file's reading is seen by what the resolver says of itself."""
     path = short / "resolv.conf"
     path.write_text("search x\nnameserver 192.0.2.1\nnameserver nonsense\n")
     with running(short, upstream=(), resolv_conf=path) as made:
@@ -339,7 +339,7 @@ def test_the_nodes_servers_are_read_anew(short: Path) -> None:
         port_of(made)
 
         def servers() -> object:
-            return made.call(made.server.front.say({"do": "counts"}))["servers"]  # type: ignore[union-attr]
+            return made.call(made.server.resolver.say({"do": "counts"}))["servers"]  # type: ignore[union-attr]
 
         eventually(lambda: servers() == ["192.0.2.1:53"])
         path.write_text("nameserver 192.0.2.77\nnameserver fe80::1%eth0\n")

@@ -11,10 +11,11 @@ import pytest
 
 from control.api.meta import Object
 from control.api.resources import ENDPOINT_SLICES, NODES, SERVICES, Resource
-from net.explain import compare, parties, reader, steps, trace, tracer, way, words
+from net.explain import compare, parties, reader, trace, tracer, words
 from net.explain.compare import NodeView
 from net.explain.diff import Difference
 from net.explain.objects import Objects, by_key
+from net.explain.policies import PolicyJudge
 from net.explain.steps import Explanation, NodeSettings, Question, Scene
 from net.explain.things import Place, Standing
 from net.proxy.applier import Mode
@@ -73,15 +74,13 @@ class Cluster:
             if place in wanted
         }
 
-    def ask(self, source: str, target: str) -> tuple[Question, Explanation]:
-        scene = Scene(self.hub, self.settings)
+    def question(self, source: str, target: str) -> tuple[Question, Scene]:
         found = parties.find_source(source, self.hub, "default")
-        question = Question(found, parties.find_target(target, self.hub, "default"))
-        return question, way.explain(question, scene, words.vocabularies(scene))
+        return Question(found, parties.find_target(target, self.hub, "default")), Scene(self.hub, self.settings)
 
     def explain(self, source: str, target: str) -> Explanation:
-        found = self.ask(source, target)[1]
-        return steps.check(found, self.read({step.place for step in found.every_step() if step.things}))
+        question, scene = self.question(source, target)
+        return words.answer(question, scene, self.read, PolicyJudge(self.hub))
 
     def view(self, name: str) -> NodeView:
         node = next(node for node in self.nodes if node.node_name == name)
@@ -194,7 +193,8 @@ def test_a_whole_cluster_is_found_whole_and_a_real_connection_says_so(cluster: C
 
 
 def test_a_trace_visits_the_chains_that_were_named(cluster: Cluster) -> None:
-    question, found = cluster.ask("client", "web")
+    question, scene = cluster.question("client", "web")
+    found = words.answer(question, scene, cluster.read, PolicyJudge(cluster.hub))
     flows = trace.flows(found, question.source.address, [cluster.nodes[0].address])
     networks = {node.node_name: Path(node.path) for node in cluster.nodes}
     follow = tracer.by_kernel_log if cluster.mode == "legacy" else tracer.by_nftables

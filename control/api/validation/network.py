@@ -8,11 +8,12 @@ from typing import Any
 from control.api.meta import Object
 from control.api.validation import names
 from control.api.validation.containers import check_port_or_name
-from control.api.validation.faults import Faults
+from control.api.validation.faults import IMMUTABLE, Faults
 from control.api.validation.metadata import check_labels, check_selector
 
 _TYPES = ("ClusterIP", "ExternalName", "LoadBalancer", "NodePort")
 _PROTOCOLS = ("SCTP", "TCP", "UDP")
+_DISTRIBUTIONS = ("PreferClose", "PreferSameNode", "PreferSameZone")
 _AFFINITY_S_MAX = 86400
 
 
@@ -129,6 +130,12 @@ def _check_traffic(spec: dict[str, Any], kind: str, faults: Faults) -> None:
     if port and not (kind == "LoadBalancer" and external == "Local"):
         text = "may only be set when `type` is 'LoadBalancer' and `externalTrafficPolicy` is 'Local'"
         faults.invalid("spec.healthCheckNodePort", port, text)
+    if distribution := spec.get("trafficDistribution"):
+        faults.one_of("spec.trafficDistribution", distribution, _DISTRIBUTIONS)
+    if kind != "LoadBalancer":
+        for field in ("allocateLoadBalancerNodePorts", "loadBalancerClass"):
+            if spec.get(field) is not None:
+                faults.forbidden(f"spec.{field}", "may only be used when `type` is 'LoadBalancer'")
     if (internal := spec.get("internalTrafficPolicy")) is not None:
         faults.one_of("spec.internalTrafficPolicy", internal, ["Cluster", "Local"])
 
@@ -147,6 +154,12 @@ def check_service_update(new: Object, old: Object, faults: Faults) -> None:
     second, before_that = (now.get("clusterIPs") or [])[1:], (was.get("clusterIPs") or [])[1:]
     if second and before_that and second != before_that:
         faults.invalid("spec.clusterIPs[1]", now["clusterIPs"], "may not change once set")
+    if now.get("type") == was.get("type") == "LoadBalancer":
+        if now.get("loadBalancerClass") != was.get("loadBalancerClass"):
+            faults.invalid("spec.loadBalancerClass", now.get("loadBalancerClass"), "may not change once set")
+        both_local = now.get("externalTrafficPolicy") == was.get("externalTrafficPolicy") == "Local"
+        if both_local and was.get("healthCheckNodePort") != now.get("healthCheckNodePort"):
+            faults.forbidden("spec.healthCheckNodePort", IMMUTABLE)
     families, before = now.get("ipFamilies") or [], was.get("ipFamilies") or []
     if before and families[:1] != before[:1]:
         faults.invalid("spec.ipFamilies[0]", families, "may not change once set")

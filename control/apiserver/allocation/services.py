@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import zip_longest
 from typing import Any
 
@@ -54,6 +54,12 @@ def needs_node_ports(service: Object) -> bool:
 def may_have_node_ports(service: Object) -> bool:
     """Whether node ports make sense for the type."""
     return service_type(service) in ("NodePort", "LoadBalancer")
+
+
+def is_externally_accessible(service: Object) -> bool:
+    """Whether anything but a cluster IP leads to the Service."""
+    kind = service_type(service)
+    return kind in ("NodePort", "LoadBalancer") or (kind == "ClusterIP" and bool(service["spec"].get("externalIPs")))
 
 
 def needs_health_check_port(service: Object) -> bool:
@@ -208,8 +214,23 @@ def _drop_what_the_type_lost(new: Object, old: Object) -> None:
     if may_have_node_ports(old) and not may_have_node_ports(new) and node_ports(new) <= node_ports(old):
         for port in spec.get("ports") or ():
             port.pop("nodePort", None)
-    if needs_health_check_port(old) and not needs_health_check_port(new):
-        spec.pop("healthCheckNodePort", None)
+    for field, has in _OF_TYPES.items():
+        if has(old) and not has(new) and spec.get(field) == before.get(field):
+            spec.pop(field, None)
+
+
+def _is_balanced(service: Object) -> bool:
+    return service_type(service) == "LoadBalancer"
+
+
+_OF_TYPES: dict[str, Callable[[Object], bool]] = {
+    "healthCheckNodePort": needs_health_check_port,
+    "externalTrafficPolicy": is_externally_accessible,
+    "allocateLoadBalancerNodePorts": _is_balanced,
+    "loadBalancerClass": _is_balanced,
+    "internalTrafficPolicy": lambda service: service_type(service) != "ExternalName",
+}
+"""Fields that only some Services have, and which those are."""
 
 
 def _invalid_value(field: str, value: object, text: str) -> Cause:

@@ -78,6 +78,7 @@ _NAMESPACE_BINDINGS: tuple[tuple[str, str, str, tuple[tuple[str, str], ...]], ..
         "extension-apiserver-authentication-reader",
         (("User", "system:kube-controller-manager"), ("User", "system:kube-scheduler")),
     ),
+    ("raftsman-announce", "raftsman:announce", "raftsman:announce", (("User", "raftsman:cni"),)),
     (
         "kube-system",
         "system::leader-locking-kube-controller-manager",

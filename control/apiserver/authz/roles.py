@@ -461,6 +461,10 @@ NAMESPACE_ROLES: dict[tuple[str, str], str] = {
     ("kube-system", "extension-apiserver-authentication-reader"): """
         read | core | configmaps | extension-apiserver-authentication
     """,
+    # Who answers for a load balancer's address: the Leases have a namespace that holds nothing else.
+    ("raftsman-announce", "raftsman:announce"): """
+        get list watch create update delete | coordination.k8s.io | leases
+    """,
     ("kube-system", "system:controller:bootstrap-signer"): """
         read | core | secrets
     """,

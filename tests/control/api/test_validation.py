@@ -229,6 +229,15 @@ LABEL_FORM = (
         ),
         (
             "/services",
+            {"spec/trafficDistribution": "Near", "spec/allocateLoadBalancerNodePorts": True},
+            [
+                'spec.trafficDistribution: Unsupported value: "Near": supported values: "PreferClose", '
+                '"PreferSameNode", "PreferSameZone"',
+                "spec.allocateLoadBalancerNodePorts: Forbidden: may only be used when `type` is 'LoadBalancer'",
+            ],
+        ),
+        (
+            "/services",
             {"spec/ports/0/nodePort": 30000},
             ["spec.ports[0].nodePort: Forbidden: may not be used when `type` is 'ClusterIP'"],
         ),
@@ -333,6 +342,20 @@ def test_a_cluster_ip_stays() -> None:
     new = {"spec/clusterIP": "10.0.0.2", "spec/clusterIPs": ["10.0.0.2"]}
     assert update_faults("/services", new, old) == [
         'spec.clusterIPs[0]: Invalid value: ["10.0.0.2"]: may not change once set'
+    ]
+
+
+def test_what_a_load_balancer_was_given_stays() -> None:
+    old = {
+        "spec/type": "LoadBalancer",
+        "spec/externalTrafficPolicy": "Local",
+        "spec/healthCheckNodePort": 30001,
+        "spec/loadBalancerClass": "a.b/c",
+    }
+    new = {**old, "spec/healthCheckNodePort": 30002, "spec/loadBalancerClass": "a.b/d"}
+    assert update_faults("/services", new, old) == [
+        'spec.loadBalancerClass: Invalid value: "a.b/d": may not change once set',
+        "spec.healthCheckNodePort: Forbidden: field is immutable",
     ]
 
 

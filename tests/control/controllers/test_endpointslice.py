@@ -68,6 +68,44 @@ def test_conditions(found: Object, always: bool, conditions: tuple[bool, bool, b
     assert endpoint["targetRef"]["name"] == "a"
 
 
+ZONED = {name: {"metadata": {"name": name, "labels": {"topology.kubernetes.io/zone": zone}}}
+         for name, zone in (("n1", "east"), ("n2", "west"))}  # fmt: skip
+EAST, WEST = {"forZones": [{"name": "east"}]}, {"forZones": [{"name": "west"}]}
+
+
+@pytest.mark.parametrize(
+    ("distribution", "hints"),
+    [
+        pytest.param(None, [None, None, None], id="nowhere"),
+        pytest.param("PreferClose", [EAST, WEST, None], id="zone, by its old name"),
+        pytest.param("PreferSameZone", [EAST, WEST, None], id="zone"),
+        pytest.param(
+            "PreferSameNode",
+            [
+                EAST | {"forNodes": [{"name": "n1"}]},
+                WEST | {"forNodes": [{"name": "n2"}]},
+                {"forNodes": [{"name": "n3"}]},
+            ],
+            id="node, and zone as well",
+        ),
+    ],
+)
+def test_behaviour_13_hints_follow_the_traffic_distribution(distribution: str | None, hints: list[Any]) -> None:
+    pods = [pod("a"), pod("b", node="n2"), pod("c", node="n3"), pod("d", ready=False), pod("e", deleting=True)]
+    (found,) = created(service(trafficDistribution=distribution), pods, ZONED)
+    by_pod = {entry["targetRef"]["name"]: entry.get("hints") for entry in found["endpoints"]}
+    assert [by_pod[name] for name in "abc"] == hints
+    assert by_pod["d"] is None
+    assert by_pod["e"] is None
+
+
+def test_behaviour_16_what_is_not_ready_is_published_and_hinted() -> None:
+    wanted = service(publishNotReadyAddresses=True, trafficDistribution="PreferSameZone")
+    (found,) = created(wanted, [pod("a", ready=False), pod("b", deleting=True, ready=False)], ZONED)
+    assert [entry["conditions"]["ready"] for entry in found["endpoints"]] == [True, True]
+    assert [entry["hints"] for entry in found["endpoints"]] == [EAST, EAST]
+
+
 def test_a_slice_says_whose_it_is() -> None:
     (made,) = created(
         service(clusterIP="None"), [pod("a")], {"n1": {"metadata": {"labels": {"topology.kubernetes.io/zone": "z"}}}}

@@ -242,6 +242,22 @@ async def test_load_balancers_and_their_health_check() -> None:
     assert services.node_ports(none) == set()
 
 
+async def test_what_only_a_load_balancer_has_goes_with_the_type() -> None:
+    world = World()
+    wished: dict[str, Any] = {
+        "externalTrafficPolicy": "Cluster",
+        "allocateLoadBalancerNodePorts": True,
+        "loadBalancerClass": "x/y",
+    }
+    made = await world.write(service(type="LoadBalancer", **wished))
+    port = await world.write(service(type="NodePort", **wished), made)
+    assert {name: port["spec"].get(name) for name in wished} == dict.fromkeys(wished) | {
+        "externalTrafficPolicy": "Cluster"
+    }
+    plain = await world.write(service(type="ClusterIP", externalTrafficPolicy="Cluster"), port)
+    assert "externalTrafficPolicy" not in plain["spec"]
+
+
 async def test_becoming_external_gives_the_address_back() -> None:
     world = World()
     made = await world.write(service(type="NodePort"))

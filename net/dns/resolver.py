@@ -1,6 +1,6 @@
-"""The front: a small process that holds the DNS sockets and answers, whoever comes and goes beside it.
+"""The resolver: a small process that holds the DNS sockets and answers, whoever comes and goes beside it.
 
-    python -m net.dns.front CONTROL_SOCKET DESCRIPTOR…
+    python -m net.dns.resolver CONTROL_SOCKET DESCRIPTOR…
 
 It knows what it was told over its control socket and goes on with that when nobody tells it anything. It imports
 neither the API's client nor any library but the standard one, so it takes a tenth of a second to start and 15 MB.
@@ -35,7 +35,7 @@ KINDS = {1: "A", 2: "NS", 5: "CNAME", 6: "SOA", 12: "PTR", 15: "MX", 16: "TXT", 
 CODES = {0: "NOERROR", 1: "FORMERR", 2: "SERVFAIL", 3: "NXDOMAIN", 4: "NOTIMP", 5: "REFUSED"}
 
 
-class Front:
+class Resolver:
     """Answers questions from the book, else from upstream."""
 
     def __init__(self, group: asyncio.TaskGroup) -> None:
@@ -146,8 +146,8 @@ class Front:
 class Control:
     """Does what the feeder says."""
 
-    def __init__(self, front: Front, listening: list[socket.socket]) -> None:
-        self._front, self._listening = front, listening
+    def __init__(self, resolver: Resolver, listening: list[socket.socket]) -> None:
+        self._resolver, self._listening = resolver, listening
         self._staged: dict[bytes, Entry | None] = {}
         self._resolv_conf = ""
         self._resolv_stamp: tuple[int, int] | None = None
@@ -159,7 +159,7 @@ class Control:
         self.serving = asyncio.Event()
 
     async def listen(self, path: Path) -> asyncio.Server:
-        """Take feeders at a path: by renaming into place they find the old front or the new one, never none."""
+        """Take feeders at a path: by renaming into place they find the old resolver or the new one, never none."""
         temporary = path.with_name(f".{path.name}.{os.getpid()}")
         temporary.unlink(missing_ok=True)
         before = os.umask(0o177)
@@ -171,21 +171,21 @@ class Control:
         return server
 
     async def serve_questions(self, group: asyncio.TaskGroup) -> None:
-        """Answer once the feeder says so: until then an older front answers at the same sockets."""
+        """Answer once the feeder says so: until then an older resolver answers at the same sockets."""
         await self.serving.wait()
         self._open = [
-            Datagrams(each, self._front) if each.type == socket.SOCK_DGRAM else Streams(each, self._front, group)
+            Datagrams(each, self._resolver) if each.type == socket.SOCK_DGRAM else Streams(each, self._resolver, group)
             for each in self._listening
         ]
 
     def stop_serving(self) -> None:
-        """Leave what comes from now on to the next front."""
+        """Leave what comes from now on to the next resolver."""
         for each in self._open:
             each.close()
         self._open = []
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Carry out one feeder's wishes until it goes; the front stays."""
+        """Carry out one feeder's wishes until it goes; the resolver stays."""
         self._feeders.add(writer)
         try:
             while True:
@@ -196,7 +196,7 @@ class Control:
                     writer.write(channel.pack(self.do(frame)))
                     await writer.drain()
         except (EOFError, ConnectionError):
-            log.info("the feeder is gone; going on with what is known names=%d", len(self._front.book.names))
+            log.info("the feeder is gone; going on with what is known names=%d", len(self._resolver.book.names))
         except (ValueError, KeyError) as error:
             log.error("the feeder says what cannot be understood error=%r", error)
         finally:
@@ -232,21 +232,21 @@ class Control:
         return {}
 
     def _settings(self, frame: dict[str, Any]) -> None:
-        front, old = self._front, self._front.book
+        resolver, old = self._resolver, self._resolver.book
         zone = bytes.fromhex(frame["zone"])
         names = old.names if old.zone == zone else {}
         networks = tuple((int(size), int(net), int(mask)) for size, net, mask in frame["reverse_networks"])
-        front.book = Book(zone, int(frame["ttl_s"]), names, old.is_complete and bool(names), networks)
+        resolver.book = Book(zone, int(frame["ttl_s"]), names, old.is_complete and bool(names), networks)
         self._own = frozenset((str(address), int(port)) for address, port in frame["own"])
         self._explicit = list(frame["upstream"])
         self._resolv_conf, self._resolv_stamp = str(frame["resolv_conf"]), None
-        front.upstream.cache = cache.Cache(int(frame["cache_entries_max"]), ttl_max_s=int(frame["cache_ttl_s"]))
+        resolver.upstream.cache = cache.Cache(int(frame["cache_entries_max"]), ttl_max_s=int(frame["cache_ttl_s"]))
         self.look_for_servers()
 
     def look_for_servers(self) -> None:
         """Read the node's resolv.conf where it has changed, unless servers are given."""
         if self._explicit:
-            self._front.upstream.servers = upstream.servers_of(self._explicit, self._own)
+            self._resolver.upstream.servers = upstream.servers_of(self._explicit, self._own)
             return
         try:
             status = os.stat(self._resolv_conf)
@@ -260,7 +260,7 @@ class Control:
             self._resolv_stamp = (0, 0)
             return
         self._resolv_stamp = stamp
-        self._front.upstream.servers = upstream.servers_of(found, self._own)
+        self._resolver.upstream.servers = upstream.servers_of(found, self._own)
 
     async def watch_servers(self) -> None:
         """Look now and then whether the node's resolv.conf has changed."""
@@ -270,7 +270,7 @@ class Control:
                 self.look_for_servers()
 
     def _names(self, frame: dict[str, Any]) -> None:
-        book = self._front.book
+        book = self._resolver.book
         self._staged.update(channel.unpack_names(frame["names"]))
         if frame["more"]:
             return
@@ -286,17 +286,17 @@ class Control:
         book.is_complete = book.is_complete or bool(frame["complete"])
 
     def _counts(self) -> dict[str, Any]:
-        front = self._front
+        resolver = self._resolver
         return {
-            "requests": [[*key, count] for key, count in front.requests.items()],
-            "responses": [[*key, count] for key, count in front.responses.items()],
-            "latencies": [[*key, count] for key, count in front.latencies.items()],
-            "latency_sums": dict(front.latency_sums),
-            "upstream": front.upstream.counts,
-            "cached": len(front.upstream.cache),
-            "names": len(front.book.names),
-            "complete": front.book.is_complete,
-            "servers": [str(server) for server in front.upstream.servers],
+            "requests": [[*key, count] for key, count in resolver.requests.items()],
+            "responses": [[*key, count] for key, count in resolver.responses.items()],
+            "latencies": [[*key, count] for key, count in resolver.latencies.items()],
+            "latency_sums": dict(resolver.latency_sums),
+            "upstream": resolver.upstream.counts,
+            "cached": len(resolver.upstream.cache),
+            "names": len(resolver.book.names),
+            "complete": resolver.book.is_complete,
+            "servers": [str(server) for server in resolver.upstream.servers],
         }
 
 
@@ -304,8 +304,8 @@ async def run(control_path: Path, listening: list[socket.socket]) -> None:
     """Serve until told to retire, or ended by a signal."""
     loop = asyncio.get_running_loop()
     async with asyncio.TaskGroup() as group:
-        front = Front(group)
-        control = Control(front, listening)
+        resolver = Resolver(group)
+        control = Control(resolver, listening)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, control.retired.set)
         server = await control.listen(control_path)
@@ -317,7 +317,7 @@ async def run(control_path: Path, listening: list[socket.socket]) -> None:
         control.stop_serving()
         server.close()
         control.hang_up()
-        log.info("retired; what was asked is still answered waiting=%d", front.deferred)
+        log.info("retired; what was asked is still answered waiting=%d", resolver.deferred)
 
 
 def main() -> None:

@@ -1,0 +1,152 @@
+"""DefaultStorageClass, DefaultIngressClass, PersistentVolumeClaimResize, RuntimeClass: what classes say of objects."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from control.api import quantity
+from control.api.meta import Object
+from control.api.resources import (
+    INGRESS_CLASSES,
+    INGRESSES,
+    PERSISTENT_VOLUME_CLAIMS,
+    PODS,
+    RUNTIME_CLASSES,
+    STORAGE_CLASSES,
+)
+from control.apiserver.admission.plugin import Plugin, concerns, denied, spec_of
+from control.apiserver.request import AdmissionRequest, Lookup
+
+DEFAULT_STORAGE = "storageclass.kubernetes.io/is-default-class"
+DEFAULT_STORAGE_BETA = "storageclass.beta.kubernetes.io/is-default-class"
+DEFAULT_INGRESS = "ingressclass.kubernetes.io/is-default-class"
+INGRESS_ANNOTATION = "kubernetes.io/ingress.class"
+
+
+def default_class(classes: Iterable[Object], *annotations: str) -> Object | None:
+    """Return the default among classes: of several the newest, and of those the first by name."""
+    marked = [
+        entry
+        for entry in classes
+        if any((entry["metadata"].get("annotations") or {}).get(name) == "true" for name in annotations)
+    ]
+    by_name = sorted(marked, key=lambda entry: str(entry["metadata"]["name"]))
+    return max(by_name, key=lambda entry: str(entry["metadata"].get("creationTimestamp") or ""), default=None)
+
+
+class DefaultStorageClass(Plugin):
+    """Gives a claim that names no class the default one."""
+
+    def __init__(self, lookup: Lookup) -> None:
+        self._lookup = lookup
+
+    async def mutate(self, request: AdmissionRequest) -> None:
+        """Complete a new claim."""
+        if not concerns(request, PERSISTENT_VOLUME_CLAIMS, "CREATE") or request.object is None:
+            return
+        spec = request.object.setdefault("spec", {})
+        if spec.get("storageClassName") is not None:
+            return
+        found = default_class(self._lookup.list(STORAGE_CLASSES), DEFAULT_STORAGE, DEFAULT_STORAGE_BETA)
+        if found is not None:
+            spec["storageClassName"] = found["metadata"]["name"]
+
+
+class PersistentVolumeClaimResize(Plugin):
+    """Lets a claim grow only where its class says that volumes can."""
+
+    def __init__(self, lookup: Lookup) -> None:
+        self._lookup = lookup
+
+    async def validate(self, request: AdmissionRequest) -> None:
+        """Refuse to let a claim grow that cannot."""
+        if not concerns(request, PERSISTENT_VOLUME_CLAIMS, "UPDATE") or not request.object or not request.old_object:
+            return
+        if _storage(request.object) <= _storage(request.old_object):
+            return
+        if (request.old_object.get("status") or {}).get("phase") != "Bound":
+            raise denied(request, "Only bound persistent volume claims can be expanded")
+        name = spec_of(request.object).get("storageClassName") or ""
+        found = self._lookup.get(STORAGE_CLASSES, name) if name else None
+        if found is None or not found.get("allowVolumeExpansion"):
+            text = (
+                "only dynamically provisioned pvc can be resized and the storageclass that provisions the pvc must "
+                "support resize"
+            )
+            raise denied(request, text)
+
+
+def _storage(claim: Object) -> Any:
+    return quantity.parse(((spec_of(claim).get("resources") or {}).get("requests") or {}).get("storage") or "0")
+
+
+class DefaultIngressClass(Plugin):
+    """Gives an Ingress that names no class the default one."""
+
+    def __init__(self, lookup: Lookup) -> None:
+        self._lookup = lookup
+
+    async def mutate(self, request: AdmissionRequest) -> None:
+        """Complete a new Ingress."""
+        if not concerns(request, INGRESSES, "CREATE") or request.object is None:
+            return
+        spec = request.object.setdefault("spec", {})
+        annotations = request.object["metadata"].get("annotations") or {}
+        if spec.get("ingressClassName") is not None or INGRESS_ANNOTATION in annotations:
+            return
+        found = default_class(self._lookup.list(INGRESS_CLASSES), DEFAULT_INGRESS)
+        if found is not None:
+            spec["ingressClassName"] = found["metadata"]["name"]
+
+
+class RuntimeClass(Plugin):
+    """Gives a pod its RuntimeClass's overhead, node selector and tolerations."""
+
+    def __init__(self, lookup: Lookup) -> None:
+        self._lookup = lookup
+
+    async def mutate(self, request: AdmissionRequest) -> None:
+        """Complete a new pod."""
+        if not concerns(request, PODS, "CREATE") or request.object is None:
+            return
+        spec = request.object.setdefault("spec", {})
+        if (found := self._found(request)) is None:
+            return
+        scheduling = found.get("scheduling") or {}
+        selector = spec.get("nodeSelector") or {}
+        for key, value in (scheduling.get("nodeSelector") or {}).items():
+            if selector.get(key, value) != value:
+                where = f"nodeSelector[{key}] = "
+                text = f"conflict: runtimeClass.scheduling.{where}{value}; pod.spec.{where}{selector[key]}"
+                raise denied(request, text)
+            selector[key] = value
+        if selector:
+            spec["nodeSelector"] = selector
+        tolerations = spec.get("tolerations") or []
+        added = [entry for entry in scheduling.get("tolerations") or () if entry not in tolerations]
+        if added:
+            spec["tolerations"] = [*tolerations, *added]
+        overhead = (found.get("overhead") or {}).get("podFixed")
+        if overhead:
+            if spec.get("overhead") not in (None, overhead):
+                raise denied(request, "pod rejected: Pod's Overhead doesn't match RuntimeClass's defined Overhead")
+            spec["overhead"] = dict(overhead)
+
+    async def validate(self, request: AdmissionRequest) -> None:
+        """Refuse an overhead that no class gave."""
+        if (
+            concerns(request, PODS, "CREATE")
+            and self._found(request) is None
+            and spec_of(request.object).get("overhead")
+        ):
+            raise denied(request, "pod rejected: Pod Overhead set without corresponding RuntimeClass defined Overhead")
+
+    def _found(self, request: AdmissionRequest) -> Object | None:
+        name = spec_of(request.object).get("runtimeClassName")
+        if not name:
+            return None
+        found = self._lookup.get(RUNTIME_CLASSES, name)
+        if found is None:
+            raise denied(request, f"pod rejected: RuntimeClass {name!r} not found".replace("'", '"'))
+        return found
