@@ -19,8 +19,8 @@ from pathlib import Path
 from threading import Lock
 
 from net import link_messages, messages
+from net.announce.frames import announcements
 from net.cni import plan as plans
-from net.cni.announcements import announcement
 from net.cni.bandwidth import Limit, limit_link
 from net.cni.plan import BRIDGE_MAC, DEFAULTS, HOST_PREFIX, Bridge, Plan
 from net.ipam.allocator import Attachment
@@ -157,8 +157,9 @@ def _announce(plan: Plan) -> None:
         return
     with socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_CLOEXEC) as mouth:
         mouth.bind((plan.bridge.name, 0))
-        for address in plan.addresses:
-            mouth.send(announcement(plan.mac, address))
+        own = bytes.fromhex(plan.mac.replace(":", ""))
+        for frame in (frame for address in plan.addresses for frame in announcements(address, own)):
+            mouth.send(frame)
 
 
 def _limit(where: RouteSocket, index: int, limit: Limit | None) -> None:
