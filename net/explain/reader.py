@@ -62,8 +62,10 @@ def read_node(path: Path, versions: Iterable[int] = (4, 6)) -> Standing:
     with namespace(path):
         found = read_here()
         tables = asyncio.run(_iptables(versions))
-        rules = _nftables()
-    return replace(found, tables=tables, chains=rules.chains, elements=rules.elements, shapes=rules.shapes)
+        rules, recent = _nftables(), _recent()
+    return replace(
+        found, tables=tables, recent=recent, chains=rules.chains, elements=rules.elements, shapes=rules.shapes
+    )
 
 
 def read_here() -> Standing:
@@ -109,6 +111,18 @@ async def _iptables(versions: Iterable[int]) -> Tables:
                 found |= {prefix + name: held for name, held in saved.items()}
         except XtablesError as error:
             log.debug("iptables cannot be read version=%d error=%s", version, error)
+    return found
+
+
+def _recent() -> dict[str, frozenset[str]]:
+    """Read the lists of iptables' match `recent`."""
+    found = {}
+    try:
+        for path in Path("/proc/thread-self/net/xt_recent").iterdir():
+            lines = path.read_text().splitlines()
+            found[path.name] = frozenset(line.split()[0].removeprefix("src=") for line in lines if line)
+    except OSError:
+        return found  # no such list, or it went while we looked
     return found
 
 
