@@ -24,7 +24,7 @@ from lab.progress import Progress
 from lab.state import Cluster
 
 NAME = "bench"
-OURS = ("store", "controlplane", "node", "forwarder")
+OURS = ("store", "controlplane", "node", "dns", "forwarder")
 GOALS = {"ready_s": 5.0, "answer_s": 15.0, "down_s": 5.0, "pss_mib": 400.0, "idle_cpu_percent": 5.0}
 LABELS = {
     "ready_s": "start to three Ready nodes, s",

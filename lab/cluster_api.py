@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -73,6 +74,41 @@ async def allow_joining(api: Client, token: str, timeout_s: float) -> None:
         return True
 
     await wait_for("the bootstrap token", timeout_s, attempt)
+
+
+def dns_service(service_range: str) -> Object:
+    """Return the Service under whose address and name programs look for the cluster's DNS.
+
+    Each node's agent answers at its address itself, so the proxy is told to leave it alone, and it has no endpoints.
+    """
+    ports = [("dns", "UDP", 53), ("dns-tcp", "TCP", 53)]
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {
+            "name": "kube-dns",
+            "namespace": "kube-system",
+            "labels": {
+                "k8s-app": "kube-dns",
+                "kubernetes.io/name": "CoreDNS",
+                "service.kubernetes.io/service-proxy-name": "raftsman-dns",
+            },
+        },
+        "spec": {
+            "clusterIP": str(ipaddress.ip_network(service_range)[10]),
+            "ports": [{"name": name, "protocol": protocol, "port": port} for name, protocol, port in ports],
+        },
+    }
+
+
+async def name_dns(api: Client, service_range: str, timeout_s: float) -> None:
+    """Create the Service of the cluster's DNS; one that somebody made is left alone."""
+
+    async def attempt() -> bool | None:
+        await ensure(api, resources.SERVICES, dns_service(service_range))
+        return True
+
+    await wait_for("the Service kube-system/kube-dns", timeout_s, attempt)
 
 
 async def ready_nodes(api: Client) -> dict[str, bool]:

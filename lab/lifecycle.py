@@ -102,6 +102,7 @@ async def bring_up(cluster: Cluster, progress: Progress) -> Cluster:
         with progress.step("wait for the API server"):
             await cluster_api.wait_ready(api, READY_TIMEOUT_S)
         with progress.step("let the nodes join"):
+            await cluster_api.name_dns(api, cluster.service_range, READY_TIMEOUT_S)
             await cluster_api.allow_joining(api, cluster.bootstrap_token, READY_TIMEOUT_S)
             await cluster_api.wait_nodes(api, {node.name for node in cluster.nodes}, NODES_TIMEOUT_S)
             await cluster_api.label_control_planes(api, {node.name for node in cluster.control_plane_nodes()})

@@ -93,6 +93,8 @@ class IptablesDoor:
         """Tell whether any chain's name begins so; a look makes no table where there was none."""
         if self.backend == "legacy" and not _legacy_tables(self.ip_version):
             return False
+        if not shutil.which(f"ip{'6' if self.ip_version == 6 else ''}tables-{self.backend}-save", path=SEARCH_PATH):
+            return False
         saved = await _run([self._program("-save")])
         return any(line.startswith(f":{prefix}") for line in saved.splitlines())
 

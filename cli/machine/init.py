@@ -13,7 +13,7 @@ from cli.machine.options import address_option, join_line, node_name_option, sup
 from cli.machine.settings import PLACES, ClusterSettings, Machine
 from control.api import bootstraptokens
 from control.client.flags import DURATION
-from lab import cluster_pki
+from lab import cluster_api, cluster_pki
 from lab.probe import Machine as Facts
 from lab.progress import Progress
 from lab.state import LabError
@@ -109,6 +109,7 @@ async def _bring_up(machine: Machine, token: str, token_ttl_s: float, key: bytes
         with progress.step("let machines join"):
             await objects.ensure_joining(client, machine.cluster, f"https://{endpoint}", authority)
             expiration = sharing.now() + timedelta(seconds=token_ttl_s) if token_ttl_s else None
+            await cluster_api.name_dns(client, machine.cluster.service_range, controlplane.API_TIMEOUT_S)
             await objects.store_token(client, token, expiration, "The first token of `raftsman init`.")
             if key:
                 await sharing.upload(client, PLACES.pki, key, sharing.now())

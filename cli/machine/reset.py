@@ -13,6 +13,7 @@ from pathlib import Path
 import click
 from rich.console import Console
 
+import net.dns.server
 from cli.machine import controlplane, objects, prepare, settings, supervisor
 from cli.machine.membership import Membership
 from cli.machine.settings import PLACES, Machine, Places
@@ -22,6 +23,7 @@ from lab import components, processes
 from lab.nodes import remove_cgroup_trees
 from lab.progress import Progress
 from lab.state import LabError
+from net.dns.config import DnsConfig
 from net.messages import ROUTE_PROTOCOL_NODE
 from net.routes import mtu
 
@@ -127,6 +129,10 @@ def _stop(machine: Machine | None) -> None:
         keeper = supervisor.make(kind)
         for component in reversed(supervisor.COMPONENTS):
             keeper.stop(component)
+    try:
+        asyncio.run(net.dns.server.retire(DnsConfig()))  # with all addresses that it was given
+    except OSError:
+        return  # none runs
 
 
 def end_survivors(places: Places) -> None:

@@ -96,25 +96,31 @@ def names_frames(names: Mapping[bytes, Entry | None], *, replace: bool, complete
         }
 
 
-def connect(path: str, timeout_s: float = 2.0) -> socket.socket:
-    """Connect to a resolver; raises OSError where none is."""
-    channel = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+async def readable(channel: socket.socket | int) -> None:
+    """Wait until a socket or another descriptor has something to be read."""
+    loop = asyncio.get_running_loop()
+    ready: asyncio.Future[None] = loop.create_future()
+    loop.add_reader(channel, _settle, ready)
     try:
-        channel.settimeout(timeout_s)
-        channel.connect(path)
-    except BaseException:
-        channel.close()
-        raise
-    return channel
+        await ready
+    finally:
+        loop.remove_reader(channel)
 
 
-def take_sockets(channel: socket.socket) -> tuple[Frame, list[socket.socket]]:
+def _settle(ready: asyncio.Future[None]) -> None:
+    if not ready.done():
+        ready.set_result(None)
+
+
+async def take_sockets(channel: socket.socket) -> tuple[Frame, list[socket.socket]]:
     """Ask a resolver for its sockets, before anything else is said; raises OSError or ValueError."""
     channel.sendall(pack({"do": "sockets"}))
+    await readable(channel)
     data, descriptors, _, _ = socket.recv_fds(channel, FRAME_BYTES_MAX, SOCKETS_MAX)
     taken = [socket.socket(fileno=descriptor) for descriptor in descriptors]
     try:
         while len(data) < LENGTH.size or len(data) < LENGTH.size + LENGTH.unpack_from(data)[0]:
+            await readable(channel)
             more = channel.recv(FRAME_BYTES_MAX)
             if not more:
                 raise OSError("the resolver went away")

@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 
 START_TIMEOUT_S = 30.0
 ANSWER_TIMEOUT_S = 30.0
+REACH_TIMEOUT_S = 5.0
 POLL_S = 0.01
 BUFFER_BYTES = 4 << 20
 SO_RCVBUFFORCE = 33
@@ -115,13 +116,9 @@ class Resolver:
             descriptor = os.pidfd_open(self.pid)
         except ProcessLookupError:
             return
-        loop = asyncio.get_running_loop()
-        over: asyncio.Future[None] = loop.create_future()
-        loop.add_reader(descriptor, _settle, over)
         try:
-            await over
+            await channel.readable(descriptor)
         finally:
-            loop.remove_reader(descriptor)
             os.close(descriptor)
 
     def close(self) -> None:
@@ -129,25 +126,29 @@ class Resolver:
         self._writer.close()
 
 
-def _settle(over: asyncio.Future[None]) -> None:
-    if not over.done():
-        over.set_result(None)
-
-
 async def reach(path: Path) -> tuple[Resolver, list[socket.socket]]:
     """Connect to the resolver that runs, and take its sockets; raises OSError where none does."""
-    connection = await asyncio.to_thread(channel.connect, str(path))
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
-        found, sockets = await asyncio.to_thread(channel.take_sockets, connection)
+        connection.connect(str(path))
+        async with asyncio.timeout(REACH_TIMEOUT_S):
+            found, sockets = await channel.take_sockets(connection)
     except ValueError as error:
         connection.close()
         raise OSError(f"what listens at {path} is no resolver: {error}") from error
     except BaseException:
         connection.close()
         raise
-    connection.setblocking(False)
     reader, writer = await asyncio.open_unix_connection(sock=connection, limit=channel.FRAME_BYTES_MAX)
     return Resolver(reader, writer, found), sockets
+
+
+def identity_of(path: Path) -> int:
+    """Return what tells one socket at a path from the next; 0 where none is."""
+    try:
+        return path.stat().st_ino
+    except OSError:
+        return 0
 
 
 def spawn(path: Path, sockets: Sequence[socket.socket], environment: Mapping[str, str]) -> int:
@@ -197,12 +198,12 @@ class Keeper:
             bound = {(address, 0, kind) for address, _, kind in bound}
         return self.resolver is not None and self.resolver.version == channel.version() and bound == wanted
 
-    async def start(self, places: Sequence[Place]) -> Resolver | None:
-        """Start a resolver, which does not read yet; return the one before it, for whoever called to retire.
+    async def start(self, places: Sequence[Place]) -> None:
+        """Start a resolver, which does not read yet; the one before it is for whoever called to retire.
 
         The sockets of places that stay are handed on: nothing that waits in them is lost.
         """
-        before, self.resolver = self.resolver, None
+        self.resolver = None
         kept = {(*each.getsockname()[:2], int(each.type)): each for each in self._sockets}
         wanted: list[socket.socket] = []
         for address, port in places:
@@ -216,25 +217,21 @@ class Keeper:
         channel.close_all(kept.values())
         self._sockets = wanted
         self._reap()
+        older = identity_of(self._path)
         pid = spawn(self._path, wanted, self._environment)
         self._children.add(pid)
         deadline = time.monotonic() + START_TIMEOUT_S
-        while True:
+        while identity_of(self._path) in (older, 0):
             await asyncio.sleep(POLL_S)
-            try:
-                self.resolver, spare = await reach(self._path)
-            except OSError:
-                self._reap()
-                if pid not in self._children or time.monotonic() > deadline:
-                    raise ResolverGoneError("a resolver was started and did not come up") from None
-                continue
-            channel.close_all(spare)
-            if self.resolver.pid != pid and pid in self._children and time.monotonic() < deadline:
-                self._reap()
-                self.resolver.close()  # the one before it
-                continue
-            log.info("a resolver is started pid=%d sockets=%d", self.resolver.pid, len(wanted))
-            return before
+            self._reap()
+            if pid not in self._children or time.monotonic() > deadline:
+                raise ResolverGoneError("a resolver was started and did not come up")
+        try:
+            self.resolver, spare = await reach(self._path)
+        except OSError as error:
+            raise ResolverGoneError(f"a resolver was started and does not answer: {error}") from error
+        channel.close_all(spare)
+        log.info("a resolver is started pid=%d sockets=%d", self.resolver.pid, len(wanted))
 
     @property
     def bound(self) -> list[Place]:

@@ -29,7 +29,9 @@ from net.dns.wire import MalformedError, Query
 log = logging.getLogger(__name__)
 
 DEFERRED_MAX = 2000
-RESOLV_CONF_CHECK_S = 2.0
+CHECK_S = 2.0
+SUPERSEDED_S = 16.0
+"""How long another resolver may have our place before we end: whoever was to end us has died."""
 LATENCY_BUCKETS_S = (0.00025, 0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1.0, 4.0)
 KINDS = {1: "A", 2: "NS", 5: "CNAME", 6: "SOA", 12: "PTR", 15: "MX", 16: "TXT", 28: "AAAA", 33: "SRV", 255: "ANY"}
 CODES = {0: "NOERROR", 1: "FORMERR", 2: "SERVFAIL", 3: "NXDOMAIN", 4: "NOTIMP", 5: "REFUSED"}
@@ -155,6 +157,8 @@ class Control:
         self._feeders: set[asyncio.StreamWriter] = set()
         self._explicit: list[str] = []
         self._open: list[Datagrams | Streams] = []
+        self._path: Path | None = None
+        self._identity = 0
         self.retired = asyncio.Event()
         self.serving = asyncio.Event()
 
@@ -167,6 +171,7 @@ class Control:
             server = await asyncio.start_unix_server(self.serve, temporary, limit=channel.FRAME_BYTES_MAX)
         finally:
             os.umask(before)
+        self._path, self._identity = path, temporary.stat().st_ino
         temporary.rename(path)
         return server
 
@@ -262,12 +267,23 @@ class Control:
         self._resolv_stamp = stamp
         self._resolver.upstream.servers = upstream.servers_of(found, self._own)
 
-    async def watch_servers(self) -> None:
-        """Look now and then whether the node's resolv.conf has changed."""
+    async def look_around(self) -> None:
+        """Look now and then whether the node's resolv.conf has changed, and whether another has taken our place."""
+        superseded_s = 0.0
         while True:
-            await asyncio.sleep(RESOLV_CONF_CHECK_S)
+            await asyncio.sleep(CHECK_S)
             if self._resolv_conf:
                 self.look_for_servers()
+            superseded_s = superseded_s + CHECK_S if self._is_superseded() else 0.0
+            if superseded_s >= SUPERSEDED_S:
+                log.warning("another resolver has taken over and nobody ended this one")
+                self.retired.set()
+
+    def _is_superseded(self) -> bool:
+        try:
+            return self._path is not None and self._path.stat().st_ino != self._identity
+        except OSError:
+            return False
 
     def _names(self, frame: dict[str, Any]) -> None:
         book = self._resolver.book
@@ -309,7 +325,7 @@ async def run(control_path: Path, listening: list[socket.socket]) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, control.retired.set)
         server = await control.listen(control_path)
-        beside = [group.create_task(control.watch_servers()), group.create_task(control.serve_questions(group))]
+        beside = [group.create_task(control.look_around()), group.create_task(control.serve_questions(group))]
         log.info("ready sockets=%d pid=%d", len(listening), os.getpid())
         await control.retired.wait()
         for task in beside:

@@ -225,11 +225,15 @@ class DnsServer:
             await self._until_complete()
             places = self._places()
         if not found or not self._keeper.suits(places):
-            before = await self._keeper.start(places)
-            await self._introduce()
-            if before is not None:
-                await before.say({"do": "retire"})
-                before.close()
+            before = self._keeper.resolver
+            try:
+                await self._keeper.start(places)
+                await self._introduce()
+                if before is not None:
+                    await before.say({"do": "retire"})
+            finally:
+                if before is not None:
+                    before.close()
         else:
             await self._introduce()
         log.info("ready addresses=%s", ",".join(f"{address}:{port}" for address, port in self.bound))

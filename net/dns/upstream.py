@@ -14,7 +14,7 @@ import socket
 import time
 from dataclasses import dataclass
 
-from net.dns import wire
+from net.dns import channel, wire
 from net.dns.cache import Cache, CacheKey, Kept, cache_key
 from net.dns.wire import MalformedError, Query
 
@@ -186,11 +186,11 @@ class Upstream:
     async def _by_datagram(self, server: Server, query: Query, *, edns: bool) -> bytes:
         """Ask from a port that the kernel takes at random; only that server's answer to that question counts."""
         number = secrets.randbits(16)
-        with socket.socket(server.family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as channel:
-            channel.connect((server.address, server.port))
-            channel.send(wire.question(query, number, edns=edns))
+        with socket.socket(server.family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as connection:
+            connection.connect((server.address, server.port))
+            connection.send(wire.question(query, number, edns=edns))
             while True:
-                data = await receive(channel)
+                data = await receive(connection)
                 if _fits(data, query, number):
                     return data
 
@@ -221,22 +221,11 @@ def _fits(data: bytes, query: Query, number: int) -> bool:
     return found.id == number and found.name.lower() == query.key and found.kind == query.kind
 
 
-async def receive(channel: socket.socket) -> bytes:
+async def receive(connection: socket.socket) -> bytes:
     """Wait for a datagram."""
-    loop = asyncio.get_running_loop()
     while True:
-        readable: asyncio.Future[None] = loop.create_future()
-        loop.add_reader(channel, _settle, readable)
+        await channel.readable(connection)
         try:
-            await readable
-        finally:
-            loop.remove_reader(channel)
-        try:
-            return channel.recv(RECEIVE_BYTES)
+            return connection.recv(RECEIVE_BYTES)
         except BlockingIOError:
             continue
-
-
-def _settle(readable: asyncio.Future[None]) -> None:
-    if not readable.done():
-        readable.set_result(None)

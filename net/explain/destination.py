@@ -19,6 +19,17 @@ class NoWayError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class HostPort:
+    """Hold where a port of a node leads that one pod asked for."""
+
+    pod: str
+    address: str
+    port: int
+    host_ip: str = ""
+    """The one address of the node that serves it; all where empty."""
+
+
+@dataclass(frozen=True, slots=True)
 class Destination:
     """Hold where the packet is sent to."""
 
@@ -31,6 +42,9 @@ class Destination:
     entry: str = ""
     """The node that the packet meets first where it comes from outside."""
     notes: tuple[str, ...] = ()
+    translates_at: str = ""
+    """The one node whose rules know this address and port: that of a node port or host port."""
+    host_port: HostPort | None = None
 
 
 def find(question: Question, scene: Scene) -> Destination:
@@ -169,7 +183,7 @@ def _of_address(question: Question, scene: Scene, address: str) -> Destination:
             f"{question.source} has the address {question.source.address}, and {address} is of another IP version."
         )
     entry = hub.node_with(address) or _rules_node(question.source, hub)
-    at = question.source.node or entry
+    at = hub.node_with(address) or question.source.node or entry
     every = [
         (rules, front) for ports in hub.all_rules(at, version).values() for rules in ports for front in rules.fronts
     ]
@@ -179,10 +193,12 @@ def _of_address(question: Question, scene: Scene, address: str) -> Destination:
     if not target.port.isdigit():
         raise NoWayError(f"Say which port of {address} is meant: {address}:PORT.")
     port, protocol = int(target.port), target.protocol or "TCP"
-    if hub.node_with(address):
+    if at_node := hub.node_with(address):
+        if host_port := _host_port(hub, at_node, address, port, protocol):
+            return Destination(address, port, protocol, entry=entry, translates_at=at_node, host_port=host_port)
         for rules, front in every:
             if front.kind is FrontKind.NODE_PORT and (front.port, rules.port.name.protocol) == (port, protocol):
-                return Destination(address, port, protocol, rules, front, entry)
+                return Destination(address, port, protocol, rules, front, entry, translates_at=at_node)
         return Destination(address, port, protocol, entry=entry)
     if hub.pod_with(address):
         return Destination(address, port, protocol, entry=entry)
@@ -195,6 +211,22 @@ def _of_address(question: Question, scene: Scene, address: str) -> Destination:
         if objects.within(address, objects.pod_cidrs(node)):
             raise NoWayError(f"{address} is one of the pods' addresses on node {name}, and no pod has it.")
     return Destination(address, port, protocol, entry=entry)
+
+
+def _host_port(hub: Objects, node: str, address: str, port: int, protocol: str) -> HostPort | None:
+    """Return the pod on a node that asked for one of its ports; the first by name where several did."""
+    for key, pod in hub.pods.items():
+        if objects.node_of(pod) != node or objects.on_host_network(pod) or objects.is_finished(pod):
+            continue
+        own = next((a for a in objects.pod_addresses(pod) if objects.version_of(a) == objects.version_of(address)), "")
+        for container in (pod.get("spec") or {}).get("containers") or ():
+            for entry in container.get("ports") or ():
+                host_ip = entry.get("hostIP") or ""
+                everywhere = host_ip in ("", "0.0.0.0", "::")
+                meant = (entry.get("hostPort"), entry.get("protocol") or "TCP") == (port, protocol)
+                if own and meant and (everywhere or objects.normal(host_ip) == address):
+                    return HostPort(key, own, int(entry["containerPort"]), "" if everywhere else address)
+    return None
 
 
 def _of_front(

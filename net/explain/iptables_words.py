@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cached_property
 
 from net.explain.steps import Wording
-from net.explain.things import Chain, Rule, Thing
+from net.explain.things import Chain, Rule, Standing, Thing
 from net.explain.vocabulary import Lead
 from net.proxy import iptables
 from net.proxy.iptables import PortText, endpoint_chain, service_chain
@@ -107,3 +107,10 @@ class IptablesWords:
             Chain(self._prefix + "nat", "KUBE-POSTROUTING", post),
         )
         return Wording("nat KUBE-MARK-MASQ, then POSTROUTING → KUBE-POSTROUTING", things)
+
+    def remembered(self, lead: Lead, client: str, standing: Standing) -> Endpoint | None:
+        """Look the client up in the lists of `recent`; the first endpoint's rule that has it decides."""
+        for endpoint in lead.pool:
+            if client in standing.recent.get(endpoint_chain(lead.rules.port.name, endpoint), ()):
+                return endpoint
+        return None

@@ -9,7 +9,7 @@ from net.explain.things import Element, NftChain, Standing, Thing
 from net.explain.vocabulary import Lead
 from net.nftables.elements import DROP, goto
 from net.proxy import nftables, nftables_schema
-from net.proxy.nftables_schema import Spread, slot_map
+from net.proxy.nftables_schema import Spread, affinity_set, slot_map
 from net.proxy.rules import FrontKind, RuleSettings, Verdict
 from net.proxy.services import Endpoint
 
@@ -165,3 +165,14 @@ class NftablesWords:
             things.append(self._element(which, nftables.packed(endpoint.ip) * 2, b"", words))
             return Wording(f"{path} (@{which} {{ {words} }})", tuple(things))
         return Wording(f"{path} (mark 0x{1 << self._settings.masquerade_bit:x})", tuple(things))
+
+    def remembered(self, lead: Lead, client: str, standing: Standing) -> Endpoint | None:
+        """Look the client up in the sets of the slots; the first that has it decides."""
+        spread, key = self._spread(lead), self._key(lead)
+        ends = {nftables.target(endpoint.ip, endpoint.port): endpoint for endpoint in lead.pool}
+        table = (self._table.family, self._table.name)
+        for slot in range(spread.count):
+            clients = standing.elements.get((*table, affinity_set(spread.space, slot)), {})
+            if nftables.packed(client) + key in clients:
+                return ends.get(standing.elements.get((*table, slot_map(spread.space, slot)), {}).get(key, b""))
+        return None

@@ -7,6 +7,7 @@ it starts there are those of this machine.
 from __future__ import annotations
 
 import asyncio
+import http.client
 import logging
 import os
 import re
@@ -36,6 +37,8 @@ log = logging.getLogger(__name__)
 OWN_TABLES = ("kube-proxy", "raftsman-policy", "raftsman-hostports", "raftsman-pods")
 OWN_CHAINS = ("KUBE-", "RAFTSMAN-")
 IPTABLES_TABLES = ("nat", "filter", "mangle")
+METRICS_TIMEOUT_S = 10.0
+METRICS_BYTES_MAX = 64 << 20
 NFTA_SET_NAME = 2
 _CHAIN = re.compile(r"^\tchain (\S+) \{$")
 
@@ -62,8 +65,10 @@ def read_node(path: Path, versions: Iterable[int] = (4, 6)) -> Standing:
     with namespace(path):
         found = read_here()
         tables = asyncio.run(_iptables(versions))
-        rules = _nftables()
-    return replace(found, tables=tables, chains=rules.chains, elements=rules.elements, shapes=rules.shapes)
+        rules, recent = _nftables(), _recent()
+    return replace(
+        found, tables=tables, recent=recent, chains=rules.chains, elements=rules.elements, shapes=rules.shapes
+    )
 
 
 def read_here() -> Standing:
@@ -112,6 +117,18 @@ async def _iptables(versions: Iterable[int]) -> Tables:
     return found
 
 
+def _recent() -> dict[str, frozenset[str]]:
+    """Read the lists of iptables' match `recent`."""
+    found = {}
+    try:
+        for path in Path("/proc/thread-self/net/xt_recent").iterdir():
+            lines = path.read_text().splitlines()
+            found[path.name] = frozenset(line.split()[0].removeprefix("src=") for line in lines if line)
+    except OSError:
+        return found  # no such list, or it went while we looked
+    return found
+
+
 def iptables_tables(backend: Backend, version: int) -> tuple[str, ...]:
     """Return the tables of iptables that stand; legacy makes what it is asked for, so nobody asks it."""
     family = "ip6" if version == 6 else "ip"
@@ -156,3 +173,17 @@ def iptables_backend(path: Path) -> Backend:
     """Return which iptables a node uses: legacy or nft."""
     with namespace(path):
         return asyncio.run(xtables.detect())
+
+
+def fetch_metrics(path: Path, address: str) -> str:
+    """Return what HOST:PORT/metrics answers inside a namespace; raises OSError."""
+    host, _, port = address.rpartition(":")
+    with namespace(path):
+        connection = http.client.HTTPConnection(host.strip("[]"), int(port), timeout=METRICS_TIMEOUT_S)
+        try:
+            connection.request("GET", "/metrics")
+            return connection.getresponse().read(METRICS_BYTES_MAX).decode()
+        except http.client.HTTPException as error:
+            raise OSError(f"{address} does not speak HTTP: {error}") from error
+        finally:
+            connection.close()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from net.cni.plan import HOST_PREFIX
 from net.dns.config import NODE_LOCAL_ADDRESSES
@@ -25,14 +25,13 @@ class Road:
         self._hub = scene.hub
         self.notes: list[str] = []
 
-    def to(self, address: str, port: int, masquerade: Masquerade, is_output: bool = False) -> list[Step]:
+    def to(self, address: str, port: int, masquerade: Masquerade) -> list[Step]:
         """Return the steps to an address; the last one may say why the packet goes no further."""
-        steps: list[Step] = []
-        for step in self._walk(address, port, masquerade):
-            steps.append(step)
-            if step.stops:
-                break
-        return steps
+        return list(_until_stopped(self._walk(address, port, masquerade)))
+
+    def cross(self, far: str, address: str, port: int) -> list[Step]:
+        """Return the steps to another node, whose own rules are asked there."""
+        return list(_until_stopped(self._to_node(Place(self._node), far, address, port, None)))
 
     def _walk(self, address: str, port: int, masquerade: Masquerade) -> Iterator[Step]:
         here, pod = Place(self._node), self._hub.pod_with(address)
@@ -49,7 +48,7 @@ class Road:
 
     def _leaves(self, here: Place, address: str, port: int) -> Iterator[Step]:
         """Judge the egress of the source; what a node itself sends, and pods to their node, is never judged."""
-        if self._source.kind == "pod":
+        if self._source.kind == "pod" and here.node == self._source.node:
             yield from self._judged("egress", here, self._source.name, address, port)
 
     def _judged(self, direction: Direction, place: Place, pod: str, peer: str, port: int) -> Iterator[Step]:
@@ -117,15 +116,15 @@ class Road:
         if not pod:
             who = "the cluster's DNS on " if address in NODE_LOCAL_ADDRESSES else ""
             yield Step(
-                place, "input", f"is for {who}node {place.node} itself, for whoever listens at {self._protocol} port {port}",
-                "", f"Node {place.node}", (WantedAddress(address), Listener(self._protocol, address, port)),
+                place, "input", f"is for {who}node {place.node} itself, at {self._protocol} port {port}", "",
+                f"Node {place.node}", (WantedAddress(address), Listener(self._protocol, address, port)),
             )  # fmt: skip
             return
         interface = WantedRoute(address, "", HOST_PREFIX)
         yield Step(place, "route", f"{address} is behind the link to pod {pod}", "", f"Pod {pod}", (interface,))
         if place.node == self._node:
             yield from self._leaves(place, address, port)
-        if place.node != self._node or self._source.kind != "node":
+        if place.node != self._source.node or self._source.kind != "node":
             changed = masquerade is not None and place.node != self._node
             peer = self._node_address(self._node) if changed else self._source.address
             yield from self._judged("ingress", place, pod, peer, port)
@@ -134,3 +133,11 @@ class Road:
         inside = Place(place.node, pod)
         things = (WantedAddress(address), Listener(self._protocol, address, port))
         yield Step(inside, "socket", f"arrives in pod {pod} at {self._protocol} port {port}", "", f"Pod {pod}", things)
+
+
+def _until_stopped(steps: Iterable[Step]) -> Iterator[Step]:
+    """Yield steps up to the one that says why the packet goes no further."""
+    for step in steps:
+        yield step
+        if step.stops:
+            return

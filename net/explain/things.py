@@ -51,6 +51,8 @@ class Standing:
     chains: Mapping[tuple[str, str, str], tuple[str, ...]] = field(default_factory=dict)
     """nftables' chains by (family, table, chain), with the rules' texts."""
     elements: NftElements = field(default_factory=dict)
+    recent: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    """The client addresses that iptables' lists remember, by the list's name."""
     shapes: Mapping[tuple[str, str], Shape] = field(default_factory=dict)
     """The schemas of the proxy's tables of nftables, by (family, table)."""
     listeners: tuple[Waiting, ...] | None = None

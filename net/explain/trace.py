@@ -76,7 +76,9 @@ def flows(explanation: Explanation, source: str, masquerade: Iterable[str]) -> d
     """Return what to trace on each node of an explanation: the packet as it comes there."""
     found: dict[str, set[tuple[str, int]]] = {}
     first = next((step.place.node for step in explanation.every_step()), "")
-    found[first] = {explanation.destination}
+    # Until some node translates it, the packet is on its way to what was asked for.
+    for step in explanation.steps:
+        found.setdefault(step.place.node, set()).add(explanation.destination)
     for branch in explanation.branches:
         address, _, port = branch.label.rpartition(":")
         end = (address.strip("[]"), int(port))

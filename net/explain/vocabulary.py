@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from net.explain.steps import Wording
+from net.explain.things import Standing
 from net.proxy.rules import Front, FrontKind, PortRules, Verdict
 from net.proxy.services import Endpoint
 
@@ -66,4 +67,8 @@ class Vocabulary(Protocol):
 
     def masquerade(self, lead: Lead, endpoint: Endpoint, is_hairpin: bool) -> Wording:
         """Name what replaces the source address."""
+        ...
+
+    def remembered(self, lead: Lead, client: str, standing: Standing) -> Endpoint | None:
+        """Return the endpoint to which the kernel binds a client by session affinity; None where to none."""
         ...

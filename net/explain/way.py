@@ -14,7 +14,8 @@ from collections.abc import Callable
 
 from net.cni.plan import GATEWAYS, HOST_MAC
 from net.explain import destination, objects, reasons
-from net.explain.destination import Destination, NoWayError
+from net.explain.destination import Destination, HostPort, NoWayError
+from net.explain.hostports import host_port_wording
 from net.explain.judge import Judge
 from net.explain.road import Road
 from net.explain.steps import Branch, Explanation, NodeSettings, Question, Scene, Step, Wording
@@ -65,13 +66,18 @@ class _Walk:
         self.settings: NodeSettings = scene.settings_of(self.node)
         self.words = vocabularies(self.node, self.version)
         self.road = Road(scene, self.source, self.node, found.protocol, judge)
-        self.question = question
+        self.question, self._vocabularies, self._judge = question, vocabularies, judge
         self.steps: list[Step] = []
+
+    @property
+    def is_own(self) -> bool:
+        """Whether the node at which the walk is sends the packet itself."""
+        return self.source.kind == "node" and self.node == self.source.node
 
     @property
     def hook(self) -> str:
         """The hook at which the node meets the packet first."""
-        return "output" if self.source.kind == "node" else "prerouting"
+        return "output" if self.is_own else "prerouting"
 
     def run(self, told: str) -> Explanation:
         """Walk to the end."""
@@ -85,8 +91,14 @@ class _Walk:
             first = _split(branches[0].label) if branches else first
         else:
             packet = f"{found.protocol} {self.source.address} → {_host_port(found.address, found.port)}"
-            if found.rules is not None and found.front is not None:
+            if found.translates_at and found.translates_at != self.node:
+                self._cross_to(found.translates_at)
+            if any(step.stops for step in self.steps):
+                branches = []
+            elif found.rules is not None and found.front is not None:
                 branches = self._service(found.rules)
+            elif found.host_port is not None:
+                branches = [self._host_port(found.host_port)]
             else:
                 steps = self.road.to(found.address, found.port, masquerade=None)
                 branches = [Branch(_host_port(found.address, found.port), 1.0, tuple(steps))]
@@ -113,6 +125,22 @@ class _Walk:
         elif self.source.kind == "outside":
             where = f"at node {self.node}" if self.node else "at no node that is known"
             self._step("link", f"comes from outside the cluster and arrives {where}", owner=f"Node {self.node}")
+
+    def _cross_to(self, node: str) -> None:
+        """Go to the node whose address was asked for: its rules know the port, those of the way there do not."""
+        self.steps += self.road.cross(node, self.found.address, self.found.port)
+        notes, self.node = self.road.notes, node
+        self.settings, self.words = self.scene.settings_of(node), self._vocabularies(node, self.version)
+        self.road = Road(self.scene, self.source, node, self.found.protocol, self._judge)
+        self.road.notes += notes
+
+    def _host_port(self, found: HostPort) -> Branch:
+        """Go where a port of the node leads that one pod asked for."""
+        wording = host_port_wording(self.found, found, self.version)
+        end = _host_port(found.address, found.port)
+        words = f"port {self.found.port} is a hostPort of pod {found.pod}: destination becomes {end}"
+        self._step(self.hook, words, wording, f"Pod {found.pod}")
+        return Branch(end, 1.0, tuple(self.road.to(found.address, found.port, masquerade=None)))
 
     def _headless(self) -> list[Branch]:
         """Go to each pod that DNS names: the Service has no address, so no rule of the proxy takes part."""
@@ -164,7 +192,7 @@ class _Walk:
             self._step(self.hook, "comes by an external way (policy Cluster): marked for masquerading", external, owner)
             return self._spread(lead, f"externalTrafficPolicy of {name.service} is Cluster")
         if lead.is_inside:
-            why = "the node itself sends it" if self.source.kind == "node" else ""
+            why = "the node itself sends it" if self.is_own else ""
             self._step(
                 self.hook, "comes from the cluster itself: takes the short way to all endpoints", external, owner
             )
@@ -175,7 +203,7 @@ class _Walk:
         return self._spread(lead, "")
 
     def _is_from_cluster(self) -> bool:
-        return self.source.kind == "node" or objects.within(self.source.address, self.settings.cluster_cidrs)
+        return self.is_own or objects.within(self.source.address, self.settings.cluster_cidrs)
 
     def _from_elsewhere(self) -> str:
         """Say why a packet to a cluster IP is masqueraded; empty where it is not."""
@@ -248,8 +276,11 @@ class _Walk:
             else ""
         )
         self._step(self.hook, f"chooses {what}{sticky}", self.words.pool(lead), self._slices(rules))
+        bound = self._bound(lead)
+        if bound is not None:
+            self._step(self.hook, f"{self.source.address} is remembered: it goes to {bound} again", owner="")
         branches = []
-        for endpoint in pool:
+        for endpoint in pool if bound is None else (bound,):
             slice_key = self.hub.slice_with(rules.port.name.service, endpoint.ip)
             wording = self.words.endpoint(lead, endpoint)
             state = "" if endpoint.ready else " (it terminates, and no endpoint is ready)"
@@ -260,11 +291,16 @@ class _Walk:
             hairpin = endpoint.ip == self.source.address
             why = "a pod that reaches itself must not see its own address as the client's" if hairpin else masquerade
             post = self.words.masquerade(lead, endpoint, hairpin) if why else None
-            rest = self.road.to(
-                endpoint.ip, endpoint.port, (why, post) if post is not None else None, self.hook == "output"
-            )
-            branches.append(Branch(str(endpoint), 1 / count, (step, *rest)))
+            rest = self.road.to(endpoint.ip, endpoint.port, (why, post) if post is not None else None)
+            branches.append(Branch(str(endpoint), 1.0 if bound is not None else 1 / count, (step, *rest)))
         return branches
+
+    def _bound(self, lead: Lead) -> Endpoint | None:
+        """Return the endpoint that the kernel remembers for this client; None where it chooses anew."""
+        standing = self.scene.standings.get(Place(self.node))
+        if not lead.rules.port.affinity_timeout_s or standing is None:
+            return None
+        return self.words.remembered(lead, self.source.address, standing)
 
     def _slices(self, rules: PortRules) -> str:
         names = list(self.hub.slices_of(rules.port.name.service))

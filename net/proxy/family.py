@@ -207,7 +207,8 @@ class FamilyLoop:
     async def _compare_now_and_then(self) -> None:
         while True:
             took_s = self.applier.last_read_s
-            await asyncio.sleep(max(self._config.sync_period_s, took_s / READING_SHARE_MAX))
+            period_s = self._config.sync_period_of(self.applier.mode)
+            await asyncio.sleep(max(period_s, took_s / READING_SHARE_MAX))
             self.applier.forget()
             self._due.set()
 

@@ -106,6 +106,10 @@ def test_a_pod_resolves_what_it_needs(lab: Lab, asker: str, tmp_path: Path) -> N
     assert len([line for line in services if "webs.default.svc.cluster.local" in line]) >= 3, services
     name = ".".join(reversed(address.split("."))) + ".in-addr.arpa"
     assert any("web.default.svc.cluster.local" in line for line in found(lab, asker, name, "ptr"))
+    # The Service that charts name: its address stands on each node, and the proxy knows nothing of it.
+    server = lab.get("service", "kube-dns", "-n", "kube-system")["spec"]["clusterIP"]
+    done = lab.kubectl("exec", asker, "--", "nslookup", "web.default.svc.cluster.local", server)
+    assert f"Address: {address}" in done
     with upstream_of(lab, "n2", tmp_path, "www.example.com. A 192.0.2.80", "other.example. A 192.0.2.81"):
         poll("an outside name", lambda: "Address: 192.0.2.81" in found(lab, asker, "other.example"))
         poll("an alias", lambda: "Address: 192.0.2.80" in found(lab, asker, "elsewhere.default.svc.cluster.local"))

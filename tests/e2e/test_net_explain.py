@@ -44,6 +44,9 @@ def test_an_explained_way_is_the_way_that_a_real_packet_takes(lab: Lab, client: 
 
     told = poll("a way that is whole", whole)
     assert fetch(lab, client, lab.get("service", "web")["spec"]["clusterIP"]) == 0
+    counted = json.loads(lab.raftsman("net", "services", "default/web", "-o", "json"))
+    fronts = {entry["front"]: sum(entry["connections"].values()) for entry in counted["services"]}
+    assert fronts[f"{lab.get('service', 'web')['spec']['clusterIP']}:80"] >= 2
     pods = {pod["status"]["podIP"] for pod in lab.pods("app=guestbook,tier=web")}
     assert {branch["endpoint"].partition(":")[0] for branch in told["branches"]} == pods
     assert {step["checked"] for step in told["steps"]} == {True}

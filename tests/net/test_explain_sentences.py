@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from dataclasses import replace
+from typing import Any, Literal
 
 import pytest
 
 from control.api.meta import Object
+from net.explain import parties, way, words
 from net.explain.objects import Objects
 from net.explain.parties import UnknownPartyError
-from net.explain.steps import NodeSettings
+from net.explain.steps import NodeSettings, Question, Scene
+from net.explain.things import Place, Standing
+from net.proxy import nftables
 from net.proxy.config import ProxyConfig
+from net.proxy.iptables import endpoint_chain
 from tests.net.explaining import client, cluster, explained, node, nodes, pod, service, slice_of, web_pods
 
 WEB = "10.96.0.1"
@@ -218,6 +223,51 @@ def test_a_node_port_outside_of_nodeport_addresses_is_told() -> None:
     settings = NodeSettings(ProxyConfig(cluster_cidr="10.244.0.0/16", nodeport_addresses=("10.0.0.0/8",)))
     found = explained(cluster(*web(**NODE_PORT)), "198.51.100.9", "n1:30080", settings)
     assert "Node ports answer on 10.0.0.0/8 alone (--nodeport-addresses), and 192.168.77.11 is not in it." in found.why
+
+
+def test_a_node_port_is_translated_by_the_node_that_was_asked() -> None:
+    found = explained(cluster(*web(**NODE_PORT)), "client", "n3:30080")
+    assert [(step.place.node, step.hook) for step in found.steps] == [
+        ("n1", "link"), ("n1", "route"), ("n1", "postrouting"),
+        ("n3", "prerouting"), ("n3", "prerouting"), ("n3", "prerouting"),
+    ]  # fmt: skip
+    assert all(branch.steps[0].place.node == "n3" for branch in found.branches)
+    assert any("source becomes 192.168.77.13" in step.words for step in found.branches[0].steps)
+
+
+def test_a_host_port_leads_to_its_pod_before_any_service_does() -> None:
+    server = pod("server", "10.244.2.9", "n2", app="server")
+    server["spec"]["containers"][0]["ports"][0]["hostPort"] = 30080
+    found = explained(cluster(*web(**NODE_PORT), server), "client", "n2:30080")
+    assert [branch.label for branch in found.branches] == ["10.244.2.9:8080"]
+    assert (
+        found.steps[-1].words == "port 30080 is a hostPort of pod default/server: destination becomes 10.244.2.9:8080"
+    )
+    assert "inet raftsman-hostports any4 { tcp . 30080 : 10.244.2.9 . 8080 }" in map(str, found.steps[-1].things)
+    other = explained(cluster(*web(**NODE_PORT), server), "client", "n1:30080")
+    assert len(other.branches) == 2
+
+
+@pytest.mark.parametrize("mode", ["nftables", "iptables"])
+def test_a_remembered_client_goes_to_the_same_endpoint_again(mode: Literal["nftables", "iptables"]) -> None:
+    hub = cluster(*web(sessionAffinity="ClientIP"))
+    settings = NodeSettings(ProxyConfig(cluster_cidr="10.244.0.0/16", proxy_mode=mode))
+    rules = hub.rules("default/web", "n1")[0]
+    key = nftables.place(WEB, "tcp", 80)
+    standing = Standing(
+        elements={
+            ("ip", "kube-proxy", "affinity-1"): {nftables.packed("10.244.1.2") + key: b""},
+            ("ip", "kube-proxy", "endpoints-1"): {key: nftables.target("10.244.2.7", 8080)},
+        },
+        recent={endpoint_chain(rules.port.name, rules.cluster[1]): frozenset({"10.244.1.2"})},
+    )
+    scene = Scene(hub, settings, standings={Place("n1"): standing})
+    question = Question(parties.find_source("client", hub, "default"), parties.find_target("web", hub, "default"))
+    found = way.explain(question, scene, words.vocabularies(scene))
+    assert [branch.label for branch in found.branches] == ["10.244.2.7:8080"]
+    assert found.steps[-1].words == "10.244.1.2 is remembered: it goes to 10.244.2.7:8080 again"
+    forgotten = way.explain(question, replace(scene, standings={}), words.vocabularies(scene))
+    assert len(forgotten.branches) == 2
 
 
 def test_headless_service_says_that_ports_are_not_translated() -> None:
