@@ -132,6 +132,7 @@ def _labels(pairs: tuple[str, ...]) -> dict[str, str]:
     default="nftables",
     help="How Services' rules are written.",
 )
+@click.option("--cni-mode", type=click.Choice(["ptp", "bridge"]), default="ptp", help="Cables to pods, or a bridge.")
 @click.option("--backend", type=click.Choice(["auto", "host-gw", "vxlan"]), default="auto", help=BACKEND_HELP)
 @click.option("--vxlan-id", type=click.IntRange(1, 2**24 - 1), default=82, help="The VNI of tunnels to peers.")
 @click.option("--vxlan-port", type=click.IntRange(1, 65535), default=4789, help="The UDP port of tunnels to peers.")
@@ -197,6 +198,7 @@ def network_config(flags: Mapping[str, Any]) -> Network:
     return Network(
         cni=CniConfig(
             hostname_override=name,
+            cni_mode=flags["cni_mode"],
             cni_conf_dir=flags["cni_conf_dir"],
             cni_bin_dir=flags["cni_bin_dir"],
             socket=flags["cni_socket"],
