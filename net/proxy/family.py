@@ -20,7 +20,7 @@ from net.proxy.applier import APPLY_ERRORS, Applier
 from net.proxy.config import ProxyConfig
 from net.proxy.conntrack import Reconciler
 from net.proxy.metrics import ProxyMetrics, trigger_time
-from net.proxy.rules import NodeFacts, PortRules, RuleBook, RuleSettings
+from net.proxy.rules import NodeFacts, RuleBook, RuleSettings
 from net.proxy.services import ChangeTracker
 
 log = logging.getLogger(__name__)
@@ -214,8 +214,3 @@ class FamilyLoop:
 
 
 Families = Mapping[int, FamilyLoop]
-
-
-def local_endpoints(ports: tuple[PortRules, ...]) -> int:
-    """Count the node's own endpoints of a Service, each address once."""
-    return len({endpoint.ip for rules in ports for endpoint in rules.local})
