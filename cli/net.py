@@ -57,6 +57,7 @@ def net() -> None:
       raftsman net services                         who is asked for, how often
       raftsman net check                            does what is written stay as it is?
       raftsman net diff                             what the kernels hold, against what is wanted
+      raftsman net diff --node-local                the same on a real node, for that node
     """
 
 
@@ -91,13 +92,19 @@ class Reach:
 
     def client(self) -> Client:
         """Return a client of the cluster's API."""
-        path = self.kubeconfig_path or (None if self.node_local else state.require(self.name).kubeconfig)
-        if path is None:
-            raise LabError("say how to reach the API server: --kubeconfig FILE")
+        path = self.kubeconfig_path or (self._agents_own() if self.node_local else state.require(self.name).kubeconfig)
         try:
             return connect(kubeconfig.load(path), transport="rest")
         except KubeconfigError as error:
             raise LabError(str(error)) from error
+
+    def _agents_own(self) -> Path:
+        """Return the kubeconfig of this node's pod network, which may read all that the network is made of."""
+        doors = self.doors()
+        if not doors:
+            raise LabError("no agent (raftsman node run) runs on this machine; --node-local asks the node's own one")
+        (door,) = doors.values()
+        return Path(door.flags["cert_dir"]) / "cni.kubeconfig"
 
     def objects(self) -> Objects:
         """Fetch the objects that the network is made of."""
@@ -322,7 +329,8 @@ def ask(source: str, target: str, hub: Objects, scene: Scene, namespace: str, ip
     if via and via not in hub.nodes:
         raise LabError(f"there is no node {via}; there are {', '.join(hub.nodes)}")
     try:
-        if parties.is_address(target.strip("[]")) and ":" in target:
+        asked = (source, parties.split_port(target)[0])
+        if any(parties.is_address(text) and ":" in text for text in asked):
             ip_version = 6
         found = parties.find_source(source, hub, namespace, ip_version, via)
     except UnknownPartyError as error:
