@@ -36,6 +36,7 @@ from net.cni.config import CniConfig
 from net.dns.config import NODE_LOCAL_ADDRESSES, DnsConfig
 from net.policy.config import PolicyConfig
 from net.proxy.config import ProxyConfig
+from net.routes.command import BACKEND_HELP
 from net.routes.config import RoutesConfig
 from node.config import KubeletConfig
 
@@ -131,6 +132,11 @@ def _labels(pairs: tuple[str, ...]) -> dict[str, str]:
     default="nftables",
     help="How Services' rules are written.",
 )
+@click.option("--cni-mode", type=click.Choice(["ptp", "bridge"]), default="ptp", help="Cables to pods, or a bridge.")
+@click.option("--backend", type=click.Choice(["auto", "host-gw", "vxlan"]), default="auto", help=BACKEND_HELP)
+@click.option("--vxlan-id", type=click.IntRange(1, 2**24 - 1), default=82, help="The VNI of tunnels to peers.")
+@click.option("--vxlan-port", type=click.IntRange(1, 65535), default=4789, help="The UDP port of tunnels to peers.")
+@click.option("--vxlan-checksum-offload/--no-vxlan-checksum-offload", default=True, help="For drivers that err.")
 @click.option("--cni-conf-dir", type=click.Path(path_type=Path), default="/etc/cni/net.d")
 @click.option("--cni-bin-dir", type=click.Path(path_type=Path), default="/opt/cni/bin")
 @click.option("--cni-state-dir", type=click.Path(path_type=Path), default="/var/lib/raftsman/cni")
@@ -192,13 +198,22 @@ def network_config(flags: Mapping[str, Any]) -> Network:
     return Network(
         cni=CniConfig(
             hostname_override=name,
+            cni_mode=flags["cni_mode"],
             cni_conf_dir=flags["cni_conf_dir"],
             cni_bin_dir=flags["cni_bin_dir"],
             socket=flags["cni_socket"],
             state_dir=flags["cni_state_dir"],
         ),
         proxy=ProxyConfig(hostname_override=name, cluster_cidr=cluster_cidr, proxy_mode=flags["proxy_mode"]),
-        routes=RoutesConfig(hostname_override=name, service_cluster_ip_range=services, cluster_cidr=cluster_cidr),
+        routes=RoutesConfig(
+            hostname_override=name,
+            service_cluster_ip_range=services,
+            cluster_cidr=cluster_cidr,
+            backend=flags["backend"],
+            vxlan_id=flags["vxlan_id"],
+            vxlan_port=flags["vxlan_port"],
+            vxlan_checksum_offload=flags["vxlan_checksum_offload"],
+        ),
         announce=AnnounceConfig(hostname_override=name, lease_duration_s=flags["announce_lease_duration"]),
         dns=DnsConfig(
             cluster_domain=flags["cluster_domain"],

@@ -15,7 +15,7 @@ import click
 from cli import net_view, node_doors
 from cli.node_doors import NodeDoor
 from control.api.meta import Object
-from control.api.resources import ENDPOINT_SLICES, NAMESPACES, NETWORK_POLICIES, NODES, PODS, SERVICES, Resource
+from control.api.resources import ENDPOINT_SLICES, LEASES, NAMESPACES, NETWORK_POLICIES, NODES, PODS, SERVICES, Resource
 from control.api.status import ApiError
 from control.client import kubeconfig
 from control.client.client import Client
@@ -23,9 +23,11 @@ from control.client.connect import connect
 from control.client.kubeconfig import KubeconfigError
 from lab import state
 from lab.state import LabError
-from net.explain import compare, objects, parties, reader, trace, tracer, words
+from net.announce.config import NAMESPACE as ANNOUNCE_NAMESPACE
+from net.explain import compare, counters, objects, parties, reader, trace, tracer, words
 from net.explain import diff as diff_words
 from net.explain.compare import NodeView
+from net.explain.counters import Counters
 from net.explain.objects import Objects, by_key
 from net.explain.parties import UnknownPartyError
 from net.explain.policies import PolicyJudge
@@ -53,8 +55,10 @@ def net() -> None:
     Examples:
       raftsman net explain client web               from pod default/client to Service default/web
       raftsman net explain shop/cart prices:http    and why it does not arrive, in one sentence
+      raftsman net services                         who is asked for, how often
       raftsman net check                            does what is written stay as it is?
       raftsman net diff                             what the kernels hold, against what is wanted
+      raftsman net diff --node-local                the same on a real node, for that node
     """
 
 
@@ -89,13 +93,19 @@ class Reach:
 
     def client(self) -> Client:
         """Return a client of the cluster's API."""
-        path = self.kubeconfig_path or (None if self.node_local else state.require(self.name).kubeconfig)
-        if path is None:
-            raise LabError("say how to reach the API server: --kubeconfig FILE")
+        path = self.kubeconfig_path or (self._agents_own() if self.node_local else state.require(self.name).kubeconfig)
         try:
             return connect(kubeconfig.load(path), transport="rest")
         except KubeconfigError as error:
             raise LabError(str(error)) from error
+
+    def _agents_own(self) -> Path:
+        """Return the kubeconfig of this node's pod network, which may read all that the network is made of."""
+        doors = self.doors()
+        if not doors:
+            raise LabError("no agent (raftsman node run) runs on this machine; --node-local asks the node's own one")
+        (door,) = doors.values()
+        return Path(door.flags["cert_dir"]) / "cni.kubeconfig"
 
     def objects(self) -> Objects:
         """Fetch the objects that the network is made of."""
@@ -106,6 +116,7 @@ class Reach:
         try:
             async with asyncio.timeout(API_TIMEOUT_S):
                 listed = await asyncio.gather(*(client.list(resource) for resource in RESOURCES.values()))
+                leases = await self._leases(client)
         except (ApiError, TimeoutError) as error:
             raise LabError(f"the API server does not answer: {error or 'timeout'}") from error
         finally:
@@ -113,7 +124,16 @@ class Reach:
         found: dict[str, dict[str, Object]] = {
             name: by_key(page.items) for name, page in zip(RESOURCES, listed, strict=True)
         }
-        return Objects(**found)
+        return Objects(**found, leases=leases)
+
+    async def _leases(self, client: Client) -> dict[str, Object]:
+        """Return the Leases of announced addresses; who may not read them is told the rest all the same."""
+        try:
+            return by_key((await client.list(LEASES, ANNOUNCE_NAMESPACE)).items)
+        except ApiError as error:
+            if error.code == 403:
+                return {}
+            raise
 
 
 def look_into(
@@ -188,6 +208,35 @@ def check(node: str, output: str, **reach: Any) -> None:
     else:
         net_view.show_rehearsals(net_view.console(), found)
     sys.exit(1 if any(one.repeated or one.refused for one in found.values()) else 0)
+
+
+@net.command()
+@click.argument("service", default="")
+@click.option("-n", "--namespace", default="default", show_default=True, help="Where a name without one is looked for.")
+@click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True)
+@cluster_options
+def services(service: str, namespace: str, output: str, **reach: Any) -> None:
+    """Show how many connections asked for each Service on each node, and how soon changes stand in the kernels.
+
+    The numbers are those that the proxies serve to Prometheus. Connections are counted in nftables mode, by the kernel,
+    since the table was made. "change → rules" is the time from a pod's change until the node's rules have it.
+
+    \b
+    Examples:
+      raftsman net services
+      raftsman net services shop/cart -o json
+    """
+    wanted = service if "/" in service or not service else f"{namespace}/{service}"
+    found: dict[str, Counters] = {}
+    for name, door in chosen(Reach(**reach).doors(), "").items():
+        try:
+            found[name] = counters.parse(reader.fetch_metrics(door.network, door.settings.proxy.metrics_bind_address))
+        except OSError as error:
+            click.echo(f"node {name}: its proxy's metrics cannot be read: {error}", err=True)
+    if output == "json":
+        click.echo(json.dumps(counters.as_json(found, wanted), indent=2))
+    else:
+        net_view.show_counters(net_view.console(), found, wanted)
 
 
 def chosen(doors: dict[str, NodeDoor], node: str) -> dict[str, NodeDoor]:
@@ -291,7 +340,8 @@ def ask(source: str, target: str, hub: Objects, scene: Scene, namespace: str, ip
     if via and via not in hub.nodes:
         raise LabError(f"there is no node {via}; there are {', '.join(hub.nodes)}")
     try:
-        if parties.is_address(target.strip("[]")) and ":" in target:
+        asked = (source, parties.split_port(target)[0])
+        if any(parties.is_address(text) and ":" in text for text in asked):
             ip_version = 6
         found = parties.find_source(source, hub, namespace, ip_version, via)
     except UnknownPartyError as error:

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from rich.console import Console
+from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
+from net.explain import counters
+from net.explain.counters import Counters
 from net.explain.diff import Difference
 from net.explain.rehearsal import Rehearsed
 from net.explain.steps import Branch, Explanation, Step
@@ -156,3 +159,22 @@ def show_rehearsals(console: Console, found: Mapping[str, Rehearsed]) -> None:
             rules += sum(len(lines) for blocks in one.dump.tables.values() for lines in blocks.values())
             told = f"node {node}: {rules} rules and {count} elements were applied twice; the second time wrote nothing"
             console.print(Text(told, "green"))
+
+
+def show_counters(console: Console, found: Mapping[str, Counters], service: str) -> None:
+    """Draw connections by Service and node, and below them how soon changes stand."""
+    table = Table("service", "port", "front", *found, "sum", box=None, pad_edge=False)
+    for way, nodes in counters.totals(found, service).items():
+        port = f"{way.port or '-'}/{way.protocol}"
+        table.add_row(way.service, port, way.front, *(str(nodes[node]) for node in found), str(sum(nodes.values())))
+    if table.row_count:
+        console.print(table)
+    else:
+        console.print("No connection was counted yet.")
+    for node, counted in found.items():
+        told = [
+            f"{words} p50 ≤ {held.quantile_s(0.5) * 1000:g}, p99 ≤ {held.quantile_s(0.99) * 1000:g} ms of {held.count}"
+            for words, held in (("change → rules", counted.programming), ("sync", counted.sync))
+            if held.count
+        ]
+        console.print(Text(f"node {node}: {'; '.join(told) or 'no sync yet'}", "dim"))

@@ -19,8 +19,8 @@ from lab.state import Cluster, LabError
 
 RELAY = "relay"
 PLAN_FILE, LOG_FILE = "relay.json", "relay.log"
-RELAY_PACKETS_PER_S = 20_000
-"""What the relay carries in all, in round figures (bench.relay)."""
+RELAY_PACKETS_PER_S = 15_000
+"""What the relay carries in all, in round figures (bench.links)."""
 START_TIMEOUT_S = 20.0
 END_TIMEOUT_S = 10.0
 SEGMENTS_MAX = 65535

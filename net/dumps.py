@@ -15,6 +15,9 @@ from net.links import Address, Event, ForwardingEntry, Neighbour, Route, Routing
 HEADER = struct.Struct("=IHHII")
 IPV6_METRIC = 1024
 """What the kernel gives to an IPv6 route that was made without a metric."""
+DELETIONS = frozenset(
+    {messages.RTM_DELLINK, messages.RTM_DELADDR, messages.RTM_DELROUTE, messages.RTM_DELNEIGH, messages.RTM_DELRULE}
+)
 ADDRESS_BYTES: dict[int, int] = {socket.AF_INET: 4, socket.AF_INET6: 16}
 
 
@@ -109,31 +112,34 @@ def rule(data: bytes) -> RoutingRule | None:
 def event(kind: int, data: bytes) -> Event | None:
     """Decode a notification; those of link-local IPv6, which come with each pod's interface, are none."""
     start = HEADER.size
+    is_gone = kind in DELETIONS
     match kind:
         case messages.RTM_NEWLINK | messages.RTM_DELLINK:
-            return Event("link", index=struct.unpack_from("=i", data, start + 4)[0])
+            return Event("link", index=struct.unpack_from("=i", data, start + 4)[0], is_gone=is_gone)
         case messages.RTM_NEWADDR | messages.RTM_DELADDR:
             found = address(data)
-            return None if found is None or _is_link_local(found.address) else Event("address", index=found.index)
+            if found is None or found.address.startswith("fe80:"):
+                return None
+            return Event("address", index=found.index, what=found, is_gone=is_gone)
         case messages.RTM_NEWROUTE | messages.RTM_DELROUTE:
-            return _route_event(data, start)
+            return _route_event(data, start, is_gone)
         case messages.RTM_NEWNEIGH | messages.RTM_DELNEIGH:
-            return Event("neighbour", index=struct.unpack_from("=i", data, start + 4)[0])
+            what = forwarding_entry(data) if data[start] == messages.AF_BRIDGE else neighbour(data)
+            index = struct.unpack_from("=i", data, start + 4)[0]
+            return Event("neighbour", index=index, what=what, is_gone=is_gone)
         case messages.RTM_NEWRULE | messages.RTM_DELRULE:
             return Event("rule", protocol=(attributes(data, start + 12).get(messages.FRA_PROTOCOL) or b"\0")[0])
     return None
 
 
-def _route_event(data: bytes, start: int) -> Event | None:
+def _route_event(data: bytes, start: int, is_gone: bool) -> Event | None:
     table, protocol = data[start + 4], data[start + 5]
     (flags,) = struct.unpack_from("=I", data, start + 8)
     if table not in (messages.RT_TABLE_MAIN, messages.ROUTE_TABLE_NODE) or flags & messages.RTM_F_CLONED:
         return None
-    target = attributes(data, start + 12).get(messages.RTA_DST) or b""
-    if data[start] == socket.AF_INET6 and target[:2] in (b"\xfe\x80", b"\xff\x00"):
+    if protocol == messages.ROUTE_PROTOCOL_POD:
+        return Event("route", protocol=protocol, is_gone=is_gone)
+    found = route(data)
+    if found is not None and found.network.startswith(("fe80:", "ff00:")):
         return None
-    return Event("route", protocol=protocol)
-
-
-def _is_link_local(text: str) -> bool:
-    return text.startswith("fe80:")
+    return Event("route", protocol=protocol, what=found, is_gone=is_gone)

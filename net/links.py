@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 MAIN_TABLE = 254
 
@@ -98,3 +98,7 @@ class Event:
     kind: str
     index: int = 0
     protocol: int = 0
+    what: Address | Route | Neighbour | ForwardingEntry | None = field(default=None, compare=False)
+    """What it is about, where that can be told."""
+    is_gone: bool = field(default=False, compare=False)
+    """Whether it was removed, and not made or changed."""

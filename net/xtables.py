@@ -24,6 +24,9 @@ RUN_TIMEOUT_S = 120.0
 EXIT_RESOURCE = 4
 """iptables' exit code where it could not get the lock or the kernel's memory: try again."""
 SEARCH_PATH = "/usr/sbin:/sbin:/usr/local/sbin:/usr/bin:/bin"
+BACKENDS: tuple[Backend, ...] = ("nft", "legacy")
+HINT_CHAINS = (":KUBE-IPTABLES-HINT", ":KUBE-KUBELET-CANARY")
+"""Chains by which kubelets tell everybody the back end."""
 OUR_CHAINS = (":KUBE-", ":RAFTSMAN-")
 
 
@@ -93,6 +96,8 @@ class IptablesDoor:
         """Tell whether any chain's name begins so; a look makes no table where there was none."""
         if self.backend == "legacy" and not _legacy_tables(self.ip_version):
             return False
+        if not shutil.which(f"ip{'6' if self.ip_version == 6 else ''}tables-{self.backend}-save", path=SEARCH_PATH):
+            return False
         saved = await _run([self._program("-save")])
         return any(line.startswith(f":{prefix}") for line in saved.splitlines())
 
@@ -105,23 +110,32 @@ async def open_door(wanted: Backend | Literal["auto"] = "auto", ip_version: int 
 
 
 async def detect() -> Backend:
-    """Find the back end in use: the one with Kubernetes' chains, else with more rules, else the default."""
-    counts: dict[Backend, tuple[int, int]] = {"nft": (0, 0), "legacy": (0, 0)}
-    if shutil.which("iptables-nft-save", path=SEARCH_PATH):
-        counts["nft"] = _weigh(await _run(["iptables-nft-save"]))
-    # Without -t it prints the tables that exist; naming one would create it, and nft would warn for ever.
-    if _legacy_tables() and shutil.which("iptables-legacy-save", path=SEARCH_PATH):
-        counts["legacy"] = _weigh(await _run(["iptables-legacy-save"]))
+    """Find the back end in use, which is one for both families.
+
+    It is the one with the kubelet's hints; else with more of Kubernetes' and our chains, else with more rules at all,
+    else the one that this machine's `iptables` stands for.
+    """
+    counts: dict[Backend, tuple[int, int, int]] = {}
+    for backend in BACKENDS:
+        saved = ""
+        for family, ip_version in (("iptables", 4), ("ip6tables", 6)):
+            program = f"{family}-{backend}-save"
+            # Without -t it prints the tables that exist; naming one would create it, and nft would warn for ever.
+            exists = backend == "nft" or _legacy_tables(ip_version)
+            if exists and shutil.which(program, path=SEARCH_PATH):
+                saved += await _run([program])
+        counts[backend] = _weigh(saved)
     if counts["nft"] != counts["legacy"]:
         return "nft" if counts["nft"] > counts["legacy"] else "legacy"
     version = await _run(["iptables", "--version"])
     return "legacy" if "legacy" in version else "nft"
 
 
-def _weigh(saved: str) -> tuple[int, int]:
+def _weigh(saved: str) -> tuple[int, int, int]:
     lines = saved.splitlines()
+    hints = sum(1 for line in lines if line.startswith(HINT_CHAINS))
     ours = sum(1 for line in lines if line.startswith(OUR_CHAINS))
-    return ours, sum(1 for line in lines if line.startswith("-A"))
+    return hints, ours, sum(1 for line in lines if line.startswith("-A"))
 
 
 def _legacy_tables(ip_version: int = 4) -> str:

@@ -279,6 +279,8 @@ class Hub:
     handlers: Handlers
     ranges: RangeStore
     """Where node ports are allocated; ``control.apiserver.ranges`` has the one over etcd."""
+    find: Callable[[str, str], Resource | None]
+    """Returns the resource that is served under an apiVersion and a kind."""
     complete: Callable[[Resource, Object], Object]
     """Makes of an object what its kind keeps: pruned, with defaults; raises ApiError."""
 

@@ -72,6 +72,7 @@ from control.apiserver.authz.aggregation import RoleAggregation
 from control.apiserver.authz.authorizer import FOLLOWED, ModeAuthorizer
 from control.apiserver.authz.reviews import AccessReviews
 from control.apiserver.config import ApiServerConfig
+from control.apiserver.policies.plugin import ValidatingPolicies
 from control.apiserver.request import Hub, Security
 from control.apiserver.streams.kubelets import Kubelets
 from control.apiserver.streams.pods import PodStreams
@@ -131,6 +132,7 @@ def secure(hub: Hub) -> Security:
     caller = Caller(hub.lookup, random)
     mutating = MutatingWebhooks(completing, Webhooks(caller), hub.complete)
     validating = ValidatingWebhooks(refusing, Webhooks(caller))
+    policies = ValidatingPolicies(hub.lookup, hub.find)
 
     async def start() -> None:
         if not aggregation.following:
@@ -139,6 +141,7 @@ def secure(hub: Hub) -> Security:
             await caller.warm()
             await completing.follow()
             await refusing.follow()
+            await policies.follow()
         await _bootstrap_objects(hub)
 
     async def upkeep() -> None:
@@ -149,7 +152,7 @@ def secure(hub: Hub) -> Security:
     return Security(
         authenticator=authentication,
         authorizer=authorizer,
-        admission=_admission(hub, authorizer, (mutating, validating)),
+        admission=_admission(hub, authorizer, (mutating, policies, validating)),
         allocators={SERVICES: allocator},
         bootstrap=start,
         run=upkeep,
@@ -198,7 +201,7 @@ def _proxy_authority(config: ApiServerConfig) -> CertificateAuthority | None:
     return proxy
 
 
-def _admission(hub: Hub, authorizer: ModeAuthorizer, webhooks: tuple[Plugin, Plugin]) -> AdmissionChain:
+def _admission(hub: Hub, authorizer: ModeAuthorizer, extensions: tuple[Plugin, ...]) -> AdmissionChain:
     config = hub.config
     return AdmissionChain(
         (
@@ -216,7 +219,7 @@ def _admission(hub: Hub, authorizer: ModeAuthorizer, webhooks: tuple[Plugin, Plu
             Certificates(authorizer),
             DefaultIngressClass(hub.lookup),
             RbacEscalation(authorizer, hub.client),
-            *webhooks,
+            *extensions,
         )
     )
 

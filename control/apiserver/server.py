@@ -56,7 +56,9 @@ class ApiServer:
         self.handlers = Handlers()
         self.client = LoopbackClient()
         ranges = EtcdRanges(self.store, config.etcd.prefix)
-        self.security: Security = secure(Hub(config, self.feed, self.client, self.handlers, ranges, self._complete))
+        self.security: Security = secure(
+            Hub(config, self.feed, self.client, self.handlers, ranges, self._find, self._complete)
+        )
         self.registry.admission = self.security.admission
         self.registry.allocators = self.security.allocators
         self.service = Service(
@@ -68,6 +70,10 @@ class ApiServer:
         self._life = _Life()
         health = Health({"ping": lambda: ""}, {"etcd": self._store_fault, "shutdown": self._ending_fault})
         self.app = App(self.service, Discovery(self.kinds), health, OpenAPI(self.kinds))
+
+    def _find(self, api_version: str, kind: str) -> Resource | None:
+        served = (each.resource for each in self.kinds.all)
+        return next((found for found in served if (found.api_version, found.kind) == (api_version, kind)), None)
 
     def _complete(self, resource: Resource, obj: Object) -> Object:
         return objects.complete(self.kinds.of(resource), obj, "Ignore", [])

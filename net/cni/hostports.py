@@ -23,10 +23,13 @@ from net.cni import spec
 from net.cni.plan import version_of
 from net.cni.spec import CniError
 from net.ipam.allocator import Claim, PortMapping
+from net.messages import AF_INET, AF_INET6
+from net.netlink import RouteSocket
 from net.nftables import door, elements, operations
 from net.nftables.door import NftablesSocket
 from net.nftables.errors import NftablesError
 from net.nftables.operations import AddElements, DeleteElements, Operation, Table
+from net.proxy.conntrack import Place, Reconciler, place
 
 log = logging.getLogger(__name__)
 
@@ -108,17 +111,38 @@ def wanted(claims: Iterable[Claim]) -> Elements:
 
 def _add(found: Elements, mapping: PortMapping, address: str) -> None:
     version = version_of(address)
-    if mapping.host_ip and version_of(mapping.host_ip) != version:
+    if not _is_of(mapping, version):
         return
     pod = elements.address(address)
     port = [elements.protocol(mapping.protocol), elements.port(mapping.host_port)]
     target = elements.value(elements.concatenation(pod, elements.port(mapping.container_port)))
-    if not mapping.host_ip or ipaddress.ip_address(mapping.host_ip).is_unspecified:
+    if _is_anywhere(mapping):
         found[f"any{version}"].setdefault(elements.concatenation(*port), target)
     else:
         key = elements.concatenation(elements.address(mapping.host_ip), *port)
         found[f"one{version}"].setdefault(key, target)
     found[f"self{version}"][elements.concatenation(pod, pod)] = b""
+
+
+def udp_fronts(claims: Iterable[Claim], version: int) -> dict[Place, frozenset[Place]]:
+    """Return where each UDP host port leads, for the reconciliation of flows that are older than it."""
+    found: dict[Place, frozenset[Place]] = {}
+    for claim in sorted(claims, key=lambda claim: claim.addresses):
+        for mapping in claim.port_mappings:
+            for address in claim.addresses:
+                if mapping.protocol != "udp" or version_of(address) != version or not _is_of(mapping, version):
+                    continue
+                front = place("" if _is_anywhere(mapping) else mapping.host_ip, mapping.host_port)
+                found.setdefault(front, frozenset((place(address, mapping.container_port),)))
+    return found
+
+
+def _is_of(mapping: PortMapping, version: int) -> bool:
+    return not mapping.host_ip or version_of(mapping.host_ip) == version
+
+
+def _is_anywhere(mapping: PortMapping) -> bool:
+    return not mapping.host_ip or ipaddress.ip_address(mapping.host_ip).is_unspecified
 
 
 def changes(standing: Mapping[str, dict[bytes, bytes]], aim: Elements) -> list[Operation]:
@@ -144,6 +168,7 @@ class HostPorts:
     _standing: Elements | None = None
     _generation: int = 0
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _flows: tuple[Reconciler, ...] = field(default_factory=lambda: (Reconciler(4), Reconciler(6)))
 
     def close(self) -> None:
         """Close the socket; the rules stay."""
@@ -153,7 +178,8 @@ class HostPorts:
     async def sync(self, claims: Iterable[Claim]) -> int:
         """Bring the table to the claims and return how many operations that took; raises NftablesError."""
         async with self._lock:
-            aim = wanted(claims)
+            held = tuple(claims)
+            aim = wanted(held)
             if self._door is None:
                 self._door = self._open(is_wanted=any(aim.values()))
                 if self._door is None:
@@ -170,7 +196,19 @@ class HostPorts:
                 self._door.batch(todo)
             # Kept only after success: what a failure leaves is read anew.
             self._standing = aim
+            await self._drop_stale_flows(held)
             return len(todo)
+
+    async def _drop_stale_flows(self, claims: tuple[Claim, ...]) -> None:
+        """Have UDP clients that keep their port reach the pod that has the port now."""
+        for flows in self._flows:
+            fronts = udp_fronts(claims, flows.ip_version)
+            if not flows.differs(fronts) or (flows.is_new and not fronts):
+                continue
+            try:
+                await asyncio.to_thread(_reconcile, flows, fronts)
+            except OSError as error:
+                log.warning("flows of host ports cannot be looked at, tried again at the next change error=%s", error)
 
     def _open(self, is_wanted: bool) -> NftablesSocket | None:
         """Open the door where there is anything to do behind it: a wanted port, or a table of an earlier run."""
@@ -202,6 +240,13 @@ class HostPorts:
             return False
         self._generation = generation
         return True
+
+
+def _reconcile(flows: Reconciler, fronts: dict[Place, frozenset[Place]]) -> None:
+    with RouteSocket() as socket:
+        family = AF_INET6 if flows.ip_version == 6 else AF_INET
+        local = frozenset(found.address for found in socket.addresses(family))
+    flows.reconcile(fronts, local)
 
 
 def _is_whole(socket: NftablesSocket) -> bool:

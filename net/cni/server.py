@@ -37,6 +37,8 @@ log = logging.getLogger(__name__)
 MIRROR_ANNOTATIONS = ("kubernetes.io/config.mirror", "kubernetes.io/config.hash")
 BY_UID = "uid"
 READ_TIMEOUT_S = 30.0
+MTU_AGE_S = 5.0
+"""How long the uplink's MTU is taken for known: tunnels come and go."""
 
 
 def node_name(override: str) -> str:
@@ -173,7 +175,7 @@ class CniServer:
             self._cidrs_changed.set()
 
     def _mtu(self) -> int:
-        return self._config.mtu or _uplink_mtu(self._node_address, int(time.monotonic() / 60))
+        return self._config.mtu or _uplink_mtu(self._node_address, int(time.monotonic() / MTU_AGE_S))
 
     async def serve(self) -> None:
         """Answer shims until cancelled."""
@@ -269,7 +271,7 @@ class CniServer:
 
 
 @lru_cache(maxsize=1)
-def _uplink_mtu(node_address: str, _minute: int) -> int:
+def _uplink_mtu(node_address: str, _age: int) -> int:
     return wiring.uplink_mtu(node_address)
 
 

@@ -19,8 +19,8 @@ from pathlib import Path
 from threading import Lock
 
 from net import link_messages, messages
+from net.announce.frames import announcements
 from net.cni import plan as plans
-from net.cni.announcements import announcement
 from net.cni.bandwidth import Limit, limit_link
 from net.cni.plan import BRIDGE_MAC, DEFAULTS, HOST_PREFIX, Bridge, Plan
 from net.ipam.allocator import Attachment
@@ -38,6 +38,7 @@ INDEX_FIRST = 1 << 17
 """Far above what the kernel gives out by itself, which counts up from 1 in each namespace."""
 FAMILIES = {4: 2, 6: 10}
 ATTEMPTS_MAX = 4
+MTU_WITHOUT_UPLINK = 1500
 
 
 class _Indexes:
@@ -156,8 +157,9 @@ def _announce(plan: Plan) -> None:
         return
     with socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_CLOEXEC) as mouth:
         mouth.bind((plan.bridge.name, 0))
-        for address in plan.addresses:
-            mouth.send(announcement(plan.mac, address))
+        own = bytes.fromhex(plan.mac.replace(":", ""))
+        for frame in (frame for address in plan.addresses for frame in announcements(address, own)):
+            mouth.send(frame)
 
 
 def _limit(where: RouteSocket, index: int, limit: Limit | None) -> None:
@@ -198,8 +200,8 @@ def verify_in(plan: Plan, namespace: int, node: RouteSocket) -> list[str]:
         return [f"{plan.host_interface} does not exist"]
     wrong = _wrong_in_pod(plan, namespace)
     if plan.bridge is not None:
-        master = {link.name: link.master for link in node.links()}.get(plan.host_interface)
-        if master != node.link_index(plan.bridge.name):
+        port = node.link(plan.host_interface)
+        if port is None or port.master != node.link_index(plan.bridge.name):
             wrong.append(f"{plan.host_interface} is no port of {plan.bridge.name}")
         return wrong
     for place in plan.places:
@@ -270,19 +272,23 @@ def pod_links() -> set[str]:
 def uplink_mtu(node_address: str) -> int:
     """Return the pods' MTU: that of the link with this address, else of the default route's; or a tunnel's."""
     with RouteSocket() as node:
-        links = node.links()
-        return mtu.of_links(links, _underlay_mtu(node, {link.index: link.mtu for link in links}, node_address))
+        # Asked for one by one: a dump would bring every pod's link.
+        tunnels = [link for name in mtu.TUNNEL_NAMES.values() if (link := node.link(name)) is not None]
+        index = _uplink_index(node, node_address)
+        uplink = node.link(index=index) if index else None
+        return mtu.of_links(tunnels, uplink.mtu if uplink is not None else MTU_WITHOUT_UPLINK)
 
 
-def _underlay_mtu(node: RouteSocket, mtus: dict[int, int], node_address: str) -> int:
+def _uplink_index(node: RouteSocket, node_address: str) -> int:
+    """Return the link with this address, else the default route's; 0, which no link has, where there is neither."""
     version = plans.version_of(node_address)
     for found in node.addresses(FAMILIES[version]):
         if found.address == node_address:
-            return mtus.get(found.index, 1500)
+            return found.index
     for route in node.routes(FAMILIES[version]):
         if route.network == DEFAULTS[version]:
-            return mtus.get(route.index, 1500)
-    return 1500
+            return route.index
+    return 0
 
 
 def is_forwarding(version: int) -> bool:

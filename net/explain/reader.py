@@ -7,6 +7,7 @@ it starts there are those of this machine.
 from __future__ import annotations
 
 import asyncio
+import http.client
 import logging
 import os
 import re
@@ -36,6 +37,8 @@ log = logging.getLogger(__name__)
 OWN_TABLES = ("kube-proxy", "raftsman-policy", "raftsman-hostports", "raftsman-pods")
 OWN_CHAINS = ("KUBE-", "RAFTSMAN-")
 IPTABLES_TABLES = ("nat", "filter", "mangle")
+METRICS_TIMEOUT_S = 10.0
+METRICS_BYTES_MAX = 64 << 20
 NFTA_SET_NAME = 2
 _CHAIN = re.compile(r"^\tchain (\S+) \{$")
 
@@ -170,3 +173,17 @@ def iptables_backend(path: Path) -> Backend:
     """Return which iptables a node uses: legacy or nft."""
     with namespace(path):
         return asyncio.run(xtables.detect())
+
+
+def fetch_metrics(path: Path, address: str) -> str:
+    """Return what HOST:PORT/metrics answers inside a namespace; raises OSError."""
+    host, _, port = address.rpartition(":")
+    with namespace(path):
+        connection = http.client.HTTPConnection(host.strip("[]"), int(port), timeout=METRICS_TIMEOUT_S)
+        try:
+            connection.request("GET", "/metrics")
+            return connection.getresponse().read(METRICS_BYTES_MAX).decode()
+        except http.client.HTTPException as error:
+            raise OSError(f"{address} does not speak HTTP: {error}") from error
+        finally:
+            connection.close()

@@ -27,7 +27,8 @@ def rule_settings(scene: Scene, node: str, ip_version: int) -> RuleSettings:
     settings, facts = scene.settings_of(node), scene.hub.node_facts(node)
     standing = scene.standings.get(Place(node))
     local = [found.address for found in standing.addresses] if standing is not None else facts.addresses
-    cidrs = settings.cluster_cidrs or objects.pod_cidrs(scene.hub.nodes.get(node, {}))
+    own_cidrs = objects.pod_cidrs(scene.hub.nodes.get(node, {}))
+    cidrs = settings.cluster_cidrs or own_cidrs
     networks, serving = node_port_addresses(settings.proxy.nodeport_addresses, local, facts, ip_version)
     return RuleSettings(
         ip_version=ip_version,
@@ -38,6 +39,7 @@ def rule_settings(scene: Scene, node: str, ip_version: int) -> RuleSettings:
         node_addresses=serving,
         conntrack_be_liberal=settings.conntrack_be_liberal,
         node_name=node,
+        own_pod_cidrs=tuple(cidr for cidr in own_cidrs if (":" in cidr) == (ip_version == 6)),
     )
 
 

@@ -63,7 +63,9 @@ async def load(ruleset: str, *, check_only: bool = False) -> None:
 
 
 def is_supported() -> bool:
-    """Tell whether the kernel has nf_tables and this process may use it."""
+    """Tell whether the kernel has nf_tables, this process may use it, and nft is installed."""
+    if shutil.which("nft", path=SEARCH_PATH) is None:
+        return False
     try:
         with NftablesSocket() as door:
             door.generation()

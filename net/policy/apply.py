@@ -18,8 +18,9 @@ given that no status tells yet.
 
 from __future__ import annotations
 
+import errno
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from net.nftables.errors import NftablesError
@@ -29,10 +30,11 @@ from net.policy.elements import Key, Place
 from net.policy.kernel import ElementChange, PolicyTable, Standing
 from net.policy.model import Policy
 from net.policy.plan import PolicyBook
+from net.policy.render import Chain
 
 log = logging.getLogger(__name__)
-REFUSALS_MAX = 1000
-"""How many rounds of refusals a sync may take before it gives up."""
+ROUNDS_MAX = 1000
+"""How often a sync asks again what is missing: after each refusal, and after what changed meanwhile."""
 CHANGED = -1
 """The count of a chain's rules where somebody changed them."""
 
@@ -57,6 +59,31 @@ class SyncResult:
         return bool(self.made or self.removed or self.written_bytes)
 
 
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """Hold what must be made, as the book had it at one moment."""
+
+    sets: Mapping[str, str]
+    chains: Mapping[str, Chain]
+    owners: Mapping[str, Policy]
+    """The policy whose rules a chain holds, by the chain's name."""
+
+    def text(self, names: Iterable[str], standing: Standing) -> str:
+        """Return nft's commands for the sets and some of the chains."""
+        lines = [f"add table inet {render.TABLE}"]
+        for name, declaration in self.sets.items():
+            kind, _, body = declaration.partition(" ")
+            lines.append(f"add {kind} inet {render.TABLE} {name} {body}")
+        ordered = sorted(names)
+        for name in ordered:
+            lines.append(f"add chain inet {render.TABLE} {name} {self.chains[name].head}".rstrip())
+            if name in standing.chains:
+                lines.append(f"flush chain inet {render.TABLE} {name}")  # somebody tampered with it
+        for name in ordered:
+            lines += [f"add rule inet {render.TABLE} {name} {rule}" for rule in self.chains[name].rules]
+        return "\n".join(lines) + "\n"
+
+
 @dataclass(slots=True)
 class PolicyApplier:
     """Own the table of one node."""
@@ -66,6 +93,8 @@ class PolicyApplier:
     refused: dict[str, str] = field(default_factory=dict)
     """The policies whose rules are not in force as they are written, with nft's words."""
     _standing: Standing | None = None
+    _forgotten: int = 0
+    """Counts `forget`, which may come while a sync waits for nft."""
     _is_loading: bool = False
     _is_doubtful: bool = False
     """Whether somebody else wrote while nft did for us."""
@@ -76,6 +105,7 @@ class PolicyApplier:
     def forget(self) -> None:
         """Read the kernel again at the next sync."""
         self._standing = None
+        self._forgotten += 1
 
     def settle(self) -> None:
         """Wait no longer for pods whose addresses are not known yet."""
@@ -103,27 +133,28 @@ class PolicyApplier:
         """Bring the kernel to the plan; raises NftablesError where that cannot be."""
         result = SyncResult()
         dirty = self.book.elements.take_dirty()
+        standing, self._standing, forgotten = self._standing, None, self._forgotten
         try:
-            if self._standing is None:
-                self._standing = await self._read()
-                dirty |= self.book.elements.places() | _places(self._standing)
-            if not self._standing.chains:
-                if not self.book.isolates:
-                    return result  # a node without isolated pods has no table
-                dirty |= self.book.elements.places()
-            self._settled = self._settled or self.book.knows_all_addresses
-            await self._make(self._standing, result)
-            dirty |= self.book.elements.take_dirty()
-            dirty -= self._change(self._standing, dirty, result)
-            await self._remove(self._standing, result)
+            if standing is None:
+                standing = await self._read()
+                dirty |= self.book.elements.places() | _places(standing)
+            if standing.chains or self.book.isolates:  # a node without isolated pods has no table
+                if not standing.chains:
+                    dirty |= self.book.elements.places()
+                self._settled = self._settled or self.book.knows_all_addresses
+                await self._make(standing, result)
+                # From here to the change nothing waits: what leads to chains and sets finds them.
+                dirty |= self.book.elements.take_dirty()
+                dirty -= self._change(standing, dirty, result)
+                await self._remove(standing, result)
         except NftablesError:
             self.book.elements.give_back(dirty)
             self.forget()
             raise
         self.book.elements.give_back(dirty)
-        if self._is_doubtful or self._tampered:
-            self.forget()
-        result.is_certain = self._standing is not None
+        result.is_certain = forgotten == self._forgotten and not self._is_doubtful
+        if result.is_certain:
+            self._standing = standing
         return result
 
     async def _read(self) -> Standing:
@@ -150,60 +181,54 @@ class PolicyApplier:
     # 1. What is missing
 
     async def _make(self, standing: Standing, result: SyncResult) -> None:
-        for _ in range(REFUSALS_MAX):
-            sets = {name: text for name, text in self.book.sets.items() if name not in standing.elements}
-            chains = {name for name, chain in self.book.chains.items() if standing.chains.get(name) != len(chain.rules)}
-            if not sets and not chains:
+        """Return when nothing is missing; the book may change while nft runs, so that is asked again each time."""
+        for _ in range(ROUNDS_MAX):
+            missing = self._missing(standing)
+            if not missing.sets and not missing.chains:
                 break
             try:
-                await self._load(self._text(sets, chains, standing))
+                await self._load(missing.text(missing.chains, standing))
             except NftablesError as error:
-                if error.is_passing or not await self._refuse(sets, chains, standing, result):
+                if error.is_passing or not await self._refuse(missing, standing, result):
                     raise
                 continue
-            result.made += len(sets) + len(chains)
-            for name in sets:
+            result.made += len(missing.sets) + len(missing.chains)
+            for name in missing.sets:
                 standing.elements[name] = {}
-            for name in chains:
-                standing.chains[name] = len(self.book.chains[name].rules)
-            for key in {self.book.owner_of_chain.get(name, "") for name in chains} - {""}:
-                self._accepted[key] = self.book.policies[key]
-                if key not in result.refused:
-                    self.refused.pop(key, None)
+            for name, chain in missing.chains.items():
+                standing.chains[name] = len(chain.rules)
+            for policy in missing.owners.values():
+                self._accepted[policy.key] = policy
+                if policy.key not in result.refused:
+                    self.refused.pop(policy.key, None)
+        else:
+            raise NftablesError("the policies change faster than nft can load them", errno.EAGAIN)
         for key in [key for key in self._accepted if key not in self.book.policies]:
             del self._accepted[key]
             self.refused.pop(key, None)
 
-    def _text(self, sets: dict[str, str], chains: Iterable[str], standing: Standing) -> str:
-        lines = [f"add table inet {render.TABLE}"]
-        for name, declaration in sets.items():
-            kind, _, body = declaration.partition(" ")
-            lines.append(f"add {kind} inet {render.TABLE} {name} {body}")
-        ordered = sorted(chains)
-        for name in ordered:
-            lines.append(f"add chain inet {render.TABLE} {name} {self.book.chains[name].head}".rstrip())
-            if name in standing.chains:
-                lines.append(f"flush chain inet {render.TABLE} {name}")  # somebody tampered with it
-        for name in ordered:
-            lines += [f"add rule inet {render.TABLE} {name} {rule}" for rule in self.book.chains[name].rules]
-        return "\n".join(lines) + "\n"
+    def _missing(self, standing: Standing) -> Missing:
+        book = self.book
+        chains = {name: one for name, one in book.chains.items() if standing.chains.get(name) != len(one.rules)}
+        return Missing(
+            {name: text for name, text in book.sets.items() if name not in standing.elements},
+            chains,
+            {name: book.policies[book.owner_of_chain[name]] for name in chains if name in book.owner_of_chain},
+        )
 
-    async def _refuse(self, sets: dict[str, str], chains: set[str], standing: Standing, result: SyncResult) -> bool:
+    async def _refuse(self, missing: Missing, standing: Standing, result: SyncResult) -> bool:
         """Find the policies at fault and put what they had in their rules' place; False where none is."""
         by_policy: dict[str, list[str]] = {}
-        for name in chains & self.book.owner_of_chain.keys():
-            by_policy.setdefault(self.book.owner_of_chain[name], []).append(name)
+        for name, policy in missing.owners.items():
+            by_policy.setdefault(policy.key, []).append(name)
         # Without any policy's rules it must load, else none of them is at fault: this raises.
-        base = [name for name in chains if name in render.base_chains()]
-        await self.table.check(self._text(sets, base, standing))
+        await self.table.check(missing.text(missing.chains.keys() & render.base_chains().keys(), standing))
         culprits: dict[str, str] = {}
         halves = [sorted(by_policy)] if by_policy else []
         while halves:
             keys = halves.pop()
-            # Each with the sets, none to stay: what holds together is loaded with all the rest.
-            text = self._text(sets, [name for key in keys for name in by_policy[key]], standing)
             try:
-                await self.table.check(text)
+                await self.table.check(missing.text([name for key in keys for name in by_policy[key]], standing))
             except NftablesError as error:
                 if error.is_passing:
                     raise
@@ -212,9 +237,11 @@ class PolicyApplier:
                 else:
                     halves += [keys[: len(keys) // 2], keys[len(keys) // 2 :]]
         for key, words in culprits.items():
+            policy, accepted = missing.owners[by_policy[key][0]], self._accepted.get(key)
+            if self.book.policies.get(key) != policy:
+                continue  # it is another one by now
             log.error("policy is refused, it keeps the rules that it had policy=%s error=%s", key, words)
             self.refused[key] = result.refused[key] = words
-            policy, accepted = self.book.policies[key], self._accepted.get(key)
             fallback = policy.without_rules() if accepted is None or accepted == policy else accepted
             if fallback == policy:
                 return False
@@ -268,12 +295,17 @@ class PolicyApplier:
         sets = standing.elements.keys() - self.book.sets.keys()
         if not chains and not sets:
             return
-        # Profiles lead to policies' chains, and these look into sets.
-        ordered = sorted(chains, key=lambda name: (not name.startswith(render.PROFILE_PREFIXES), name))
-        lines = [f"delete chain inet {render.TABLE} {name}" for name in ordered]
+        # Emptied first: none of them leads to another then, or into a set.
+        lines = [f"flush chain inet {render.TABLE} {name}" for name in sorted(chains)]
+        lines += [f"delete chain inet {render.TABLE} {name}" for name in sorted(chains)]
         lines += [f"delete set inet {render.TABLE} {name}" for name in sorted(sets)]
-        await self._load("\n".join(lines) + "\n")
-        result.removed += len(lines)
+        try:
+            await self._load("\n".join(lines) + "\n")
+        except NftablesError as error:
+            # They judge nothing; whoever keeps them busy may let go of them.
+            log.warning("what is stale cannot be removed chains=%d sets=%d error=%s", len(chains), len(sets), error)
+            return
+        result.removed += len(chains) + len(sets)
         for name in chains:
             del standing.chains[name]
         for name in sets:

@@ -43,12 +43,12 @@ class Elements:
         """Begin a set."""
         self.wanted.setdefault(name, {})
 
-    def drop(self, name: str) -> None:
-        """End a set with all that is in it."""
-        for key in self.wanted.pop(name, {}):
-            self._owners.pop((name, key), None)
-            # Should the set come back before anybody looked, what it held is compared all the same.
-            self._dirty.add((name, key))
+    def drop(self, name: str) -> list[tuple[Place, set[str]]]:
+        """End a set with all that is in it; return that, with its owners."""
+        held = [((name, key), self._owners.pop((name, key), set())) for key in self.wanted.pop(name, {})]
+        # Should the set come back before anybody looked, what it held is compared all the same.
+        self._dirty.update(place for place, _ in held)
+        return held
 
     def put(self, name: str, key: Key, owner: str, value: str = "") -> None:
         """Want an element."""

@@ -131,10 +131,13 @@ class PeerSets:
         for version, name in names.items():
             self._declare(name, render.scope_declaration(scope, version))
         self._buckets.setdefault(bucket_of(scope), {})[scope] = names
+        _, label, value = bucket_of(scope)
         within = self._in_namespace.get(scope.namespaces, {}) if isinstance(scope.namespaces, str) else self._pods
-        for key in within:
-            pod, addresses = self._pods[key]
-            self._add(key, self._in_scope(pod, addresses, scope, names))
+        known = self._pods
+        # Most of a cluster's pods are none of those meant, and this one look at a label tells.
+        maybe = [key for key in within if known[key][0].labels.get(label) == value] if label else list(within)
+        for key in maybe:
+            self._add(key, self._in_scope(*known[key], scope, names))
 
     def _begin_port(self, name: str, protocol: str) -> None:
         for version in IP_VERSIONS:
@@ -169,14 +172,11 @@ class PeerSets:
                 gone.update(render.port_set(*port, version) for version in IP_VERSIONS)
         for name in gone:
             del self.declarations[name]
-            self.elements.drop(name)
-        if gone:
-            for key, held in list(self._meant.items()):
-                kept = {place for place in held if place[0] not in gone}
-                if kept:
-                    self._meant[key] = kept
-                else:
-                    del self._meant[key]
+            for place, owners in self.elements.drop(name):
+                for key in owners:
+                    self._meant[key].discard(place)
+                    if not self._meant[key]:
+                        del self._meant[key]
 
 
 def _at_port(pod: Pod, addresses: tuple[str, ...], name: str, protocol: str) -> list[Place]:

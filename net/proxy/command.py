@@ -45,10 +45,19 @@ class Duration(click.ParamType):  # type: ignore[type-arg,unused-ignore]
 @click.option("--iptables-backend", type=click.Choice(["auto", "legacy", "nft"]), default=DEFAULT.iptables_backend)
 @click.option("--cluster-cidr", default="", help="Where pods' addresses come from; else the Node's pod CIDR.")
 @click.option("--nodeport-addresses", default="", help="Networks that serve node ports, with commas, or primary.")
-@click.option("--masquerade-all", is_flag=True, help="Masquerade all traffic to cluster IPs.")
-@click.option("--iptables-masquerade-bit", type=click.IntRange(0, 31), default=DEFAULT.masquerade_bit)
+@click.option(
+    "--masquerade-all",
+    "--nftables-masquerade-all",
+    "masquerade_all",
+    is_flag=True,
+    help="Masquerade all traffic to cluster IPs.",
+)
+@click.option(
+    "--iptables-masquerade-bit", "--nftables-masquerade-bit", type=click.IntRange(0, 31), default=DEFAULT.masquerade_bit
+)
 @click.option("--iptables-min-sync-period", type=Duration(), default="1s")
 @click.option("--iptables-sync-period", type=Duration(), default="30s")
+@click.option("--nftables-sync-period", type=Duration(), default="5m")
 @click.option("--nftables-min-sync-period", type=Duration(), default="10ms")
 @click.option("--bind-address", default=DEFAULT.bind_address, help="Where Services' health checks are answered.")
 @click.option("--healthz-bind-address", default=DEFAULT.healthz_bind_address, help="Where /healthz is answered.")
@@ -67,6 +76,7 @@ def command(
     iptables_masquerade_bit: int,
     iptables_min_sync_period: float,
     iptables_sync_period: float,
+    nftables_sync_period: float,
     nftables_min_sync_period: float,
     bind_address: str,
     healthz_bind_address: str,
@@ -89,6 +99,7 @@ def command(
         masquerade_all=masquerade_all,
         masquerade_bit=iptables_masquerade_bit,
         min_sync_period_s=iptables_min_sync_period,
+        nftables_sync_period_s=nftables_sync_period,
         nftables_min_sync_period_s=nftables_min_sync_period,
         sync_period_s=iptables_sync_period,
         bind_address=bind_address,

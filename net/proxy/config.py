@@ -32,7 +32,9 @@ class ProxyConfig:
     nftables_min_sync_period_s: float = 0.01
     """The same of nftables, where a sync costs less than a millisecond."""
     sync_period_s: float = 30.0
-    """How often the standing rules are read and compared, in seconds; rarer where that takes long."""
+    """How often the standing rules of iptables are read and compared, in seconds; rarer where that takes long."""
+    nftables_sync_period_s: float = 300.0
+    """The same of nftables, where events tell of what others change."""
     canary_interval_s: float = 5.0
     """How often to look whether somebody flushed the rules, in seconds."""
     bind_address: str = "0.0.0.0"
@@ -47,6 +49,10 @@ class ProxyConfig:
     """From which share of its room on connection tracking counts as nearly full, and is reported."""
     conntrack_interval_s: float = 10.0
     """How often to look how full it is, in seconds."""
+
+    def sync_period_of(self, mode: str) -> float:
+        """Return how often a mode's rules are compared, in seconds."""
+        return self.nftables_sync_period_s if mode == "nftables" else self.sync_period_s
 
     def min_sync_period_of(self, mode: str) -> float:
         """Return the least time between two syncs of a mode, in seconds."""

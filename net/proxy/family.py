@@ -20,7 +20,7 @@ from net.proxy.applier import APPLY_ERRORS, Applier
 from net.proxy.config import ProxyConfig
 from net.proxy.conntrack import Reconciler
 from net.proxy.metrics import ProxyMetrics, trigger_time
-from net.proxy.rules import NodeFacts, PortRules, RuleBook, RuleSettings
+from net.proxy.rules import NodeFacts, RuleBook, RuleSettings
 from net.proxy.services import ChangeTracker
 
 log = logging.getLogger(__name__)
@@ -207,14 +207,10 @@ class FamilyLoop:
     async def _compare_now_and_then(self) -> None:
         while True:
             took_s = self.applier.last_read_s
-            await asyncio.sleep(max(self._config.sync_period_s, took_s / READING_SHARE_MAX))
+            period_s = self._config.sync_period_of(self.applier.mode)
+            await asyncio.sleep(max(period_s, took_s / READING_SHARE_MAX))
             self.applier.forget()
             self._due.set()
 
 
 Families = Mapping[int, FamilyLoop]
-
-
-def local_endpoints(ports: tuple[PortRules, ...]) -> int:
-    """Count the node's own endpoints of a Service, each address once."""
-    return len({endpoint.ip for rules in ports for endpoint in rules.local})

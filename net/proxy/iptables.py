@@ -239,7 +239,7 @@ def _external(rules: PortRules, settings: RuleSettings) -> tuple[str, ...]:
     elif rules.short_circuited:
         cluster = service_chain("SVC", name)
         pods = comment(f"pod traffic for {name} external destinations")
-        out += [f"-s {host(cidr)} {pods} -j {cluster}" for cidr in settings.cluster_cidrs]
+        out += [f"-s {host(cidr)} {pods} -j {cluster}" for cidr in settings.short_circuit_cidrs]
         local = "-m addrtype --src-type LOCAL"
         masquerade = comment(f"masquerade LOCAL traffic for {name} external destinations")
         route = comment(f"route LOCAL traffic for {name} external destinations")

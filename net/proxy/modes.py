@@ -31,7 +31,7 @@ async def appliers(wanted: Mode, backend: Backend | str) -> dict[int, MakeApplie
         if nftables_door.is_supported():
             kin: list[KernelTable] = []
             return dict.fromkeys(IP_VERSIONS, partial(NftablesApplier, kin=kin))
-        log.warning("the kernel has no nf_tables, or this process may not use it: iptables writes the rules")
+        log.warning("no nf_tables in the kernel, no right to use it, or no program nft: iptables writes the rules")
     chosen: Backend = await xtables.detect() if backend == "auto" else "legacy" if backend == "legacy" else "nft"
     log.info("iptables back end is chosen backend=%s wanted=%s", chosen, backend)
     return {version: partial(IptablesApplier, IptablesDoor(chosen, version)) for version in IP_VERSIONS}

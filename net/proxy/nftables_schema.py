@@ -156,6 +156,10 @@ class _Writer:
     def cidrs(self) -> str:
         return ", ".join(dict.fromkeys(self.settings.cluster_cidrs))
 
+    @property
+    def own_cidrs(self) -> str:
+        return ", ".join(dict.fromkeys(self.settings.short_circuit_cidrs))
+
     def masquerade(self, how: str) -> list[str]:
         """Return the rule that marks what must bear the node's address."""
         mark = f"meta mark set meta mark | {self.mark}"
@@ -275,7 +279,7 @@ def _own_address(writer: _Writer) -> str:
 
 def _nat_chains(writer: _Writer) -> None:
     place, port = writer.key(""), writer.key("nodeport-")
-    inside = [f"{writer.ip} saddr {{ {writer.cidrs} }}"] if writer.cidrs else []
+    inside = [f"{writer.ip} saddr {{ {writer.own_cidrs} }}"] if writer.own_cidrs else []
     inside.append("fib saddr type local")
     writer.chain(
         "nodeports",

@@ -121,6 +121,16 @@ class RuleSettings:
     """This node's own addresses, chosen by node_port_cidrs."""
     node_name: str = ""
     """The node that the rules stand on."""
+    own_pod_cidrs: tuple[str, ...] = ()
+    """Where this node's own pods' addresses come from; where that is unknown, all pods count as its own."""
+
+    @property
+    def short_circuit_cidrs(self) -> tuple[str, ...]:
+        """Whose traffic to external addresses passes by a Local policy.
+
+        Not pods of other nodes: the endpoint's answer to one would go straight to it, past the translation here.
+        """
+        return self.own_pod_cidrs or self.cluster_cidrs
 
 
 @dataclass(frozen=True, slots=True)

@@ -137,6 +137,7 @@ class ProxyServer:
             node_addresses=serving,
             conntrack_be_liberal=read_sysctl("net/netfilter/nf_conntrack_tcp_be_liberal") == "1",
             node_name=self._name,
+            own_pod_cidrs=tuple(cidr for cidr in self._node_cidrs if (":" in cidr) is (ip_version == 6)),
         )
 
     async def serve(self) -> None:

@@ -19,7 +19,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from net import messages
-from net.links import MAIN_TABLE, Address, ForwardingEntry, Neighbour, Route, RoutingRule
+from net.links import MAIN_TABLE, Address, Event, ForwardingEntry, Neighbour, Route, RoutingRule
 from net.messages import ROUTE_PROTOCOL_NODE, ROUTE_TABLE_NODE, Message
 from net.routes.peers import Direct, Peer, Tunnelled, Unreachable, Way, parsed, version_of
 from net.routes.tunnels import gateway_of, mac_of, own_address
@@ -122,6 +122,20 @@ def service_routes(
     return frozenset(found)
 
 
+def agrees(event: Event, wanted: State) -> bool:
+    """Tell whether an event says only that something is as wanted: most are echoes of our own writing."""
+    match event.what:
+        case Route() as route:
+            return (route in wanted.routes) != event.is_gone if route.protocol == ROUTE_PROTOCOL_NODE else False
+        case Neighbour() as neighbour:
+            return (neighbour in wanted.neighbours) != event.is_gone
+        case ForwardingEntry() as entry:
+            return (entry in wanted.forwarding) != event.is_gone
+        case Address() as address:
+            return address in wanted.addresses and not event.is_gone
+    return False
+
+
 def with_routes(state: State, more: frozenset[Route]) -> State:
     """Return a state with further routes."""
     return replace(state, routes=state.routes | more)
@@ -209,4 +223,25 @@ def changes(standing: State, plan: State) -> Changes:
             standing.forwarding - plan.forwarding,
         ),
         blocked=blocked,
+    )
+
+
+def after(standing: State, todo: Changes) -> State:
+    """Return what stands once changes are carried out."""
+    replaced = {(route.network, route.table) for route in todo.put.routes}
+    kept = frozenset(
+        route
+        for route in standing.routes - todo.delete.routes
+        if route.protocol != ROUTE_PROTOCOL_NODE or (route.network, route.table) not in replaced
+    )
+    pinned = {(entry.index, entry.address) for entry in todo.put.neighbours}
+    neighbours = frozenset(
+        entry for entry in standing.neighbours - todo.delete.neighbours if (entry.index, entry.address) not in pinned
+    )
+    return State(
+        kept | todo.put.routes,
+        standing.rules - todo.delete.rules | todo.put.rules,
+        standing.addresses - todo.delete.addresses | todo.put.addresses,
+        neighbours | todo.put.neighbours,
+        standing.forwarding - todo.delete.forwarding | todo.put.forwarding,
     )

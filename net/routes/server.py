@@ -21,7 +21,7 @@ from net.routes import kernel, mtu, outside, peers, plan, tunnels
 from net.routes.config import RoutesConfig
 from net.routes.outside import Outside
 from net.routes.peers import Peer, Way
-from net.routes.plan import Changes
+from net.routes.plan import Changes, State
 from net.routes.tunnels import Tunnel, TunnelError
 from net.xtables import XtablesError
 
@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 RETRY_S = 1.0
 LOOK_INTERVAL_S = 1.0
 """How often it is looked whether our table of nftables still stands, in seconds."""
+FAILURES_MAX = 10
 LINES_MAX = 10
 """How many changed routes are told of one by one."""
 
@@ -72,8 +73,13 @@ class RoutesServer:
         self._informer.add_handler(self._node_changed)
         self._peers: dict[str, Peer] = {}
         self._due = asyncio.Event()
-        self._links: set[int] = set()
-        """The links whose events concern us."""
+        self._around: Surroundings | None = None
+        """What was last read of links and addresses; None where it may have changed."""
+        self._standing: State | None = None
+        """What stands as far as we know; None where it has to be read."""
+        self._wanted = State()
+        self._tunnels: dict[int, int] = {}
+        """Our interfaces by the IP version that they run over."""
         self._unreachable: dict[str, str] = {}
         self._blocked: tuple[Route, ...] = ()
 
@@ -110,26 +116,36 @@ class RoutesServer:
         while True:
             for event in await events.next():
                 if self._concerns(event):
-                    self._due.set()
+                    self._forget()
 
     def _concerns(self, event: Event) -> bool:
         """Tell whether a kernel event may have hurt us; pods' own links and routes come and go all the time."""
         match event.kind:
-            case "overrun" | "address":
+            case "overrun":
                 return True
+            case "address":
+                return not plan.agrees(event, self._wanted)
             case "route":
-                return event.protocol != messages.ROUTE_PROTOCOL_POD
+                return event.protocol != messages.ROUTE_PROTOCOL_POD and not plan.agrees(event, self._wanted)
+            case "neighbour":
+                return event.index in self._tunnels.values() and not plan.agrees(event, self._wanted)
             case "rule":
                 return event.protocol == messages.ROUTE_PROTOCOL_NODE
             case _:
                 # A link that goes down takes its routes along without a word about them.
-                return event.index in self._links
+                known = self._around.uplinks if self._around is not None else {}
+                return event.index in known or event.index in self._tunnels.values()
+
+    def _forget(self) -> None:
+        """Read links, addresses and all the rest anew."""
+        self._around = self._standing = None
+        self._due.set()
 
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(self._config.resync_interval_s)
             self._rules.forget()
-            self._due.set()
+            self._forget()
 
     async def _look(self) -> None:
         while True:
@@ -144,6 +160,7 @@ class RoutesServer:
 
     async def _work(self) -> None:
         self._due.set()
+        failures = 0
         while True:
             await self._due.wait()
             await asyncio.sleep(self._config.settle_s)
@@ -153,15 +170,19 @@ class RoutesServer:
                 self.sync_routes()
                 if (own := self._peers.get(self._name)) is not None:
                     await self._rules.sync(own, self._peers)
+                failures = 0
             except (NetlinkError, TunnelError, NftablesError, XtablesError) as error:
                 log.warning("routes are not as wanted, trying again error=%s", error)
                 self._rules.forget()
-                await self._pause()
+                self._forget()
+                self._due.clear()
+                failures = min(failures + 1, FAILURES_MAX)
+                await self._pause(failures)
 
-    async def _pause(self) -> None:
+    async def _pause(self, failures: int) -> None:
         """Wait before the next attempt, or until something changes: a link that comes back need not be waited for."""
         try:
-            await asyncio.wait_for(self._due.wait(), RETRY_S)
+            await asyncio.wait_for(self._due.wait(), min(RETRY_S, self._config.settle_s * 2**failures))
         except TimeoutError:
             self._due.set()
 
@@ -171,47 +192,50 @@ class RoutesServer:
         if own is None:
             return 0  # our Node is being made; its first appearance brings the rest
         with RouteSocket() as socket:
-            around = _look_around(socket)
+            if self._around is None or self._standing is None:
+                self._around, self._standing = _look_around(socket), None
+            around = self._around
             down = {link.index for link in around.uplinks.values() if not link.is_up}
             backend = self._config.backend
             ways = peers.ways(own, self._peers.values(), peers.places(around.addresses, around.uplinks), backend, down)
             underlays = {version: around.underlay_mtu(own, version) for version in peers.VERSIONS}
             needed = peers.tunnel_versions(ways, own, backend)
-            wanted = tunnels.wanted(own, needed, underlays, self._config)
-            standing_tunnels = self._ensure(socket, wanted)
-            self._links = {*around.uplinks, *standing_tunnels.values()}
-            todo = self._differences(socket, own, ways, standing_tunnels, around, min(underlays.values()))
+            tunnels_wanted = tunnels.wanted(own, needed, underlays, self._config)
+            self._ensure(socket, tunnels_wanted)
+            self._wanted = self._plan(own, ways, min(underlays.values()))
+            todo = self._differences(socket, own)
             requests = todo.messages()
             socket.batch(requests)
-            for name in kernel.remove_others(socket, wanted):
+            self._standing = plan.after(self._standing or State(), todo)
+            for name in kernel.remove_others(socket, tunnels_wanted):
                 log.info("tunnel is removed interface=%s", name)
         self._tell(todo, ways)
         return len(requests)
 
-    def _ensure(self, socket: RouteSocket, wanted: list[Tunnel]) -> dict[int, int]:
+    def _ensure(self, socket: RouteSocket, wanted: list[Tunnel]) -> None:
         found = {}
         for tunnel in wanted:
             index, changed = kernel.ensure(socket, tunnel, self._config.vxlan_checksum_offload)
             found[tunnel.underlay_version] = index
             if changed:
+                self._standing = None
                 log.info("tunnel is set interface=%s local=%s mtu=%d", tunnel.name, tunnel.local, tunnel.mtu)
-        return found
+        if found != self._tunnels:
+            self._tunnels, self._standing = found, None
 
-    def _differences(
-        self,
-        socket: RouteSocket,
-        own: Peer,
-        ways: dict[tuple[str, str], Way],
-        tunnel_links: dict[int, int],
-        around: Surroundings,
-        underlay_mtu: int,
-    ) -> Changes:
-        known = kernel.addresses(socket) if tunnel_links else around.addresses
-        standing = kernel.standing(socket, known, tunnel_links.values())
-        pods = mtu.pod_mtu(underlay_mtu, tunnel_links)
-        wanted = plan.wanted(own, self._peers, ways, tunnel_links, pods if pods < underlay_mtu else 0)
+    def _plan(self, own: Peer, ways: dict[tuple[str, str], Way], underlay_mtu: int) -> State:
+        pods = mtu.pod_mtu(underlay_mtu, self._tunnels)
+        return plan.wanted(own, self._peers, ways, self._tunnels, pods if pods < underlay_mtu else 0)
+
+    def _differences(self, socket: RouteSocket, own: Peer) -> Changes:
+        addresses = self._around.addresses if self._around is not None else []
+        if self._standing is None:
+            addresses = kernel.addresses(socket)
+            self._standing = kernel.standing(socket, addresses, self._tunnels.values())
         cidrs = [cidr for cidr in self._config.service_cluster_ip_range.split(",") if cidr]
-        return plan.changes(standing, plan.with_routes(wanted, plan.service_routes(own, cidrs, known, standing.routes)))
+        services = plan.service_routes(own, cidrs, addresses, self._standing.routes)
+        self._wanted = plan.with_routes(self._wanted, services)
+        return plan.changes(self._standing, self._wanted)
 
     def _tell(self, todo: Changes, ways: dict[tuple[str, str], Way]) -> None:
         for words, routes in (("route is set", todo.put.routes), ("route is removed", todo.delete.routes)):

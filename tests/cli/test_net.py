@@ -11,7 +11,9 @@ from cli.main import raftsman
 from cli.node_doors import NodeDoor, agent_flags
 
 
-@pytest.mark.parametrize("arguments", [["net"], ["net", "explain"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "arguments", [["net"], *(["net", name] for name in ("explain", "diff", "check", "services"))], ids=" ".join
+)
 def test_help_has_examples(arguments: list[str]) -> None:
     done = CliRunner().invoke(raftsman, [*arguments, "--help"])
     assert done.exit_code == 0

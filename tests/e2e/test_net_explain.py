@@ -1,12 +1,13 @@
 """`raftsman net` on a running cluster: what it says is what happens."""
 
 import json
+import sys
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from tests.e2e.conftest import Lab, poll, raftsman
+from tests.e2e.conftest import ROOT, Lab, poll, raftsman
 
 pytestmark = [pytest.mark.e2e, pytest.mark.root, pytest.mark.timeout(420)]
 POLICY = {
@@ -44,6 +45,9 @@ def test_an_explained_way_is_the_way_that_a_real_packet_takes(lab: Lab, client: 
 
     told = poll("a way that is whole", whole)
     assert fetch(lab, client, lab.get("service", "web")["spec"]["clusterIP"]) == 0
+    counted = json.loads(lab.raftsman("net", "services", "default/web", "-o", "json"))
+    fronts = {entry["front"]: sum(entry["connections"].values()) for entry in counted["services"]}
+    assert fronts[f"{lab.get('service', 'web')['spec']['clusterIP']}:80"] >= 2
     pods = {pod["status"]["podIP"] for pod in lab.pods("app=guestbook,tier=web")}
     assert {branch["endpoint"].partition(":")[0] for branch in told["branches"]} == pods
     assert {step["checked"] for step in told["steps"]} == {True}
@@ -98,6 +102,10 @@ def test_a_difference_is_told_until_it_is_mended(lab: Lab) -> None:
     finally:
         lab.on_node("n1", "ip", "route", "del", peer, "dev", "lo", "proto", "4")
     poll("the agent's own repair", lambda: not differing())
+    # On the node itself, with the agent's own rights, as on a real machine.
+    command = ["env", f"PYTHONPATH={ROOT}", sys.executable, "-m", "cli.main", "net", "diff", "--node-local"]
+    local = lab.on_node("n1", *command, timeout_s=120)
+    assert local.stdout.strip() == "node n1: the kernel holds what is wanted", local.stderr
     done = raftsman(lab.state_root, "net", "check", "n1", "--name", lab.name)
     assert done.returncode == 0, done.stdout
     assert "the second time wrote nothing" in done.stdout

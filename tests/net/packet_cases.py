@@ -192,7 +192,7 @@ POLICIES = (
             *each("pod_b", "balancer", "ac", KEPT),
             *each("node_1", "balancer", "ac"),
             *each("pod_b", "node_1", "ac", KEPT),
-            *each("node_1", "node_2", "c", KEPT),
+            *each("node_1 pod_b", "node_2", "c", KEPT),
         ),
         {**BALANCER, **LOCAL, "externalIPs": ["external"]},
         balanced="VIP",

@@ -34,6 +34,7 @@ MODES: tuple[Mode, ...] = ("iptables-legacy", "iptables-nft", "nftables")
 FABRIC6 = "fd77::"
 CLUSTER_CIDRS = {4: CLUSTER_CIDR, 6: "fd00:244::/32"}
 SERVICE_ROUTES = ("10.96.0.0/16", "198.51.100.0/24", "203.0.113.0/24", "fd00:96::/64", "2001:db8:98::/47")
+POD_CIDRS = {4: "10.244.{}.0/24", 6: "fd00:244:{}::/48"}
 MANY = {4: "10.245.0.0/21", 6: "fd00:245::/64"}
 """Addresses that pod c has besides its own: as many endpoints as a test wants."""
 
@@ -92,6 +93,14 @@ class World:
     addresses: dict[tuple[str, int], str]
     """Of each machine, by IP version."""
     rules: list[Rules] = field(default_factory=list)
+
+    def new_applier(self, rules: Rules) -> Applier:
+        """Return what a proxy that starts anew would write by."""
+
+        async def make() -> Applier:
+            return applier_for(self.mode, rules.settings)
+
+        return rules.node.call(make())
 
     def add(self, *objects: Object) -> None:
         """Put objects into the trackers of all nodes; `sync` brings them into the kernel."""
@@ -219,7 +228,12 @@ def rules_of(world: World, node: Node, zone: str, ip_version: int) -> Rules:
     """Return a node's empty rules of one family."""
     own = (world.addresses[f"node_{node.number}", 4], world.addresses[f"node_{node.number}", 6])
     facts = NodeFacts(node.node_name, zone, own)
-    settings = RuleSettings(ip_version, (CLUSTER_CIDRS[ip_version],), node_name=node.node_name)
+    settings = RuleSettings(
+        ip_version,
+        (CLUSTER_CIDRS[ip_version],),
+        node_name=node.node_name,
+        own_pod_cidrs=(POD_CIDRS[ip_version].format(node.number),),
+    )
 
     async def make() -> Applier:
         return applier_for(world.mode, settings)

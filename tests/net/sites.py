@@ -165,9 +165,9 @@ def opened_site() -> Iterator[Site]:
         yield site
 
 
-def pings(source: Namespace, target: str) -> bool:
+def pings(source: Namespace, target: str, timeout_s: float = 1.0) -> bool:
     """Tell whether one ping is answered."""
-    return echo(source, target).answered
+    return echo(source, target, timeout_s=timeout_s).answered
 
 
 def seen_source(client: Namespace, server: Namespace, target: str) -> str:

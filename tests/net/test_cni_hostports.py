@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.net import sctp
 from tests.net.cni_process import (
     BOTH,
     NODE,
@@ -115,6 +116,31 @@ def test_behaviour_40_udp_and_tcp_share_a_number(daemon: Daemon, made: list[Name
         with stranger.open_socket(socket.SOCK_DGRAM, family) as client:
             assert stranger.ask_by_datagram(client, address, 5353) == "udp"
         assert stranger.ask(address, 5353)[0] == "tcp"
+
+
+def test_behaviour_40_sctp_reaches_the_pod(daemon: Daemon, made: list[Namespace], stranger: Namespace) -> None:
+    pod = new_pod(made)
+    add(daemon, pod, mapping(3868, 3869, "sctp"))
+    sctp.serve(pod, "pod", 3869)
+    assert sctp.ask(stranger, NODE, 3868) == ("pod", STRANGER)
+    assert sctp.ask(stranger, NODE6, 3868) == ("pod", STRANGER6)
+
+
+def test_behaviour_40_a_udp_client_that_keeps_its_port_follows_the_host_port(
+    daemon: Daemon, made: list[Namespace], stranger: Namespace
+) -> None:
+    first, second = new_pod(made), new_pod(made)
+    first.serve("first", 53, socket.SOCK_DGRAM)
+    second.serve("second", 53, socket.SOCK_DGRAM)
+    for address, family in ((NODE, socket.AF_INET), (NODE6, socket.AF_INET6)):
+        with stranger.open_socket(socket.SOCK_DGRAM, family) as client:
+            assert stranger.ask_by_datagram(client, address, 5354, 0.2) == ""
+            add(daemon, first, mapping(5354, 53, "udp"))
+            assert stranger.ask_by_datagram(client, address, 5354) == "first"
+            assert daemon.call("DEL", first) == (0, {})
+            add(daemon, second, mapping(5354, 53, "udp"))
+            assert stranger.ask_by_datagram(client, address, 5354) == "second"
+            assert daemon.call("DEL", second) == (0, {})
 
 
 def test_behaviour_40_ports_go_with_their_pod_and_others_stay(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Literal
@@ -9,6 +10,8 @@ from typing import Any, Literal
 import pytest
 
 from control.api.meta import Object
+from net.announce import plan
+from net.announce.config import NAMESPACE
 from net.explain import parties, way, words
 from net.explain.objects import Objects
 from net.explain.parties import UnknownPartyError
@@ -287,3 +290,62 @@ def test_a_source_that_is_not_there_is_refused(source: str, sentence: str) -> No
     hub = cluster(client(), unbound("waits", ""), *nodes())
     with pytest.raises(UnknownPartyError, match=sentence.replace("?", r"\?")):
         explained(hub, source, "web")
+
+
+def six(obj: Object, *texts: tuple[str, str]) -> Object:
+    """Return an object with addresses replaced by IPv6 ones."""
+    changed_text = json.dumps(obj)
+    for four, replacement in texts:
+        changed_text = changed_text.replace(four, replacement)
+    found: Object = json.loads(changed_text)
+    return found
+
+
+TEXTS = (
+    ("10.244.1.0/24", "fd00:1::/64"), ("10.244.2.0/24", "fd00:2::/64"), ("10.244.1.", "fd00:1::"),
+    ("10.244.2.", "fd00:2::"), ("192.168.77.", "fd77::"), ("10.96.0.1", "fd96::1"), ("IPv4", "IPv6"),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("mode", ["nftables", "iptables"])
+def test_ipv6_is_walked_alike(mode: Literal["nftables", "iptables"]) -> None:
+    hub = cluster(*(six(obj, *TEXTS) for obj in (*web(), node("n1", 1), node("n2", 2))))
+    settings = NodeSettings(ProxyConfig(cluster_cidr="fd00::/32", proxy_mode=mode))
+    found = explained(hub, "client", "web", settings, ip_version=6)
+    assert found.why == ""
+    assert found.packet == "TCP fd00:1::2 → [fd96::1]:80"
+    assert [branch.label for branch in found.branches] == ["[fd00:1::7]:8080", "[fd00:2::7]:8080"]
+    things = [str(thing) for step in found.every_step() for thing in step.things]
+    if mode == "nftables":
+        assert "ip6 kube-proxy service-ips { fd96::1 . tcp . 80 : goto cluster-2 }" in things
+    else:
+        assert any(thing.startswith("-t ip6/nat -A KUBE-SERVICES -d fd96::1/128") for thing in things)
+    by_address = explained(hub, "fd00:1::2", "[fd96::1]:81", settings, ip_version=6)
+    assert "fd96::1 is an address of Service default/web, which has no port 81 there" in by_address.why
+    other = explained(cluster(*web()), "n1", "web", settings)
+    assert other.reachable
+    with pytest.raises(UnknownPartyError, match="pod default/client has no IPv4 address"):
+        explained(hub, "client", "web", settings)
+
+
+def test_a_load_balancers_address_is_met_at_the_node_that_announces_it() -> None:
+    balanced: dict[str, Any] = {
+        "type": "LoadBalancer",
+        "status": {"loadBalancer": {"ingress": [{"ip": "203.0.113.5"}]}},
+    }
+    hub = cluster(*web(**balanced))
+    nobody = explained(hub, "192.0.2.9", "web")
+    assert nobody.notes == (
+        "No node holds the Lease of Service default/web, so perhaps nobody answers for 203.0.113.5.",
+    )
+    announced = plan.service_of(hub.services["default/web"])
+    assert announced is not None
+    name = plan.lease_name(announced)
+    lease = {"metadata": {"name": name, "namespace": NAMESPACE}, "spec": {"holderIdentity": "n2"}}
+    held = replace(hub, leases={f"{NAMESPACE}/{name}": lease})
+    for target in ("web", "203.0.113.5:80"):
+        found = explained(held, "192.0.2.9", target)
+        assert found.notes == (f"Node n2 holds Lease {NAMESPACE}/{name}, and so answers for 203.0.113.5.",)
+        assert {step.place.node for step in found.steps} == {"n2"}
+    local = cluster(*web([], externalTrafficPolicy="Local", **balanced))
+    assert "no ready node has a ready endpoint of it" in explained(local, "192.0.2.9", "web").notes[0]

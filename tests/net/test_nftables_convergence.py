@@ -138,9 +138,12 @@ def test_convergence(world: World) -> None:
         def sync(self) -> None:
             world.sync()
 
-        @rule()
-        def restart(self) -> None:
+        @rule(gone=st.sets(NAMES))
+        def restart(self, gone: set[str]) -> None:
+            world.sync()
             world.applier.close()
+            for name in gone:  # while nobody looked
+                world.tracker.service_changed(f"default/{name}", None)
             world.applier = world.make()
             world.sync()
 

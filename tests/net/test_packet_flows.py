@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from net.proxy.applier import Applier
 from tests.net.packet_cases import CASES, DROPPED, KEPT, MASKED, REFUSED, UNKNOWN, UNSERVED, Case, Flow
 from tests.net.packet_world import MODES, World, batch, built, front_address, node_port, service_object, slice_objects
 
@@ -37,6 +38,23 @@ def test_flows(world: World, case: Case, ip_version: int) -> None:
     with ThreadPoolExecutor(len(case.flows)) as threads:
         for done in [threads.submit(check, world, case, flow, ip_version) for flow in case.flows]:
             done.result()
+
+
+def test_behaviour_24_a_restart_with_the_same_state_writes_nothing(world: World) -> None:
+    # Every kind of rule is there, so each must be spelled as the kernel spells it, in both families.
+    before = [rules.applier for rules in world.rules]
+    try:
+        for rules in world.rules:
+            rules.applier = world.new_applier(rules)
+        assert world.sync() == 0
+    finally:
+        for rules, applier in zip(world.rules, before, strict=True):
+            rules.node.call(close(rules.applier))
+            rules.applier = applier
+
+
+async def close(applier: Applier) -> None:
+    applier.close()
 
 
 def place(world: World, case: Case, flow: Flow, ip_version: int) -> tuple[str, int]:

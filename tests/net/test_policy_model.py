@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from typing import Any
 
 from hypothesis import Phase, settings
@@ -166,21 +167,49 @@ class PolicyMachine(RuleBasedStateMachine):
         self.applier.forget()
 
     @rule()
+    def lose_what_stands_while_it_syncs(self) -> None:
+        self.applier.forget()
+        self.sync(self.applier.forget, self.applier.forget)
+
+    @rule()
     def fail_once(self) -> None:
-        self.table.fail_next = NftablesError("told to fail")
+        self.table.failures.append(NftablesError("told to fail"))
         try:
             self.sync()
         except NftablesError:
             pass
-        self.table.fail_next = None
+        self.table.failures.clear()
 
-    def sync(self) -> None:
-        work = self.applier.sync()
+    def sync(self, *meanwhile: Callable[[], None]) -> None:
+        """Sync, and have things happen while it waits."""
+        work, happening = self.applier.sync(), iter(meanwhile)
         try:
             while True:
-                work.send(None)  # the fake never waits for anything
+                work.send(None)  # the fake waits for nothing but its turn
+                next(happening, lambda: None)()
         except StopIteration:
             return
+
+    @rule(
+        name=st.sampled_from(["p0", "p1", "p2"]),
+        space=st.sampled_from(SPACES),
+        chosen=st.lists(specs, min_size=1, max_size=4),
+    )
+    def change_while_it_syncs(self, name: str, space: str, chosen: list[Object]) -> None:
+        self.delete_policy(name, space)
+
+        def put(spec: Object) -> Callable[[], None]:
+            return lambda: self.put_policy(name, space, spec)
+
+        self.put_policy(name, space, chosen[0])
+        self.sync(*[change for spec in chosen[1:] for change in (put(spec), lambda: self.delete_policy(name, space))])
+
+    @rule(name=st.sampled_from(["p0", "p1", "p2"]), space=st.sampled_from(SPACES), spec=specs)
+    def delete_while_it_syncs(self, name: str, space: str, spec: Object) -> None:
+        self.delete_policy(name, space)
+        self.sync()
+        self.put_policy(name, space, spec)
+        self.sync(lambda: self.delete_policy(name, space))
 
     def teardown(self) -> None:
         self.packets_are_judged_as_the_api_says()

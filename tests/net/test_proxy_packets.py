@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import json
 import socket
-import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -38,7 +39,8 @@ from tests.net.topology import (
 
 pytestmark = pytest.mark.root
 
-WEB, STICKY, EMPTY, NAMES, LOCAL = "10.96.0.1", "10.96.0.2", "10.96.0.9", "10.96.0.53", "10.96.0.7"
+WEB, EMPTY, NAMES, LOCAL = "10.96.0.1", "10.96.0.9", "10.96.0.53", "10.96.0.7"
+LOCAL_SPEC: dict[str, Any] = {"type": "LoadBalancer", "externalTrafficPolicy": "Local", "healthCheckNodePort": 30999}
 
 
 class CountingDoor(IptablesDoor):
@@ -94,17 +96,13 @@ class Cluster:
 
 def objects(pods: list[Pod]) -> list[tuple[Resource, Object]]:
     places = [(pod.ip_address, pod.node.node_name) for pod in pods]
-    timeout = {"clientIP": {"timeoutSeconds": 300}}
-    affinity: dict[str, Any] = {"sessionAffinity": "ClientIP", "sessionAffinityConfig": timeout}
     return [
         (SERVICES, service("web", WEB, nodePort=30080)),
         (ENDPOINT_SLICES, endpoint_slice("web", places)),
-        (SERVICES, service("sticky", STICKY, **affinity)),
-        (ENDPOINT_SLICES, endpoint_slice("sticky", places)),
         (SERVICES, service("empty", EMPTY, nodePort=30081)),
         (SERVICES, service("names", NAMES, 53, "UDP")),
         (ENDPOINT_SLICES, endpoint_slice("names", places[:1], 5353, "UDP")),
-        (SERVICES, service("local", LOCAL, nodePort=30082, externalTrafficPolicy="Local")),
+        (SERVICES, service("local", LOCAL, **LOCAL_SPEC)),
         (ENDPOINT_SLICES, endpoint_slice("local", places[:1])),
     ]
 
@@ -169,59 +167,42 @@ def test_cluster_ip_from_a_pod_spreads_over_all(cluster: Cluster) -> None:
     assert set(spread(cluster.pods[0], WEB)) == ALL
 
 
-def test_cluster_ip_from_a_pod_keeps_the_source(cluster: Cluster) -> None:
-    seen = {cluster.pods[0].ask(WEB, 80) for _ in range(30)}
-    assert ("pod2", cluster.pods[0].ip_address) in seen
+def test_behaviour_14_a_load_balancer_learns_which_nodes_serve(cluster: Cluster) -> None:
+    first, second = cluster.nodes
+
+    def told(node: Node) -> tuple[int, str, Any]:
+        return ask_health(cluster.stranger, node.address)
+
+    eventually(lambda: told(first)[:2] == (200, "1"))
+    code, weight, body = told(second)
+    assert (code, weight, body["localEndpoints"]) == (503, "0", 0)
+    assert body["service"] == {"namespace": "default", "name": "local"}
+    place = (cluster.pods[0].ip_address, "n1")
+    going = endpoint_slice("local", [place, (cluster.pods[2].ip_address, "n2")])
+    going["endpoints"][0]["conditions"] = {"ready": False, "serving": True, "terminating": True}
+    cluster.put(ENDPOINT_SLICES, going)
+    # What terminates still serves whom it serves, but the balancer shall send nobody new.
+    eventually(lambda: (told(first)[0], told(second)[:2]) == (503, (200, "1")))
+    for node in cluster.nodes:
+        node.remove(SERVICES, "local", "default")
+        eventually(partial(is_closed, cluster.stranger, node.address))
 
 
-def test_cluster_ip_from_a_node(cluster: Cluster) -> None:
-    assert set(spread(cluster.nodes[1], WEB)) == ALL
+def ask_health(client: Namespace, address: str) -> tuple[int, str, Any]:
+    """Ask a node's health-check port; return status, weight and body."""
+    with client.open_socket() as asking:
+        asking.connect((address, 30999))
+        asking.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        answer = b"".join(iter(partial(asking.recv, 4096), b"")).decode()
+    head, _, body = answer.partition("\r\n\r\n")
+    headers = dict(line.split(": ", 1) for line in head.splitlines()[1:])
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    return int(head.split()[1]), headers["X-Load-Balancing-Endpoint-Weight"], json.loads(body)
 
 
-def test_hairpin_works_and_is_masqueraded(cluster: Cluster) -> None:
-    answers = [cluster.pods[0].ask(WEB, 80) for _ in range(40)]
-    own = [seen for name, seen in answers if name == "pod0"]
-    assert own
-    assert cluster.pods[0].ip_address not in own
-
-
-def test_spread_is_even(cluster: Cluster) -> None:
-    counts = spread(cluster.pods[1], WEB, count=300)
-    assert set(counts) == ALL
-    assert all(60 <= count <= 145 for count in counts.values()), counts
-
-
-@pytest.mark.parametrize("node", [0, 1])
-def test_node_port_through_every_node(cluster: Cluster, node: int) -> None:
-    assert set(spread(cluster.stranger, cluster.nodes[node].address, 30080)) == ALL
-
-
-def test_node_port_from_pod_and_node(cluster: Cluster) -> None:
-    assert set(spread(cluster.pods[0], cluster.nodes[1].address, 30080)) == ALL
-    assert set(spread(cluster.nodes[0], cluster.nodes[0].address, 30080)) == ALL
-
-
-def test_local_policy_keeps_the_source_and_stays_on_the_node(cluster: Cluster) -> None:
-    assert cluster.stranger.ask(cluster.nodes[0].address, 30082) == ("pod0", f"{FABRIC}.100")
-    with pytest.raises(TimeoutError):
-        cluster.stranger.ask(cluster.nodes[1].address, 30082)
-    assert cluster.pods[2].ask(cluster.nodes[1].address, 30082)[0] == "pod0"
-
-
-@pytest.mark.parametrize("client", ["pod", "node", "stranger"])
-def test_no_endpoints_is_refused_at_once(cluster: Cluster, client: str) -> None:
-    who = {"pod": cluster.pods[0], "node": cluster.nodes[0], "stranger": cluster.stranger}[client]
-    where = (cluster.nodes[0].address, 30081) if client == "stranger" else (EMPTY, 80)
-    began = time.monotonic()
-    for _ in range(15):
-        with pytest.raises(ConnectionRefusedError):
-            who.ask(*where)
-    assert time.monotonic() - began < 1.0
-
-
-def test_affinity_holds_per_client(cluster: Cluster) -> None:
-    for client in cluster.pods:
-        assert len(spread(client, STICKY, count=12)) == 1
+def is_closed(client: Namespace, address: str) -> bool:
+    with client.open_socket() as asking:
+        return asking.connect_ex((address, 30999)) == errno.ECONNREFUSED
 
 
 def test_udp_service_follows_its_endpoints(cluster: Cluster) -> None:

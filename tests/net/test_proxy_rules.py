@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from net.proxy.rules import NodeFacts, RuleBook, RuleSettings
 from net.proxy.services import ChangeTracker, Endpoint, PortName
 from tests.fakes.fake_iptables import End, FakeIptables, Packet
 
-GOLDEN = Path(__file__).parents[1] / "golden/net/iptables.rules"
+GOLDEN = Path(__file__).parents[1] / "golden/net"
 SETTINGS = RuleSettings(cluster_cidrs=("10.244.0.0/16",))
 POD_HERE, POD_THERE, CLIENT = "10.244.1.2", "10.244.2.3", "10.244.1.7"
 NODE, OUTSIDE = "192.168.77.11", "203.0.113.5"
@@ -51,7 +53,7 @@ class World:
     """A tracker, a book and an applier over the interpreter."""
 
     def __init__(self, settings: RuleSettings = SETTINGS) -> None:
-        self.tracker = ChangeTracker()
+        self.tracker = ChangeTracker(settings.ip_version)
         self.book = RuleBook(NodeFacts("n1", "zone-a", (NODE,)))
         self.fake = FakeIptables((NODE, "127.0.0.1"))
         self.applier = IptablesApplier(self.fake, settings)
@@ -107,15 +109,22 @@ def everything() -> list[Object]:
     ]
 
 
-async def test_golden_text() -> None:
-    world = World()
-    world.add(*everything())
+def as_six(value: Any) -> Any:
+    """Return objects with each IPv4 address and network replaced by one of IPv6."""
+    text = re.sub(r"(\d+)\.(\d+)\.(\d+)\.(\d+)(?=[/\"])", r"fd00::\1:\2:\3:\4", json.dumps(value))
+    return json.loads(text.replace("/24", "/112").replace('"IPv4"', '"IPv6"'))
+
+
+@pytest.mark.parametrize("ip_version", [4, 6])
+async def test_golden_text(ip_version: int) -> None:
+    world = World(RuleSettings(ip_version, ("10.244.0.0/16",) if ip_version == 4 else ("fd00::10:244:0:0/96",)))
+    world.add(*(everything() if ip_version == 4 else as_six(everything())))
     await world.sync()
+    golden = GOLDEN / ("iptables.rules" if ip_version == 4 else "ip6tables.rules")
     saved = "".join([await world.fake.save(table) for table in ("nat", "filter", "mangle")])
     if os.environ.get("REWRITE_GOLDEN"):
-        GOLDEN.parent.mkdir(parents=True, exist_ok=True)
-        GOLDEN.write_text(saved)
-    assert saved == GOLDEN.read_text(), "if the change is meant, run with REWRITE_GOLDEN=1 and read the difference"
+        golden.write_text(saved)
+    assert saved == golden.read_text(), "if the change is meant, run with REWRITE_GOLDEN=1 and read the difference"
 
 
 def accepted(*ends: str, masqueraded: bool = False) -> set[End]:
@@ -265,6 +274,21 @@ async def test_a_change_rewrites_its_own_chains_alone() -> None:
     assert "default/sticky" not in text
     assert "*filter" not in text
     assert await world.sync() == 0
+
+
+async def test_thousands_of_endpoints_bear_no_comments() -> None:
+    world = World()
+    world.add(service("web", "10.96.0.1"), endpoints("web", *BOTH))
+    await world.sync()
+    commented = await world.fake.save("nat")
+    entries = [(f"10.244.{number // 250}.{number % 250 + 1}", "n2") for number in range(1000)]
+    world.add(service("large", "10.96.0.2"), endpoints("large", *entries))
+    await world.sync()
+    assert '"default/web:http -> ' not in await world.fake.save("nat")
+    assert world.fake.trace(TO_SERVICE) == accepted(HERE, THERE)
+    world.tracker.service_changed("default/large", None)
+    await world.sync()
+    assert await world.fake.save("nat") == commented
 
 
 async def test_what_was_removed_leaves_nothing() -> None:

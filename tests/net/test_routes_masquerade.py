@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 
 from net import chains
-from net.routes import masquerade
+from net.routes import masquerade, outside
+from net.routes.config import RoutesConfig
 from net.routes.peers import Peer
+from net.xtables import XtablesError
 from tests.fakes.fake_iptables import End, FakeIptables, Packet
 
 N1 = Peer("n1", ("192.168.77.11", "fd00:77::11"), ("10.244.1.0/24", "fd00:244:1::/64"))
@@ -65,3 +67,17 @@ def test_the_table_leaves_out_what_lies_in_something_else() -> None:
     assert "elements = { fd00:77::11/128, fd00:77::12/128, fd00:244::/48, ff00::/8 }" in text
     overlapping = masquerade.table(Peer("n1", ("10.244.1.1",), ("10.244.1.0/24",)), [], ("10.244.0.0/16",))
     assert "10.244.1.1" not in overlapping
+
+
+async def test_a_node_without_iptables_uses_nftables_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def missing(*_: object) -> None:
+        raise XtablesError("iptables is not installed: install the package iptables")
+
+    monkeypatch.setattr("net.xtables.open_door", missing)
+    monkeypatch.setattr("net.nftables.door.is_supported", lambda: True)
+    opened = await outside.open_doors(RoutesConfig())
+    assert opened.uses_nftables
+    assert opened.families == {}
+    monkeypatch.setattr("net.nftables.door.is_supported", lambda: False)
+    with pytest.raises(XtablesError, match="install the package iptables"):
+        await outside.open_doors(RoutesConfig())

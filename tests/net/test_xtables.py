@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import fcntl
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,6 +34,35 @@ def test_the_back_end_with_our_chains_is_used(node: Node, backend: Backend) -> N
     assert node.call(xtables.detect()) == other
     node.run(f"iptables-{backend} -t nat -N KUBE-SERVICES")
     assert node.call(xtables.detect()) == backend
+
+
+@pytest.mark.parametrize("backend", ["legacy", "nft"])
+@pytest.mark.parametrize("program", ["iptables", "ip6tables"])
+def test_a_kubelets_hint_outweighs_all_else(node: Node, backend: Backend, program: str) -> None:
+    other = "nft" if backend == "legacy" else "legacy"
+    for number in range(3):
+        node.run(f"iptables-{other} -t nat -N KUBE-SVC-{number}")
+    assert node.call(xtables.detect()) == other
+    node.run(f"{program}-{backend} -t mangle -N KUBE-IPTABLES-HINT")
+    assert node.call(xtables.detect()) == backend
+    assert node.call(xtables.open_door("auto", 6)) == IptablesDoor(backend, 6)
+
+
+def test_behaviour_30_a_busy_lock_is_waited_for(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    door, text = IptablesDoor("legacy"), "*nat\n:MINE - [0:0]\nCOMMIT\n"
+    node.call(door.restore(text.replace("MINE", "FIRST")))
+    monkeypatch.setattr(xtables, "LOCK_WAIT_S", 1)
+    with Path("/run/xtables.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(XtablesError) as caught:
+            node.call(door.restore(text))
+        assert caught.value.is_passing, "who is told so tries again"
+        monkeypatch.setattr(xtables, "LOCK_WAIT_S", 60)
+        waiting = asyncio.run_coroutine_threadsafe(door.restore(text), node.loop)
+        assert not waiting.done()
+        fcntl.flock(lock, fcntl.LOCK_UN)
+        waiting.result(60)
+    assert node.call(door.chain_stands("nat", "MINE"))
 
 
 def test_looking_leaves_no_trace(node: Node) -> None:

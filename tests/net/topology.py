@@ -176,7 +176,7 @@ class Node(Namespace):
         fabric.join(self, self.address)
         self.run("sysctl -qw net.ipv4.ip_forward=1")
         self._pods = itertools.count(2)
-        self._loop = asyncio.new_event_loop()
+        self.loop = asyncio.new_event_loop()
         self._tasks: list[asyncio.Task[Any]] = []
         self._thread = threading.Thread(target=self._run_loop, daemon=True)
         self._thread.start()
@@ -187,18 +187,18 @@ class Node(Namespace):
 
     def _run_loop(self) -> None:
         with inside(self.descriptor):
-            asyncio.set_event_loop(self._loop)
-            self._loop.run_forever()
+            asyncio.set_event_loop(self.loop)
+            self.loop.run_forever()
 
     def call(self, work: Coroutine[Any, Any, T], timeout_s: float = 60.0) -> T:
         """Run a coroutine in the node's thread, and so in its namespace."""
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(timeout_s)
+        return asyncio.run_coroutine_threadsafe(work, self.loop).result(timeout_s)
 
     def start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Start a component that runs until the node is closed."""
 
         async def begin() -> asyncio.Task[None]:
-            return self._loop.create_task(work)
+            return self.loop.create_task(work)
 
         task = self.call(begin())
         self._tasks.append(task)
@@ -234,9 +234,9 @@ class Node(Namespace):
         """End components, thread and namespace."""
         for task in list(self._tasks):
             self.stop(task)
-        self._loop.call_soon_threadsafe(self._loop.stop)
+        self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join(10)
-        self._loop.close()
+        self.loop.close()
         super().close()
 
     def add_pod(self) -> Pod:

@@ -8,7 +8,7 @@ from control.api.custom.definition import check_definition, check_definition_upd
 from control.api.meta import Object
 from control.api.resources import Resource, by_plural
 from control.api.status import Cause
-from control.api.validation import cluster, core, network, pods, workloads
+from control.api.validation import cluster, core, network, pods, policies, workloads
 from control.api.validation.faults import Faults
 from control.api.validation.generic import check_facts
 from control.api.validation.metadata import check_metadata, check_metadata_update
@@ -57,6 +57,8 @@ CHECKS: dict[tuple[str, str], Check] = {
     ("scheduling.k8s.io", "priorityclasses"): cluster.check_priority_class,
     (_STORAGE, "storageclasses"): cluster.check_storage_class,
     ("apiextensions.k8s.io", "customresourcedefinitions"): check_definition,
+    (_ADMISSION, "validatingadmissionpolicies"): policies.check_policy,
+    (_ADMISSION, "validatingadmissionpolicybindings"): policies.check_policy_binding,
     (_ADMISSION, "mutatingwebhookconfigurations"): cluster.check_webhooks,
     (_ADMISSION, "validatingwebhookconfigurations"): cluster.check_webhooks,
 }

@@ -85,7 +85,7 @@ def _hook(configuration: str, hook: Object) -> Hook:
         configuration,
         hook["name"],
         hook["clientConfig"],
-        tuple(_rule(rule) for rule in hook.get("rules") or ()),
+        tuple(rule_of(rule) for rule in hook.get("rules") or ()),
         hook.get("failurePolicy", "Fail") == "Fail",
         hook.get("matchPolicy") == "Exact",
         selectors.from_label_selector(hook.get("namespaceSelector") or {}),
@@ -100,7 +100,8 @@ def _hook(configuration: str, hook: Object) -> Hook:
     )
 
 
-def _rule(rule: Object) -> Rule:
+def rule_of(rule: Object) -> Rule:
+    """Read a rule."""
     return Rule(
         frozenset(rule.get("operations") or ()),
         frozenset(rule.get("apiGroups") or ()),
@@ -119,15 +120,16 @@ def concerns(hook: Hook, request: AdmissionRequest, namespace_labels: Mapping[st
     if hook.namespaces.requirements and (request.namespace or request.resource.plural == "namespaces"):
         labels = namespace_labels
         if request.resource.plural == "namespaces" and not request.resource.group:
-            labels = _labels(request.object if request.object is not None else request.old_object)
+            labels = labels_of(request.object if request.object is not None else request.old_object)
         if not hook.namespaces.matches(labels):
             return False
     if not hook.objects.requirements:
         return True
-    return any(hook.objects.matches(_labels(obj)) for obj in (request.object, request.old_object) if obj is not None)
+    return any(hook.objects.matches(labels_of(obj)) for obj in (request.object, request.old_object) if obj is not None)
 
 
-def _labels(obj: Object | None) -> dict[str, str]:
+def labels_of(obj: Object | None) -> dict[str, str]:
+    """Return an object's labels."""
     found: dict[str, str] = ((obj or {}).get("metadata") or {}).get("labels") or {}
     return found
 

@@ -44,7 +44,9 @@ class SecuredApi(Api):
         self.handlers = Handlers()
         client = LoopbackClient()
         ranges = EtcdRanges(store, config.etcd.prefix)  # type: ignore[arg-type]
-        self.security = secure(Hub(config, self.feed, client, self.handlers, ranges, lambda _, obj: obj))
+        self.security = secure(
+            Hub(config, self.feed, client, self.handlers, ranges, lambda *_: None, lambda _, obj: obj)
+        )
         self.registry.admission = self.security.admission
         self.registry.allocators = self.security.allocators
         security = self.security

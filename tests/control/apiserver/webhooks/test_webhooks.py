@@ -218,3 +218,43 @@ def test_conditions_are_asked_before_the_webhook(kubectl: Kubectl, program: Prog
 
     until(is_refused, "nothing is refused")
     kubectl("create", "configmap", "plain")
+
+
+POLICY = """
+apiVersion: admissionregistration.k8s.io/v1
+kind: ValidatingAdmissionPolicy
+metadata: {name: %(space)s}
+spec:
+  paramKind: {apiVersion: v1, kind: ConfigMap}
+  matchConstraints:
+    resourceRules: [{apiGroups: [apps], apiVersions: [v1], operations: [CREATE, UPDATE], resources: [deployments]}]
+  variables: [{name: most, expression: 'int(params.data.most)'}]
+  validations:
+  - {expression: object.spec.replicas <= variables.most, messageExpression: "'at most ' + params.data.most"}
+---
+apiVersion: admissionregistration.k8s.io/v1
+kind: ValidatingAdmissionPolicyBinding
+metadata: {name: %(space)s}
+spec:
+  policyName: %(space)s
+  validationActions: [Deny]
+  paramRef: {name: limits, parameterNotFoundAction: Deny}
+  matchResources: {namespaceSelector: {matchLabels: {hooked: %(space)s}}}
+"""
+
+
+def test_a_policy_needs_no_program(kubectl: Kubectl) -> None:
+    space = kubectl("config", "view", "--minify", "-o", "jsonpath={..namespace}")
+    kubectl("create", "configmap", "limits", "--from-literal=most=3")
+    broken = kubectl.run("apply", "-f", "-", text=(POLICY % {"space": space}).replace("<= variables.most", "<= ("))
+    assert "spec.validations[0].expression: Invalid value" in broken.stderr
+    kubectl("apply", "-f", "-", text=POLICY % {"space": space})
+    create = ("create", "deployment", "d", "--image=x", "--dry-run=server")
+    try:
+        until(lambda: kubectl.run(*create, "--replicas=4").returncode != 0, "nothing is refused")
+        told = kubectl.run(*create, "--replicas=4").stderr
+        about = f"ValidatingAdmissionPolicy '{space}' with binding '{space}' denied request: at most 3"
+        assert about in told
+        kubectl(*create, "--replicas=3")
+    finally:
+        kubectl("delete", "validatingadmissionpolicy,validatingadmissionpolicybinding", space)

@@ -1,0 +1,206 @@
+"""ValidatingAdmissionPolicies and their bindings, parsed, and what one of them says of a request: pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from control.api import selectors
+from control.api.cel.environment import CelError, Program, compile_expression
+from control.api.meta import Object
+from control.api.selectors import Selector
+from control.api.validation.policies import VARIABLES
+from control.apiserver.request import AdmissionRequest
+from control.apiserver.webhooks.matching import ADMISSION_GROUP, Rule, labels_of, rule_of
+
+
+@dataclass(frozen=True, slots=True)
+class NamedRule:
+    """A rule that may be about some names alone."""
+
+    rule: Rule
+    names: frozenset[str]
+
+    def fits(self, request: AdmissionRequest, *, exact: bool) -> bool:
+        """Tell whether a request is meant."""
+        return self.rule.fits(request, exact=exact) and (not self.names or request.name in self.names)
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """Which requests are meant (MatchResources)."""
+
+    rules: tuple[NamedRule, ...]
+    excluded: tuple[NamedRule, ...]
+    exact: bool
+    namespaces: Selector
+    objects: Selector
+
+    def fits(self, request: AdmissionRequest, namespace_labels: Mapping[str, str], *, any_rule: bool) -> bool:
+        """Tell whether a request is meant; with ``any_rule``, no rules at all mean every request."""
+        if any(rule.fits(request, exact=self.exact) for rule in self.excluded):
+            return False
+        if not (any_rule and not self.rules) and not any(rule.fits(request, exact=self.exact) for rule in self.rules):
+            return False
+        if self.namespaces.requirements and (request.namespace or request.resource.plural == "namespaces"):
+            own = request.resource.plural == "namespaces" and not request.resource.group
+            labels = labels_of(request.object or request.old_object) if own else namespace_labels
+            if not self.namespaces.matches(labels):
+                return False
+        held = [obj for obj in (request.object, request.old_object) if obj is not None]
+        return not self.objects.requirements or any(self.objects.matches(labels_of(obj)) for obj in held)
+
+
+def match_of(found: Object | None) -> Match:
+    """Read a MatchResources object."""
+    found = found or {}
+    return Match(
+        tuple(_named(rule) for rule in found.get("resourceRules") or ()),
+        tuple(_named(rule) for rule in found.get("excludeResourceRules") or ()),
+        found.get("matchPolicy") == "Exact",
+        selectors.from_label_selector(found.get("namespaceSelector") or {}),
+        selectors.from_label_selector(found.get("objectSelector") or {}),
+    )
+
+
+def _named(rule: Object) -> NamedRule:
+    return NamedRule(rule_of(rule), frozenset(rule.get("resourceNames") or ()))
+
+
+@dataclass(frozen=True, slots=True)
+class Validation:
+    """One rule of a policy."""
+
+    text: str
+    program: Program
+    message: str
+    message_program: Program | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """A ValidatingAdmissionPolicy, parsed."""
+
+    name: str
+    match: Match
+    param_kind: tuple[str, str]
+    """apiVersion and kind of its parameters, empty where it has none."""
+    fails_closed: bool
+    conditions: tuple[Program, ...]
+    variables: tuple[tuple[str, Program], ...]
+    validations: tuple[Validation, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """A ValidatingAdmissionPolicyBinding, parsed."""
+
+    name: str
+    policy: str
+    match: Match
+    actions: frozenset[str]
+    param_ref: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What a policy objects to."""
+
+    text: str
+    reason: str = "Invalid"
+
+
+def policy_of(obj: Object) -> Policy:
+    """Read a policy; raises CelError where an expression is none."""
+    spec = obj.get("spec") or {}
+    kind = spec.get("paramKind") or {}
+    return Policy(
+        obj["metadata"]["name"],
+        match_of(spec.get("matchConstraints")),
+        (kind.get("apiVersion") or "", kind.get("kind") or ""),
+        spec.get("failurePolicy", "Fail") == "Fail",
+        tuple(_compiled(entry["expression"]) for entry in spec.get("matchConditions") or ()),
+        tuple((entry["name"], _compiled(entry["expression"])) for entry in spec.get("variables") or ()),
+        tuple(_validation(entry) for entry in spec.get("validations") or ()),
+    )
+
+
+def _compiled(text: str) -> Program:
+    return compile_expression(text, VARIABLES)
+
+
+def _validation(entry: Object) -> Validation:
+    message = entry.get("messageExpression")
+    return Validation(
+        entry["expression"].strip(),
+        _compiled(entry["expression"]),
+        (entry.get("message") or "").strip(),
+        _compiled(message) if message else None,
+        entry.get("reason") or "Invalid",
+    )
+
+
+def binding_of(obj: Object) -> Binding:
+    """Read a binding."""
+    spec = obj.get("spec") or {}
+    return Binding(
+        obj["metadata"]["name"],
+        spec.get("policyName") or "",
+        match_of(spec.get("matchResources")),
+        frozenset(spec.get("validationActions") or ()),
+        spec.get("paramRef"),
+    )
+
+
+def concerns(policy: Policy, binding: Binding, request: AdmissionRequest, labels: Mapping[str, str]) -> bool:
+    """Tell whether a policy is to be held against a request by a binding, its conditions apart."""
+    return (
+        request.resource.group != ADMISSION_GROUP
+        and policy.match.fits(request, labels, any_rule=False)
+        and binding.match.fits(request, labels, any_rule=True)
+    )
+
+
+def judge(policy: Policy, values: dict[str, Any]) -> list[Fault]:
+    """Return what a policy objects to over the values of its variables; conditions that do not hold make it silent."""
+    try:
+        if not all(program.run(values) is True for program in policy.conditions):
+            return []
+    except CelError as error:
+        return [Fault(f"match condition failed: {error}")] if policy.fails_closed else []
+    found: list[Fault] = []
+    values = {**values, "variables": _variables(policy, values)}
+    for validation in policy.validations:
+        try:
+            holds = validation.program.run(values)
+        except CelError as error:
+            if policy.fails_closed:
+                found.append(Fault(f"expression '{validation.text}' resulted in error: {error}"))
+            continue
+        if holds is not True:
+            found.append(Fault(_message(validation, values), validation.reason))
+    return found
+
+
+def _variables(policy: Policy, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the policy's variables in their order; one that fails is missing for those that use it."""
+    made: dict[str, Any] = {}
+    for name, program in policy.variables:
+        try:
+            made[name] = program.run({**values, "variables": made})
+        except CelError:
+            continue
+    return made
+
+
+def _message(validation: Validation, values: Mapping[str, Any]) -> str:
+    if validation.message_program is not None:
+        try:
+            told = validation.message_program.run(values)
+        except CelError:
+            told = ""
+        if isinstance(told, str) and told.strip() and "\n" not in told.strip():
+            return told.strip()
+    return validation.message or f"failed expression: {validation.text}"

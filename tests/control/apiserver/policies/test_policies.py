@@ -1,0 +1,178 @@
+"""ValidatingAdmissionPolicies: whom they concern, what they say, and what they do about it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from control.api.meta import Object
+from control.api.resources import CONFIG_MAPS, DEPLOYMENTS, NAMESPACES, POLICIES, POLICY_BINDINGS, Resource
+from control.api.status import ApiError
+from control.api.validation.faults import Faults
+from control.api.validation.policies import check_policy, check_policy_binding
+from control.apiserver.policies.plugin import ValidatingPolicies
+from control.apiserver.request import AdmissionRequest, UserInfo
+
+USER = UserInfo("anna")
+RULES = [
+    {"operations": ["CREATE", "UPDATE"], "apiGroups": ["apps"], "apiVersions": ["v1"], "resources": ["deployments"]}
+]
+FEW = {"expression": "object.spec.replicas <= 5"}
+
+
+class Caches:
+    """A lookup over a handful of objects."""
+
+    def __init__(self, *objects: tuple[Resource, Object]) -> None:
+        self.held = list(objects)
+
+    async def warm(self, resource: Resource) -> None:
+        pass
+
+    def get(self, resource: Resource, name: str, namespace: str = "") -> Object | None:
+        return next((obj for obj in self.list(resource, namespace) if obj["metadata"]["name"] == name), None)
+
+    def list(self, resource: Resource, namespace: str = "") -> Iterator[Object]:
+        for kind, obj in self.held:
+            if kind == resource and (not namespace or obj["metadata"].get("namespace", "") in ("", namespace)):
+                yield obj
+
+    def subscribe(self, resource: Resource, listener: Any) -> None:
+        for obj in self.list(resource):
+            listener(None, obj)
+
+
+def policy(*validations: dict[str, Any], **spec: Any) -> tuple[Resource, Object]:
+    found = {"matchConstraints": {"resourceRules": RULES}, "validations": list(validations), **spec}
+    return POLICIES, {"metadata": {"name": "p"}, "spec": found}
+
+
+def binding(**spec: Any) -> tuple[Resource, Object]:
+    found = {"policyName": "p", "validationActions": ["Deny"], **spec}
+    return POLICY_BINDINGS, {"metadata": {"name": "b"}, "spec": found}
+
+
+SPACE = NAMESPACES, {"metadata": {"name": "a", "labels": {"sea": "red"}}}
+
+
+def deployment(replicas: int = 9, **labels: str) -> AdmissionRequest:
+    obj = {"metadata": {"name": "d", "namespace": "a", "labels": labels}, "spec": {"replicas": replicas}}
+    return AdmissionRequest("CREATE", DEPLOYMENTS, USER, "a", "d", object=obj)
+
+
+async def refusal(asked: AdmissionRequest, *objects: tuple[Resource, Object]) -> str | None:
+    plugin = ValidatingPolicies(Caches(SPACE, *objects), lambda *_: CONFIG_MAPS)
+    await plugin.follow()
+    try:
+        await plugin.validate(asked)
+    except ApiError as error:
+        return f"{error.code} {error.reason} {error.message}"
+    return None
+
+
+DENIED = (
+    "422 Invalid deployments.apps \"d\" is forbidden: ValidatingAdmissionPolicy 'p' with binding 'b' denied request: "
+)
+CASES: list[tuple[str, list[tuple[Resource, Object]], AdmissionRequest, str | None]] = [
+    ("holds", [policy(FEW), binding()], deployment(5), None),
+    ("does not hold", [policy(FEW), binding()], deployment(), DENIED + "failed expression: object.spec.replicas <= 5"),
+    ("not bound", [policy(FEW)], deployment(), None),
+    ("message", [policy({**FEW, "message": "too many"}), binding()], deployment(), DENIED + "too many"),
+    ("message by expression",
+     [policy({**FEW, "messageExpression": "'at most 5, not ' + string(object.spec.replicas)"}), binding()],
+     deployment(), DENIED + "at most 5, not 9"),
+    ("reason", [policy({**FEW, "message": "no", "reason": "Forbidden"}), binding()], deployment(),
+     DENIED.replace("422 Invalid", "403 Forbidden") + "no"),
+    ("other resource", [policy(FEW, matchConstraints={"resourceRules": [{**RULES[0], "resources": ["pods"]}]}),
+                        binding()], deployment(), None),
+    ("excluded by name",
+     [policy(FEW, matchConstraints={"resourceRules": RULES,
+                                    "excludeResourceRules": [{**RULES[0], "resourceNames": ["d"]}]}), binding()],
+     deployment(), None),
+    ("namespace of the binding", [policy(FEW), binding(matchResources={"namespaceSelector": {
+        "matchLabels": {"sea": "black"}}})], deployment(), None),
+    ("object of the binding", [policy(FEW), binding(matchResources={"objectSelector": {
+        "matchLabels": {"big": "yes"}}})], deployment(big="yes"), DENIED + "failed expression: " + FEW["expression"]),
+    ("condition", [policy(FEW, matchConditions=[{"name": "c", "expression": "request.userInfo.username == 'otto'"}]),
+                   binding()], deployment(), None),
+    ("variables", [policy({"expression": "variables.twice <= 10"},
+                          variables=[{"name": "n", "expression": "object.spec.replicas"},
+                                     {"name": "twice", "expression": "variables.n * 2"}]), binding()],
+     deployment(), DENIED + "failed expression: variables.twice <= 10"),
+    ("error", [policy({"expression": "object.nothing > 1"}), binding()], deployment(),
+     DENIED + "expression 'object.nothing > 1' resulted in error: no such key: nothing"),
+    ("error that may pass", [policy({"expression": "object.nothing > 1"}, failurePolicy="Ignore"), binding()],
+     deployment(), None),
+    ("namespace object", [policy({"expression": "namespaceObject.metadata.labels.sea == 'black'"}), binding()],
+     deployment(), DENIED + "failed expression: namespaceObject.metadata.labels.sea == 'black'"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("objects", "asked", "told"), [case[1:] for case in CASES], ids=[case[0] for case in CASES])
+async def test_what_policies_say(
+    objects: list[tuple[Resource, Object]], asked: AdmissionRequest, told: str | None
+) -> None:
+    assert await refusal(asked, *objects) == told
+
+
+async def test_warnings_let_requests_pass() -> None:
+    asked = deployment()
+    assert await refusal(asked, policy({**FEW, "message": "too many"}), binding(validationActions=["Warn"])) is None
+    assert asked.warnings == ["Validation failed for ValidatingAdmissionPolicy 'p' with binding 'b': too many"]
+
+
+PARAMETERS = policy(
+    {"expression": "object.spec.replicas <= int(params.data.most)", "messageExpression": "'most: ' + params.data.most"},
+    paramKind={"apiVersion": "v1", "kind": "ConfigMap"},
+)
+MOST = CONFIG_MAPS, {"metadata": {"name": "m", "namespace": "a", "labels": {"x": "y"}}, "data": {"most": "3"}}
+
+
+@pytest.mark.parametrize(
+    ("reference", "objects", "told"),
+    [
+        ({"name": "m"}, [MOST], DENIED + "most: 3"),
+        ({"selector": {"matchLabels": {"x": "y"}}}, [MOST], DENIED + "most: 3"),
+        ({"name": "m", "parameterNotFoundAction": "Allow"}, [], None),
+        ({"name": "m", "parameterNotFoundAction": "Deny"}, [],
+         DENIED + "no params found for policy binding with `Deny` parameterNotFoundAction"),
+    ],
+    ids=["by name", "by labels", "missing and allowed", "missing and denied"],
+)  # fmt: skip
+async def test_parameters(reference: Object, objects: list[tuple[Resource, Object]], told: str | None) -> None:
+    assert await refusal(deployment(), PARAMETERS, binding(paramRef=reference), *objects) == told
+
+
+@pytest.mark.parametrize(
+    ("spec", "field"),
+    [
+        ({"validations": [{"expression": "1 +"}]}, "spec.validations[0].expression"),
+        ({"validations": [{"expression": " "}]}, "spec.validations[0].expression"),
+        ({"validations": []}, "spec.validations"),
+        ({"validations": [FEW], "matchConstraints": None}, "spec.matchConstraints"),
+        ({"validations": [{**FEW, "reason": "Odd"}]}, "spec.validations[0].reason"),
+        ({"validations": [FEW], "variables": [{"name": "", "expression": "1"}]}, "spec.variables[0].name"),
+    ],
+)
+def test_bad_policies_name_the_field(spec: dict[str, Any], field: str) -> None:
+    faults = Faults()
+    check_policy({"spec": {"matchConstraints": {"resourceRules": RULES}, **spec}}, faults)
+    assert [cause.field for cause in faults.causes] == [field]
+
+
+@pytest.mark.parametrize(
+    ("spec", "field"),
+    [
+        ({"policyName": ""}, "spec.policyName"),
+        ({"validationActions": []}, "spec.validationActions"),
+        ({"validationActions": ["Deny", "Warn"]}, "spec.validationActions"),
+        ({"validationActions": ["Shout"]}, "spec.validationActions[0]"),
+        ({"paramRef": {}}, "spec.paramRef"),
+    ],
+)
+def test_bad_bindings_name_the_field(spec: dict[str, Any], field: str) -> None:
+    faults = Faults()
+    check_policy_binding({"spec": {"policyName": "p", "validationActions": ["Deny"], **spec}}, faults)
+    assert [cause.field for cause in faults.causes] == [field]
