@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import machine, proxy_world
+from bench.proxy_chart import table
 from bench.proxy_hub import CLUSTER_CIDR, NODE_NAME, SERVERS, RecordedHub, cluster_ip, endpoint_addresses
 from net.netlink import inside
 from net.nftables.events import NftablesEvents
@@ -269,6 +270,7 @@ def main() -> None:
     if arguments.all:
         machine.keep("proxy", result)
         proxy_world.draw(found)
+        print(table(found), file=sys.stderr if arguments.json else sys.stdout)
     if arguments.json:
         print(json.dumps({"machine": machine.describe(), **result}, indent=2))
 
