@@ -93,6 +93,8 @@ class PolicyApplier:
     refused: dict[str, str] = field(default_factory=dict)
     """The policies whose rules are not in force as they are written, with nft's words."""
     _standing: Standing | None = None
+    _forgotten: int = 0
+    """Counts `forget`, which may come while a sync waits for nft."""
     _is_loading: bool = False
     _is_doubtful: bool = False
     """Whether somebody else wrote while nft did for us."""
@@ -103,6 +105,7 @@ class PolicyApplier:
     def forget(self) -> None:
         """Read the kernel again at the next sync."""
         self._standing = None
+        self._forgotten += 1
 
     def settle(self) -> None:
         """Wait no longer for pods whose addresses are not known yet."""
@@ -130,27 +133,28 @@ class PolicyApplier:
         """Bring the kernel to the plan; raises NftablesError where that cannot be."""
         result = SyncResult()
         dirty = self.book.elements.take_dirty()
+        standing, self._standing, forgotten = self._standing, None, self._forgotten
         try:
-            if self._standing is None:
-                self._standing = await self._read()
-                dirty |= self.book.elements.places() | _places(self._standing)
-            if not self._standing.chains:
-                if not self.book.isolates:
-                    return result  # a node without isolated pods has no table
-                dirty |= self.book.elements.places()
-            self._settled = self._settled or self.book.knows_all_addresses
-            await self._make(self._standing, result)
-            dirty |= self.book.elements.take_dirty()
-            dirty -= self._change(self._standing, dirty, result)
-            await self._remove(self._standing, result)
+            if standing is None:
+                standing = await self._read()
+                dirty |= self.book.elements.places() | _places(standing)
+            if standing.chains or self.book.isolates:  # a node without isolated pods has no table
+                if not standing.chains:
+                    dirty |= self.book.elements.places()
+                self._settled = self._settled or self.book.knows_all_addresses
+                await self._make(standing, result)
+                # From here to the change nothing waits: what leads to chains and sets finds them.
+                dirty |= self.book.elements.take_dirty()
+                dirty -= self._change(standing, dirty, result)
+                await self._remove(standing, result)
         except NftablesError:
             self.book.elements.give_back(dirty)
             self.forget()
             raise
         self.book.elements.give_back(dirty)
-        if self._is_doubtful or self._tampered:
-            self.forget()
-        result.is_certain = self._standing is not None
+        result.is_certain = forgotten == self._forgotten and not self._is_doubtful
+        if result.is_certain:
+            self._standing = standing
         return result
 
     async def _read(self) -> Standing:
@@ -291,12 +295,17 @@ class PolicyApplier:
         sets = standing.elements.keys() - self.book.sets.keys()
         if not chains and not sets:
             return
-        # Profiles lead to policies' chains, and these look into sets.
-        ordered = sorted(chains, key=lambda name: (not name.startswith(render.PROFILE_PREFIXES), name))
-        lines = [f"delete chain inet {render.TABLE} {name}" for name in ordered]
+        # Emptied first: none of them leads to another then, or into a set.
+        lines = [f"flush chain inet {render.TABLE} {name}" for name in sorted(chains)]
+        lines += [f"delete chain inet {render.TABLE} {name}" for name in sorted(chains)]
         lines += [f"delete set inet {render.TABLE} {name}" for name in sorted(sets)]
-        await self._load("\n".join(lines) + "\n")
-        result.removed += len(lines)
+        try:
+            await self._load("\n".join(lines) + "\n")
+        except NftablesError as error:
+            # They judge nothing; whoever keeps them busy may let go of them.
+            log.warning("what is stale cannot be removed chains=%d sets=%d error=%s", len(chains), len(sets), error)
+            return
+        result.removed += len(chains) + len(sets)
         for name in chains:
             del standing.chains[name]
         for name in sets:

@@ -184,7 +184,7 @@ class PolicyServer:
             since_s, self._due_since_s = self._due_since_s, None
             began_s = time.monotonic()
             try:
-                result = await self._applier.sync()
+                result = await self._sync(self._applier)
             except (NftablesError, OSError):
                 self.metrics.failed()
                 self._due_since_s = since_s if since_s is not None else self._due_since_s
@@ -194,6 +194,14 @@ class PolicyServer:
             waited_s = now_s - since_s if since_s is not None and result.wrote else None
             self.metrics.synced(now_s - began_s, waited_s, result, self._applier)
             self._tell(result, now_s - began_s)
+
+    async def _sync(self, applier: PolicyApplier) -> SyncResult:
+        try:
+            return await applier.sync()
+        except NftablesError as error:
+            # Most likely the kernel does not hold what it was thought to: once more, from what it holds.
+            log.info("sync failed, it is tried again from what stands error=%s", error)
+            return await applier.sync()
 
     def _tell(self, result: SyncResult, took_s: float) -> None:
         if result.made or result.removed:

@@ -43,7 +43,8 @@ class FakePolicyTable:
     changes: list[ElementChange] = field(default_factory=list)
     reads: int = 0
     refuses: str = ""
-    fail_next: NftablesError | None = None
+    failures: list[NftablesError] = field(default_factory=list)
+    """What the next writes raise, in turn."""
     events: asyncio.Queue[list[NftablesEvent]] = field(default_factory=asyncio.Queue)
     _generation: int = 0
 
@@ -115,9 +116,8 @@ class FakePolicyTable:
         return sum(len(one.deleted) + len(one.added) for one in changes)
 
     def _maybe_fail(self) -> None:
-        if self.fail_next is not None:
-            error, self.fail_next = self.fail_next, None
-            raise error
+        if self.failures:
+            raise self.failures.pop(0)
 
     def generation(self) -> int:
         return self._generation

@@ -167,13 +167,18 @@ class PolicyMachine(RuleBasedStateMachine):
         self.applier.forget()
 
     @rule()
+    def lose_what_stands_while_it_syncs(self) -> None:
+        self.applier.forget()
+        self.sync(self.applier.forget, self.applier.forget)
+
+    @rule()
     def fail_once(self) -> None:
-        self.table.fail_next = NftablesError("told to fail")
+        self.table.failures.append(NftablesError("told to fail"))
         try:
             self.sync()
         except NftablesError:
             pass
-        self.table.fail_next = None
+        self.table.failures.clear()
 
     def sync(self, *meanwhile: Callable[[], None]) -> None:
         """Sync, and have things happen while it waits."""

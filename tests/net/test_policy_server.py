@@ -168,14 +168,30 @@ async def test_a_failed_commit_leaves_the_old_rules_and_is_tried_again() -> None
     client, table = filled(), FakePolicyTable()
     async with running(client, table) as server:
         await until(lambda: not table.passes(Packet(FAR, WEB)))
-        table.fail_next = NftablesError("told to fail")
+        table.failures += [NftablesError("told to fail")] * 3
         client.put(NETWORK_POLICIES, FROM_FAR)
-        await until(lambda: table.fail_next is None)
+        await until(lambda: not table.failures)
         await until(lambda: table.passes(Packet(FAR, WEB)))
         assert not table.passes(Packet("203.0.113.1", WEB))
-        table.fail_next = NftablesError("told to fail")
+        table.failures.append(NftablesError("told to fail"))
+        await server.admit(REFERENCE, ("10.0.0.76",))  # one failure is made good at once
+        table.failures += [NftablesError("told to fail")] * 2
         with pytest.raises(NotYet, match="told to fail"):
             await server.admit(REFERENCE, ("10.0.0.77",))
+
+
+async def test_what_cannot_be_removed_blocks_nobody() -> None:
+    client, table = filled(), FakePolicyTable(refuses="delete")
+    async with running(client, table):
+        await until(lambda: not table.passes(Packet(FAR, WEB)))
+        client.put(NETWORK_POLICIES, FROM_FAR)
+        await until(lambda: table.passes(Packet(FAR, WEB)))
+        client.remove(NETWORK_POLICIES, "far", "default")
+        await until(lambda: not table.passes(Packet(FAR, WEB)))
+        table.refuses = ""
+        client.put(NETWORK_POLICIES, FROM_FAR)
+        await until(lambda: table.passes(Packet(FAR, WEB)))
+        await until(lambda: sum(name.startswith("ingress-profile") for name in table.chains) == 1)
 
 
 @pytest.mark.parametrize(

@@ -180,6 +180,8 @@ DAMAGE = {
     "profile flushed": "flush chain inet raftsman-policy {profile}",
     "a rule put first": "insert rule inet raftsman-policy {base} accept",
     "elements deleted": "flush set inet raftsman-policy itself-4 ; flush map inet raftsman-policy ingress-4",
+    "a chain of others that leads to ours": "add chain inet raftsman-policy zzz ; add rule inet raftsman-policy zzz jump {profile}",
+    "a set of others": "add set inet raftsman-policy theirs {{ type ipv4_addr ; }}",
     "a stranger let in": "add element inet raftsman-policy {scope} {{ {far} }}",
 }
 
@@ -195,8 +197,7 @@ def test_damage_is_repaired(cluster: Cluster, what: str) -> None:
         "far": cluster.far.addresses[4],
     }
     before = nft(cluster, "list table inet raftsman-policy")
-    for command in DAMAGE[what].format(**names).split(";"):
-        nft(cluster, command)
+    cluster.node.run("nft -f -", input=DAMAGE[what].format(**names) + "\n")
     eventually(lambda: sorted(nft(cluster, "list ruleset").split()) == sorted(before.split()))
     check(Probe(cluster.far, cluster.web, passes=False), Probe(cluster.db, cluster.web))
 
