@@ -15,7 +15,7 @@ import click
 from cli import net_view, node_doors
 from cli.node_doors import NodeDoor
 from control.api.meta import Object
-from control.api.resources import ENDPOINT_SLICES, NAMESPACES, NETWORK_POLICIES, NODES, PODS, SERVICES, Resource
+from control.api.resources import ENDPOINT_SLICES, LEASES, NAMESPACES, NETWORK_POLICIES, NODES, PODS, SERVICES, Resource
 from control.api.status import ApiError
 from control.client import kubeconfig
 from control.client.client import Client
@@ -23,6 +23,7 @@ from control.client.connect import connect
 from control.client.kubeconfig import KubeconfigError
 from lab import state
 from lab.state import LabError
+from net.announce.config import NAMESPACE as ANNOUNCE_NAMESPACE
 from net.explain import compare, counters, objects, parties, reader, trace, tracer, words
 from net.explain import diff as diff_words
 from net.explain.compare import NodeView
@@ -115,6 +116,7 @@ class Reach:
         try:
             async with asyncio.timeout(API_TIMEOUT_S):
                 listed = await asyncio.gather(*(client.list(resource) for resource in RESOURCES.values()))
+                leases = await self._leases(client)
         except (ApiError, TimeoutError) as error:
             raise LabError(f"the API server does not answer: {error or 'timeout'}") from error
         finally:
@@ -122,7 +124,16 @@ class Reach:
         found: dict[str, dict[str, Object]] = {
             name: by_key(page.items) for name, page in zip(RESOURCES, listed, strict=True)
         }
-        return Objects(**found)
+        return Objects(**found, leases=leases)
+
+    async def _leases(self, client: Client) -> dict[str, Object]:
+        """Return the Leases of announced addresses; who may not read them is told the rest all the same."""
+        try:
+            return by_key((await client.list(LEASES, ANNOUNCE_NAMESPACE)).items)
+        except ApiError as error:
+            if error.code == 403:
+                return {}
+            raise
 
 
 def look_into(

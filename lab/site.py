@@ -92,7 +92,7 @@ def of_lab(cluster: Cluster, node: NodeSpec, socket: Path, timers: Timers) -> Si
         address=cluster.address(node),
         second_address=cluster.second_address(node),
         pod_range=",".join(cluster.pod_ranges),
-        service_range=cluster.service_range,
+        service_range=",".join(cluster.service_ranges),
         pki=cluster.pki,
         store_pki=cluster.pki / "etcd" / node.name,
         kubeconfigs=cluster.directory,

@@ -102,6 +102,12 @@ class Cluster:
         return f"10.{8 + self.slot % 60}.{240 if self.slot >= 60 else 0}.0/20"
 
     @property
+    def service_ranges(self) -> tuple[str, ...]:
+        """Cluster addresses of Services, one range a family; IPv4 is what a Service gets that does not ask."""
+        second = f"{self.site_range[0x96 << 64]}/112"
+        return (self.service_range, second) if self.dual_stack else (self.service_range,)
+
+    @property
     def first_service_address(self) -> str:
         """The address of default/kubernetes."""
         return str(ipaddress.IPv4Network(self.service_range)[1])

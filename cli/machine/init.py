@@ -13,6 +13,7 @@ from cli.machine.options import address_option, join_line, node_name_option, sup
 from cli.machine.settings import PLACES, ClusterSettings, Machine
 from control.api import bootstraptokens
 from control.client.flags import DURATION
+from control.cloud.command import take_pool
 from lab import cluster_api, cluster_pki
 from lab.probe import Machine as Facts
 from lab.progress import Progress
@@ -27,7 +28,10 @@ DEFAULTS = ClusterSettings()
 @click.option("--cluster-name", default=DEFAULTS.name, show_default=True, help="The cluster's name in kubeconfigs.")
 @click.option("--pod-network-cidr", default=DEFAULTS.pod_range, show_default=True, help="All pods' addresses.")
 @click.option("--service-cidr", default=DEFAULTS.service_range, show_default=True, help="All Services' addresses.")
-@click.option("--load-balancer-pool", default="", help="CIDR or FIRST-LAST,…: addresses of LoadBalancer Services.")
+@click.option(
+    "--load-balancer-pool", default="", callback=take_pool,
+    help="CIDR or FIRST-LAST,…: addresses of the machines' network that Services of type LoadBalancer get.",
+)  # fmt: skip
 @click.option("--token", default="", help="The first bootstrap token; made where it is not given.")
 @click.option("--token-ttl", type=DURATION, default="24h", show_default=True, help="How long it lasts; 0 for ever.")
 @click.option("--upload-certs", is_flag=True, help="Let further control planes join, with --certificate-key.")

@@ -166,6 +166,7 @@ class Machine:
             pod_logs=Path("/var/log/pods"),
             cgroup=f"/raftsman-{self.node_name}",
             timers=PROFILES[self.cluster.timers],
+            load_balancer_range=self.cluster.load_balancer_pool,
             store_is_new=self.store_is_new,
         )
 

@@ -88,8 +88,7 @@ class Systemd:
             write_private(self._places.configuration / f"{component}.env", text.encode())
         unit = UNIT_FOLDER / f"raftsman-{component}.service"
         unit.write_text(unit_text(component, self._executable))
-        self._systemctl("daemon-reload")
-        self._systemctl("enable", "--quiet", unit.name)
+        self._systemctl("enable", "--quiet", unit.name)  # reads the new unit, too
         self._systemctl("restart", unit.name)
 
     def stop(self, component: str) -> None:

@@ -164,7 +164,7 @@ class LoadBalancerController:
 
     name = "service-lb-controller"
     workers = 1
-    """One at a time: two that decide at once would give the same address away."""
+    """What was decided is noted before anything is awaited, so that more would do no harm; they are not needed."""
 
     def __init__(self, context: Context, pool: Pool) -> None:
         self.queue: WorkQueue[str] = WorkQueue()

@@ -134,13 +134,13 @@ def step(own: str, order: list[str], lease: LeaseState, renewed: float | None, n
         if not fit:
             return Step("release")
         due = now if renewed is None else renewed + timers.renew_s
-        return Step("renew") if now >= due else Step("none", due - now)
+        return Step("renew", timers.renew_s) if now >= due else Step("none", due - now)
     if not fit:
         return Step("none")
     turns = [name for name in order if name != lease.holder]
     free = lease.since + (lease.duration_s if lease.holder else 0.0)
     mine = free + turns.index(own) * TURN_S
-    return Step("take") if now > mine else Step("none", mine - now + 0.01)
+    return Step("take", timers.renew_s) if now > mine else Step("none", mine - now + 0.01)
 
 
 def still_holds(renewed: float | None, now: float, timers: Timers) -> bool:

@@ -46,6 +46,8 @@ class CniDaemon:
     keeper: StateKeeper
     mtu: Callable[[], int]
     find_pod: FindPod | None = None
+    pod_is_gone: Callable[[str], bool] | None = None
+    """Tells by uid whether the hub is known to hold no such pod."""
     gate: Gate = OPEN
     gate_wait_s: float = 8.0
     mode: Literal["ptp", "bridge"] = "ptp"
@@ -291,14 +293,17 @@ class CniDaemon:
     async def collect_garbage(self) -> int:
         """Drop claims whose namespace is gone, and interfaces without a claim; return how many went."""
         links = await self.in_thread(wiring.pod_links)
-        # Either is enough to keep it: a namespace may outlive its path, and a path be out of our sight.
-        gone = [
-            attachment
-            for attachment, claim in self.allocator.claims.items()
-            if not netlink.is_namespace(claim.namespace_path) and claim.host_interface not in links
-        ]
+        orphans = links - {claim.host_interface for claim in self.allocator.claims.values()}
+        gone = [attachment for attachment, claim in self.allocator.claims.items() if self._is_left_over(claim, links)]
         dropped = sum([not await self._drop(attachment, "has vanished") for attachment in gone])
-        return dropped + await self.remove_orphans(links)
+        return dropped + await self.remove_orphans(orphans)
+
+    def _is_left_over(self, claim: Claim, links: Iterable[str]) -> bool:
+        """Tell whether nobody will ask for a claim's end any more."""
+        if netlink.is_namespace(claim.namespace_path):
+            return False  # the runtime has its sandbox still, and says DEL
+        # A path may be out of our sight, and a process keep a namespace alive without one: then the hub knows better.
+        return claim.host_interface not in links or (self.pod_is_gone is not None and self.pod_is_gone(claim.pod_uid))
 
     async def remove_orphans(self, links: Iterable[str] | None = None) -> int:
         """Remove interfaces without a claim: each had its claim before it came to be, and has lost it."""

@@ -24,6 +24,7 @@ import ipaddress
 from base64 import b32encode
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 
 from net import link_messages, messages
 from net.cni.bandwidth import UNLIMITED, Bandwidth
@@ -35,6 +36,7 @@ GATEWAYS = {4: "169.254.1.1", 6: "fe80::ecee:eeff:feee:eeee"}
 HOST_MAC = "ee:ee:ee:ee:ee:ee"
 HOST_PREFIX = "raft"
 NAME_LENGTH_MAX = 15
+NAMES_CACHED_MAX = 1024
 DEFAULTS = {4: "0.0.0.0/0", 6: "::/0"}
 BRIDGE_NAME = "cni0"
 BRIDGE_MAC = "ee:ee:ee:ee:ee:e0"
@@ -94,8 +96,7 @@ class Plan:
     @property
     def mac(self) -> str:
         """The MAC address of the pod's end, locally administered."""
-        digest = hashlib.sha256(_identity(self.attachment) + b"/mac").digest()
-        return ":".join(f"{byte:02x}" for byte in bytes([digest[0] & 0xFC | 0x02]) + digest[1:6])
+        return _mac_of(self.attachment)
 
     @property
     def places(self) -> tuple[Place, ...]:
@@ -119,6 +120,13 @@ def _identity(attachment: Attachment) -> bytes:
     return f"{attachment.container_id}/{attachment.interface}".encode()
 
 
+@lru_cache(maxsize=NAMES_CACHED_MAX)
+def _mac_of(attachment: Attachment) -> str:
+    digest = hashlib.sha256(_identity(attachment) + b"/mac").digest()
+    return ":".join(f"{byte:02x}" for byte in bytes([digest[0] & 0xFC | 0x02]) + digest[1:6])
+
+
+@lru_cache(maxsize=NAMES_CACHED_MAX)
 def host_interface(attachment: Attachment) -> str:
     """Return the name of the node's end of an attachment."""
     digest = b32encode(hashlib.sha256(_identity(attachment)).digest()).decode().lower()

@@ -84,6 +84,10 @@ class PodDirectory:
         named = self._informer.get(request.pod)
         return reference(named) if named is not None else None
 
+    def is_gone(self, uid: str) -> bool:
+        """Tell whether the hub holds no such pod on this node; False as long as that is not known."""
+        return bool(uid) and self._informer.has_synced and not self._informer.by_index(BY_UID, uid)
+
     async def __call__(self, request: Request) -> PodReference | None:
         """Wait until the pod is known; None when patience ends."""
         try:
@@ -141,6 +145,7 @@ class CniServer:
             self._keeper,
             self._mtu,
             find_pod=directory,
+            pod_is_gone=directory.is_gone if directory is not None else None,
             gate=gate,
             gate_wait_s=config.pod_wait_s,
             mode=config.cni_mode,

@@ -29,7 +29,7 @@ from net.dns.wire import MalformedError, Query
 log = logging.getLogger(__name__)
 
 DEFERRED_MAX = 2000
-CHECK_S = 2.0
+CHECK_S = 1.0
 SUPERSEDED_S = 16.0
 """How long another resolver may have our place before we end: whoever was to end us has died."""
 LATENCY_BUCKETS_S = (0.00025, 0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1.0, 4.0)
@@ -97,6 +97,8 @@ class Resolver:
         size_max = wire.limit(query, by_stream)
         found = answers.answer(self.book, query, size_max)
         if found is None:
+            if query.kind == wire.HINFO and self.upstream.is_own_probe(query.key):
+                return wire.render(query, wire.REFUSED)
             kept = self.upstream.kept(query)
             if kept is not None:
                 return cache.present(kept, query, time.monotonic(), size_max)
@@ -159,6 +161,7 @@ class Control:
         self._open: list[Datagrams | Streams] = []
         self._path: Path | None = None
         self._identity = 0
+        self._is_probed = False
         self.retired = asyncio.Event()
         self.serving = asyncio.Event()
 
@@ -251,7 +254,7 @@ class Control:
     def look_for_servers(self) -> None:
         """Read the node's resolv.conf where it has changed, unless servers are given."""
         if self._explicit:
-            self._resolver.upstream.servers = upstream.servers_of(self._explicit, self._own)
+            self._use_servers(self._explicit)
             return
         try:
             status = os.stat(self._resolv_conf)
@@ -265,15 +268,22 @@ class Control:
             self._resolv_stamp = (0, 0)
             return
         self._resolv_stamp = stamp
-        self._resolver.upstream.servers = upstream.servers_of(found, self._own)
+        self._use_servers(found)
+
+    def _use_servers(self, texts: list[str]) -> None:
+        self._resolver.upstream.servers = upstream.servers_of(texts, self._own)
+        self._is_probed = False
 
     async def look_around(self) -> None:
         """Look now and then whether the node's resolv.conf has changed, and whether another has taken our place."""
         superseded_s = 0.0
         while True:
             await asyncio.sleep(CHECK_S)
-            if self._resolv_conf:
+            if self._resolv_conf and not self._explicit:
                 self.look_for_servers()
+            if not self._is_probed and self.serving.is_set():
+                self._is_probed = True
+                await self._resolver.upstream.look_for_loops()
             superseded_s = superseded_s + CHECK_S if self._is_superseded() else 0.0
             if superseded_s >= SUPERSEDED_S:
                 log.warning("another resolver has taken over and nobody ended this one")

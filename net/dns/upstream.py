@@ -94,6 +94,31 @@ class Upstream:
         self._try_timeout_s, self._timeout_s, self._waiting_max = try_timeout_s, timeout_s, waiting_max
         self._sick: dict[Server, float] = {}
         self._asking: dict[CacheKey, asyncio.Future[Kept]] = {}
+        self._probes: dict[bytes, Server] = {}
+
+    async def look_for_loops(self) -> None:
+        """Ask each server for a name that was thrown just now: whoever sends it back to us leads in a circle."""
+        for server in list(self.servers):
+            name = b"".join(bytes((12,)) + secrets.token_hex(6).encode() for _ in range(2)) + b"\0"
+            self._probes[name] = server
+            query = Query(0, wire.RD, name, name, wire.HINFO, wire.IN, False, wire.UDP_PLAIN_MAX, 0, False)
+            try:
+                async with asyncio.timeout(self._try_timeout_s):
+                    await self._by_datagram(server, query, edns=False)
+            except (OSError, TimeoutError) as error:
+                log.debug("no answer to a probe server=%s error=%r", server, error)
+            finally:
+                del self._probes[name]
+
+    def is_own_probe(self, key: bytes) -> bool:
+        """Tell whether a question is one that we sent ourselves; whoever sent it back is asked no more."""
+        server = self._probes.get(key)
+        if server is None:
+            return False
+        if server in self.servers:
+            log.error("a server is left out because it asks us in turn, for ever server=%s", server)
+            self.servers = [other for other in self.servers if other != server]
+        return True
 
     def kept(self, query: Query) -> Kept | None:
         """Return an answer that is known already."""

@@ -15,7 +15,7 @@ from typing import NamedTuple
 HEADER = struct.Struct("!6H")
 RECORD = struct.Struct("!HHIH")
 QUESTION_TAIL = struct.Struct("!HH")
-A, NS, CNAME, SOA, PTR, TXT, AAAA, SRV, OPT = 1, 2, 5, 6, 12, 16, 28, 33, 41
+A, NS, CNAME, SOA, PTR, HINFO, TXT, AAAA, SRV, OPT = 1, 2, 5, 6, 12, 13, 16, 28, 33, 41
 AXFR, IXFR, ANY = 252, 251, 255
 IN = 1
 NOERROR, FORMERR, SERVFAIL, NXDOMAIN, NOTIMP, REFUSED, BADVERS = 0, 1, 2, 3, 4, 5, 16

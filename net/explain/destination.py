@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from control.api import meta
 from control.api.meta import Object
 from net.explain import objects, reasons
+from net.explain.announcing import announcer, service_with
 from net.explain.objects import Objects
-from net.explain.parties import Source, Target
+from net.explain.parties import Target
 from net.explain.steps import NodeSettings, Question, Scene
 from net.proxy.rules import Front, FrontKind, PortRules
 
@@ -72,10 +73,6 @@ def _of_version(addresses: tuple[str, ...], ip_version: int, who: str) -> str:
     return found
 
 
-def _rules_node(source: Source, hub: Objects) -> str:
-    return source.node or _entry(hub)
-
-
 def _entry(hub: Objects) -> str:
     """Return the node that a packet from outside is thought to come to where nothing names one."""
     ready = [name for name, node in hub.nodes.items() if meta.condition_is_true(node, "Ready")]
@@ -97,7 +94,8 @@ def _of_service(question: Question, scene: Scene) -> Destination:
     name, protocol = entry.get("name") or "", entry.get("protocol") or "TCP"
     if reasons.is_headless(service):
         return Destination("", 0, protocol)
-    node = _rules_node(question.source, hub)
+    holder, told = announcer(hub, target.name) if question.source.kind == "outside" else ("", "")
+    node = question.source.node or holder or _entry(hub)
     decided = hub.rules(target.name, node, question.ip_version)
     rules = next((r for r in decided if (r.port.name.port, r.port.name.protocol) == (name, protocol)), None)
     if rules is None:
@@ -108,7 +106,7 @@ def _of_service(question: Question, scene: Scene) -> Destination:
     if question.source.kind != "outside":
         front = rules.fronts[0]
         return Destination(front.address, front.port, protocol, rules, front)
-    return _from_outside(question, scene, rules, node)
+    return _from_outside(question, scene, rules, node, told)
 
 
 def port_entry(service: Object, target: Target) -> dict[str, Any]:
@@ -121,13 +119,14 @@ def port_entry(service: Object, target: Target) -> dict[str, Any]:
     raise AssertionError("wrong_port has looked")
 
 
-def _from_outside(question: Question, scene: Scene, rules: PortRules, node: str) -> Destination:
+def _from_outside(question: Question, scene: Scene, rules: PortRules, node: str, told: str) -> Destination:
     """Choose the front that a client outside the cluster would use."""
     name = question.target.name
     fronts = {front.kind: front for front in reversed(rules.fronts)}
     for kind in (FrontKind.LOAD_BALANCER, FrontKind.EXTERNAL_IP):
         if front := fronts.get(kind):
-            return Destination(front.address, front.port, rules.port.name.protocol, rules, front, node)
+            announced = (told,) if told else ()
+            return Destination(front.address, front.port, rules.port.name.protocol, rules, front, node, announced)
     if front := fronts.get(FrontKind.NODE_PORT):
         addresses = objects.node_addresses(scene.hub.nodes.get(node, {}))
         address = _of_version(addresses, question.ip_version, f"Node {node}")
@@ -182,14 +181,16 @@ def _of_address(question: Question, scene: Scene, address: str) -> Destination:
         raise NoWayError(
             f"{question.source} has the address {question.source.address}, and {address} is of another IP version."
         )
-    entry = hub.node_with(address) or _rules_node(question.source, hub)
+    holder, told = announcer(hub, service_with(hub, address)) if question.source.kind == "outside" else ("", "")
+    entry = hub.node_with(address) or question.source.node or holder or _entry(hub)
     at = hub.node_with(address) or question.source.node or entry
     every = [
         (rules, front) for ports in hub.all_rules(at, version).values() for rules in ports for front in rules.fronts
     ]
     here = [(rules, front) for rules, front in every if front.address and objects.normal(front.address) == address]
     if here:
-        return _of_front(target, address, here, entry, scene.settings_of(at))
+        found = _of_front(target, address, here, entry, scene.settings_of(at))
+        return replace(found, notes=(told,)) if told else found
     if not target.port.isdigit():
         raise NoWayError(f"Say which port of {address} is meant: {address}:PORT.")
     port, protocol = int(target.port), target.protocol or "TCP"

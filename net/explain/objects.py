@@ -30,6 +30,8 @@ class Objects:
     nodes: Mapping[str, Object] = field(default_factory=dict)
     policies: Mapping[str, Object] = field(default_factory=dict)
     namespaces: Mapping[str, Object] = field(default_factory=dict)
+    leases: Mapping[str, Object] = field(default_factory=dict)
+    """The Leases by which nodes announce load balancers' addresses."""
 
     @cached_property
     def trackers(self) -> dict[int, ChangeTracker]:

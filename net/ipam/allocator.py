@@ -16,10 +16,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Set
 from dataclasses import asdict, dataclass, field, replace
+from functools import lru_cache
 from typing import Any
 
 import netaddr
 
+CLAIMS_CACHED_MAX = 1024
 REUSE_DELAY_S = 30.0
 """How long a released address rests before it may be handed out again, in seconds."""
 
@@ -59,6 +61,21 @@ class Claim:
     pod: str = ""
     pod_uid: str = ""
     port_mappings: tuple[PortMapping, ...] = ()
+
+
+@lru_cache(maxsize=CLAIMS_CACHED_MAX)
+def _state_of(claim: Claim) -> dict[str, Any]:
+    """Return a claim as the state has it; made once, since each ADD writes those of all pods."""
+    return {
+        "containerId": claim.attachment.container_id,
+        "interface": claim.attachment.interface,
+        "addresses": list(claim.addresses),
+        "namespacePath": claim.namespace_path,
+        "hostInterface": claim.host_interface,
+        "pod": claim.pod,
+        "podUid": claim.pod_uid,
+        "portMappings": [asdict(mapping) for mapping in claim.port_mappings],
+    }
 
 
 @dataclass(slots=True)
@@ -158,19 +175,7 @@ class Allocator:
         return {
             "ranges": [asdict(entry) for entry in self.ranges],
             "resting": dict(self.resting),
-            "claims": [
-                {
-                    "containerId": claim.attachment.container_id,
-                    "interface": claim.attachment.interface,
-                    "addresses": list(claim.addresses),
-                    "namespacePath": claim.namespace_path,
-                    "hostInterface": claim.host_interface,
-                    "pod": claim.pod,
-                    "podUid": claim.pod_uid,
-                    "portMappings": [asdict(mapping) for mapping in claim.port_mappings],
-                }
-                for claim in self.claims.values()
-            ],
+            "claims": [_state_of(claim) for claim in self.claims.values()],
         }
 
     @classmethod

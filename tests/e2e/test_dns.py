@@ -59,7 +59,7 @@ def asker(lab: Lab) -> Iterator[str]:
         lab.kubectl("wait", "--for=condition=Ready", "pod/asker", "--timeout=60s", timeout_s=90)
         yield "asker"
     finally:
-        lab.kubectl("delete", "-f", "-", "--wait=false", text=OBJECTS)
+        lab.kubectl("delete", "-f", "-", "--wait=false", "--ignore-not-found", text=OBJECTS)
 
 
 def found(lab: Lab, pod: str, name: str, kind: str = "a") -> list[str]:
@@ -115,6 +115,27 @@ def test_a_pod_resolves_what_it_needs(lab: Lab, asker: str, tmp_path: Path) -> N
         poll("an alias", lambda: "Address: 192.0.2.80" in found(lab, asker, "elsewhere.default.svc.cluster.local"))
     page = lab.kubectl("exec", asker, "--", "wget", "-qO-", "http://web/")
     assert page.startswith("guestbook served by")
+
+
+DENY_ALL = """
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: deny-asker}
+spec:
+  podSelector: {matchLabels: {app: asker}}
+  policyTypes: [Ingress, Egress]
+"""
+
+
+def test_a_pod_that_may_reach_nothing_still_finds_names(lab: Lab, asker: str) -> None:
+    """Policies judge what is forwarded; the node's own DNS is not, so nobody is locked out of names by surprise."""
+    fetch = ("exec", asker, "--", "timeout", "2", "wget", "-qO-", "http://web/")
+    lab.kubectl("apply", "-f", "-", text=DENY_ALL)
+    try:
+        poll("the policy", lambda: lab.run_kubectl(*fetch).returncode != 0)
+        assert any(line.startswith("Address:") for line in found(lab, asker, "web.default.svc.cluster.local"))
+    finally:
+        lab.kubectl("delete", "-f", "-", text=DENY_ALL)
 
 
 def said(lab: Lab) -> str:

@@ -63,12 +63,17 @@ def test_ipv6_ranges_lie_in_the_clusters_own(left: int, right: int) -> None:
     assert not pods.overlaps(one.second_fabric)
     assert one.site_range.overlaps(other.site_range) == (left == right)
     assert one.pod_ranges == (one.pod_range, one.second_pod_range)
+    services = ipaddress.IPv6Network(one.service_ranges[1])
+    assert one.site_range.supernet_of(services)
+    assert not services.overlaps(pods)
+    assert not services.overlaps(one.second_fabric)
 
 
 def test_one_family_has_no_second_addresses() -> None:
     node = state.NodeSpec("n1", 1)
     single = Cluster("c", 0, Path("/c"), (node,))
     assert (single.second_address(node), single.pod_ranges) == ("", (single.pod_range,))
+    assert single.service_ranges == (single.service_range,)
     assert single.with_changes(dual_stack=True).second_address(node) == "fd52:6166:7400:77::b"
 
 

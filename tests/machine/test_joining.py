@@ -12,11 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.machine.machines import ROOT, Site, TestMachine, site
+from tests.machine.machines import NETWORK, ROOT, Site, TestMachine, site
 
-pytestmark = [pytest.mark.root, pytest.mark.e2e]
+pytestmark = [pytest.mark.root, pytest.mark.e2e, pytest.mark.timeout(600)]
 CONFIG = "/etc/raftsman/admin.kubeconfig"
-CHECKS = ("nodes", "pods", "direct", "clusterip", "nodeport", "udp")
+POOL = f"{NETWORK}.200-{NETWORK}.210"
+CHECKS = ("nodes", "pods", "nodeport", "dns", "policy", "loadbalancer")
 
 
 @pytest.fixture
@@ -50,7 +51,9 @@ def left_over(machine: TestMachine) -> str:
 def test_machines_join_a_cluster_and_leave_it(network: Site, kubectl: Path) -> None:
     first, second, third = (network.machine(name) for name in ("m1", "m2", "m3"))
     before = left_over(third)
-    worker, control_plane = join_lines(first.raftsman("init", "--timers", "lab", "--upload-certs"))
+    worker, control_plane = join_lines(
+        first.raftsman("init", "--timers", "lab", "--upload-certs", "--load-balancer-pool", POOL)
+    )
     second.raftsman(*control_plane)
 
     # A machine that is told another authority's hash does not join, and nothing of it is left.
@@ -65,7 +68,14 @@ def test_machines_join_a_cluster_and_leave_it(network: Site, kubectl: Path) -> N
     assert [line.split()[:3] for line in nodes] == [
         ["m1", "Ready", "control-plane"], ["m2", "Ready", "control-plane"], ["m3", "Ready", "<none>"],
     ]  # fmt: skip
-    done = first.run("env", f"KUBECTL={kubectl}", "CHECK_PATIENCE_S=60", str(ROOT / "vagrant" / "check"), *CHECKS)
+    done = first.run(
+        "env",
+        f"KUBECTL={kubectl}",
+        "CHECK_PATIENCE_S=60",
+        "CHECK_REQUEST_S=1",
+        str(ROOT / "vagrant" / "check"),
+        *CHECKS,
+    )
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}\n{first.logs()}\n{third.logs()}"
 
     line = first.raftsman("token", "create", "--ttl", "1h", "--description", "for a friend").split()

@@ -10,6 +10,7 @@ import dns.flags
 import dns.message
 import dns.name
 import dns.rcode
+import dns.rdatatype
 import dns.rrset
 
 Say = Callable[[dns.message.Message, bool], bytes | None]
@@ -103,9 +104,10 @@ class Peer:
 
     def _answer(self, data: bytes, sender: tuple[str, int], by_stream: bool) -> bytes | None:
         query = dns.message.from_wire(data)
-        self.asked.append((query.question[0].name.to_text(), by_stream))
-        self.senders.append(sender[:2])
-        self.ids.append(query.id)
+        if query.question[0].rdtype != dns.rdatatype.HINFO:  # a probe for loops
+            self.asked.append((query.question[0].name.to_text(), by_stream))
+            self.senders.append(sender[:2])
+            self.ids.append(query.id)
         return self.say(query, by_stream)
 
     def _by_datagram(self) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import json
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import pytest
@@ -170,6 +170,27 @@ def test_one_node_answers_and_another_takes_over_when_it_dies(world: World) -> N
     eventually(lambda: announced_by(world, other(first)))
 
 
+def test_who_holds_an_address_keeps_it(world: World) -> None:
+    world.put(SERVICES, web())
+    for name in world.nodes:
+        world.start(name)
+    eventually(world.holder)
+    first, renewals, silences = world.holder(), set(), []
+    responder = world.announcers[first]._responder
+
+    def renewed_often() -> bool:
+        spec = world.client.objects(LEASES)[0]["spec"]
+        renewals.add(spec["renewTime"])
+        if announced_by(world, first) and not responder.addresses:
+            silences.append(spec)
+        return len(renewals) > 6
+
+    eventually(renewed_often)
+    assert world.client.objects(LEASES)[0]["spec"]["leaseTransitions"] == 0
+    assert world.holder() == first
+    assert not silences
+
+
 def test_an_orderly_end_hands_over(world: World) -> None:
     world.put(SERVICES, web())
     for name in world.nodes:
@@ -218,12 +239,33 @@ def test_without_the_api_a_holder_falls_silent_before_another_may_begin(world: W
     world.start("n1")
     eventually(lambda: announced_by(world, "n1"))
 
-    async def refuse() -> None:
-        for _ in range(200):
-            world.client.fail_next("update", LEASES)
+    waits: list[bool] = []
+    seen: list[bool] = []
 
-    world.call(refuse())
-    eventually(lambda: not world.announcers["n1"]._responder.addresses)
+    async def hang(*_: object, **__: object) -> Object:
+        waits.append(True)
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            waits.pop()
+        raise AssertionError("unreachable")
+
+    responder = world.announcers["n1"]._responder
+    before = responder.use
+
+    def use(addresses: Iterable[str]) -> None:
+        wanted = set(addresses)
+        if not wanted and not seen:
+            seen.append(bool(waits))
+        before(wanted)
+
+    async def cut() -> None:
+        world.client.update = hang  # type: ignore[method-assign]
+        responder.use = use  # type: ignore[method-assign]
+
+    world.call(cut())
+    eventually(lambda: not responder.addresses)
+    assert seen == [True], "it waited for the API's answer before it fell silent"
 
 
 def test_a_service_that_goes_takes_its_lease_along(world: World) -> None:

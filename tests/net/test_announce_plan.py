@@ -108,6 +108,8 @@ def test_steps(row: tuple[str, str, list[str], LeaseState, float | None, float, 
     step = plan.step(own, order, lease, renewed, now, TIMERS)
     assert step.wish == wanted
     assert step.look_again_s > 0
+    if wanted in ("take", "renew"):
+        assert step.look_again_s <= TIMERS.renew_s, "what is held must be renewed in time"
 
 
 @given(st.floats(1, 60), st.floats(0, 3), st.floats(0, 100))

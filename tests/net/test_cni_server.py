@@ -16,7 +16,7 @@ from net.cni import wiring
 from net.cni.config import CniConfig
 from net.cni.gate import NotYet, PodReference
 from net.cni.server import CniServer, pod_cidrs_of
-from tests.net.topology import Fabric, Namespace, Node, closing_all, eventually
+from tests.net.topology import Fabric, Namespace, Node, closing_all, eventually, run
 
 pytestmark = pytest.mark.root
 
@@ -215,6 +215,26 @@ def test_a_pod_is_wired_only_after_its_isolation_is_in_force(bench: Bench) -> No
 
 async def links() -> set[str]:
     return wiring.pod_links()
+
+
+def test_what_the_hub_and_the_runtime_have_forgotten_is_collected(bench: Bench) -> None:
+    bench.node.put(NODES, bench.node.object())
+    bench.put_pod()
+    eventually(bench.conflist.exists)
+    pod = bench.pod("pod")
+    bench.call("ADD", pod)
+    collect = bench.server.daemon.collect_garbage
+    bench.node.remove(PODS, "web", "default")
+    eventually(lambda: bench.server.daemon.pod_is_gone and bench.server.daemon.pod_is_gone("u1"))
+    assert bench.node.call(collect()) == 0, "its sandbox is there: the runtime says DEL"
+    bench.put_pod()
+    eventually(lambda: bench.server.daemon.pod_is_gone and not bench.server.daemon.pod_is_gone("u1"))
+    run(f"umount --lazy {pod.path}")  # the namespace lives on in our descriptor
+    assert bench.node.call(collect()) == 0, "the hub has its pod"
+    bench.node.remove(PODS, "web", "default")
+    eventually(lambda: bench.server.daemon.pod_is_gone and bench.server.daemon.pod_is_gone("u1"))
+    assert bench.node.call(collect()) == 1
+    assert bench.node.call(links()) == set()
 
 
 def test_a_pods_second_sandbox_keeps_its_isolation(bench: Bench) -> None:

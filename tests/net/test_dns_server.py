@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import socket
@@ -12,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import dns.exception
 import dns.flags
 import dns.message
 import dns.query
@@ -110,13 +112,20 @@ def test_nothing_is_missing_before_the_lists_are_complete(short: Path) -> None:
     try:
         with running(short, upstream=(peer.place,)) as made:
             made.put_world()
-            for _ in range(4):
-                made.client.fail_next("list", ENDPOINT_SLICES)
+            gate, whole = threading.Event(), made.client.list
+
+            async def gated(resource: object, *args: object, **options: object) -> object:
+                while resource == ENDPOINT_SLICES and not gate.is_set():
+                    await asyncio.sleep(0.01)
+                return await whole(resource, *args, **options)
+
+            made.client.list = gated
             made.start()
             port = port_of(made)
             assert ask(port, WEB).rcode() == dns.rcode.SERVFAIL
             assert ask(port, "nobody.default.svc.cluster.local.").rcode() == dns.rcode.SERVFAIL
             assert texts(ask(port, "www.example.")) == ["www.example. A 192.0.2.1"]
+            gate.set()
             eventually(lambda: ask(port, WEB).rcode() == dns.rcode.NOERROR)
     finally:
         peer.close()
@@ -298,10 +307,24 @@ def test_a_long_answer_is_fetched_by_stream(short: Path) -> None:
         peer.close()
 
 
+def forged_id(query: dns.message.Message, _by_stream: bool) -> bytes:
+    """Return what somebody would send who guesses."""
+    answer = saying("www.example. A 203.0.113.66")(query, False)
+    assert answer is not None
+    return bytes((answer[0] ^ 1,)) + answer[1:]
+
+
+def forged_name(query: dns.message.Message, _by_stream: bool) -> bytes | None:
+    """Return the answer to another question."""
+    other = dns.message.make_query("www.example.org.", "A")
+    other.id = query.id
+    return saying("www.example.org. A 203.0.113.66")(other, False)
+
+
 @pytest.mark.parametrize(
     "first",
-    [lambda _query, _by_stream: None, refusing(dns.rcode.SERVFAIL), refusing(dns.rcode.REFUSED), lambda *_: b"\0\0nonsense"],
-    ids=["silent", "servfail", "refused", "nonsense"],
+    [lambda _query, _by_stream: None, refusing(dns.rcode.SERVFAIL), refusing(dns.rcode.REFUSED), lambda *_: b"\0\0nonsense", forged_id, forged_name],
+    ids=["silent", "servfail", "refused", "nonsense", "other-id", "other-name"],
 )  # fmt: skip
 def test_the_next_server_is_asked_where_one_fails(short: Path, first: object) -> None:
     ill, well = Peer(first), Peer(saying("www.example. A 192.0.2.1"))  # type: ignore[arg-type]
@@ -328,6 +351,36 @@ def test_nobody_is_asked_who_would_ask_himself() -> None:
     assert [str(server) for server in upstream.servers_of(texts, own)] == [
         "192.0.2.1:53", "169.254.20.10:5353", "[fd00:90::b]:54",
     ]  # fmt: skip
+
+
+def test_a_server_that_asks_us_in_turn_is_left_out(short: Path) -> None:
+    """As a forwarder on the node does whose own resolver file names the node's DNS."""
+    ring: list[int] = []
+
+    def say(query: dns.message.Message, _by_stream: bool) -> bytes | None:
+        try:
+            forwarded = dns.message.make_query(query.question[0].name, query.question[0].rdtype)
+            answer = dns.query.udp(forwarded, "127.0.0.1", 0.5, ring[0])
+        except (OSError, dns.exception.DNSException):
+            return None
+        answer.id = query.id
+        return answer.to_wire()
+
+    round_trip, straight = Peer(say), Peer(saying("www.example. A 192.0.2.1"))
+    try:
+        with running(short, upstream=(round_trip.place, straight.place)) as made:
+            made.start()
+            port = port_of(made)
+            ring.append(port)
+
+            def servers() -> object:
+                return made.call(made.server.resolver.say({"do": "counts"}))["servers"]  # type: ignore[union-attr]
+
+            eventually(lambda: servers() == [straight.place])
+            assert texts(ask(port, "www.example.")) == ["www.example. A 192.0.2.1"]
+    finally:
+        round_trip.close()
+        straight.close()
 
 
 def test_the_nodes_servers_are_read_anew(short: Path) -> None:

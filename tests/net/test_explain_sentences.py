@@ -10,6 +10,8 @@ from typing import Any, Literal
 import pytest
 
 from control.api.meta import Object
+from net.announce import plan
+from net.announce.config import NAMESPACE
 from net.explain import parties, way, words
 from net.explain.objects import Objects
 from net.explain.parties import UnknownPartyError
@@ -324,3 +326,26 @@ def test_ipv6_is_walked_alike(mode: Literal["nftables", "iptables"]) -> None:
     assert other.reachable
     with pytest.raises(UnknownPartyError, match="pod default/client has no IPv4 address"):
         explained(hub, "client", "web", settings)
+
+
+def test_a_load_balancers_address_is_met_at_the_node_that_announces_it() -> None:
+    balanced: dict[str, Any] = {
+        "type": "LoadBalancer",
+        "status": {"loadBalancer": {"ingress": [{"ip": "203.0.113.5"}]}},
+    }
+    hub = cluster(*web(**balanced))
+    nobody = explained(hub, "192.0.2.9", "web")
+    assert nobody.notes == (
+        "No node holds the Lease of Service default/web, so perhaps nobody answers for 203.0.113.5.",
+    )
+    announced = plan.service_of(hub.services["default/web"])
+    assert announced is not None
+    name = plan.lease_name(announced)
+    lease = {"metadata": {"name": name, "namespace": NAMESPACE}, "spec": {"holderIdentity": "n2"}}
+    held = replace(hub, leases={f"{NAMESPACE}/{name}": lease})
+    for target in ("web", "203.0.113.5:80"):
+        found = explained(held, "192.0.2.9", target)
+        assert found.notes == (f"Node n2 holds Lease {NAMESPACE}/{name}, and so answers for 203.0.113.5.",)
+        assert {step.place.node for step in found.steps} == {"n2"}
+    local = cluster(*web([], externalTrafficPolicy="Local", **balanced))
+    assert "no ready node has a ready endpoint of it" in explained(local, "192.0.2.9", "web").notes[0]
