@@ -19,7 +19,7 @@ from lab.state import Cluster, LabError
 
 RELAY = "relay"
 PLAN_FILE, LOG_FILE = "relay.json", "relay.log"
-RELAY_PACKETS_PER_S = 15_000
+RELAY_PACKETS_PER_S = 20_000
 """What the relay carries in all, in round figures (bench.links)."""
 START_TIMEOUT_S = 20.0
 END_TIMEOUT_S = 10.0

@@ -2,7 +2,7 @@
 
 The port of a node leads the packets of some senders to a TAP. This reads them there, lets each wait for its time and
 sends it by the port, past its queues. Packets of one sender keep their order, also with jitter.
-What it can carry is bounded by Python: some 15,000 packets a second in all; one that comes too many is dropped.
+What it can carry is bounded by Python: some 20,000 packets a second in all; one that comes too many is dropped.
 """
 
 from __future__ import annotations

@@ -91,7 +91,7 @@ def difference(have: Tables, want: Tables, jumps: Jumps, owned: Owner) -> str:
 
 
 def _table(table: str, have: Chains, want: Chains, jumps: tuple[Jump, ...], owned: Owner) -> str:
-    changed = [name for name, rules in want.items() if name not in have or not same(have[name], rules)]
+    changed = [name for name, rules in want.items() if have.get(name) is not rules and not _holds(have, name, rules)]
     obsolete = [name for name in have if name not in want and owned(name)]
     missing = [jump for jump in jumps if not _stands(have.get(jump.chain, ()), jump.rule)]
     stale = list(_stale_jumps(have, jumps, obsolete, owned))
@@ -121,6 +121,10 @@ def _in_good_order(names: list[str]) -> list[str]:
     return [name for run in runs for name in run]
 
 
+def _holds(have: Chains, name: str, rules: tuple[str, ...]) -> bool:
+    return name in have and same(have[name], rules)
+
+
 def _stands(rules: tuple[str, ...], rule: str) -> bool:
     return rule in rules or any(normal(rule) == normal(standing) for standing in rules)
 
@@ -144,10 +148,11 @@ def merged(have: Tables, want: Tables, jumps: Jumps, owned: Owner) -> Tables:
     """Return what stands once `difference` was applied."""
     after: Tables = {}
     for table in {*have, *want, *jumps}:
-        kept = {name: rules for name, rules in have.get(table, {}).items() if not owned(name)}
+        wanted = want.get(table, {})
+        kept = {name: rules for name, rules in have.get(table, {}).items() if name not in wanted and not owned(name)}
         for jump in jumps.get(table, ()):
             rules = kept.get(jump.chain, ())
             if not _stands(rules, jump.rule):
                 kept[jump.chain] = (*rules, jump.rule) if jump.is_last else (jump.rule, *rules)
-        after[table] = {**kept, **want.get(table, {})}
+        after[table] = {**kept, **wanted}
     return after

@@ -62,7 +62,7 @@ class WholeSchema:
         if not shape.text_digest:
             return f"somebody changed chains or rules of table {table}"
         if shape.text_digest != nftables_schema.digest(nftables_schema.blocks(self.settings, shape.spreads)):
-            return f"chains and rules of table {table} are those of other settings"
+            return f"chains and rules of table {table} are those of other settings, or of another release"
         return ""
 
 

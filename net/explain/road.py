@@ -89,10 +89,8 @@ class Road:
         standing = self._scene.standings.get(Place(self._node, self._source.name))
         own = next((link.mtu for link in standing.links if link.name == "eth0"), 0) if standing is not None else 0
         if mtu and own > mtu:
-            told = f"larger packets of its connections are cut, or answered by {self._node} with 'fragmentation needed'"
-            self.notes.append(
-                f"Pod {self._source.name} may send {own} bytes, the way to node {far} takes {mtu}: {told}."
-            )
+            told = f"Pod {self._source.name} may send {own} bytes, and the way to node {far} takes {mtu}"
+            self.notes.append(f"{told}: node {self._node} answers larger packets with 'fragmentation needed'.")
 
     def _to_outside(self, here: Place, address: str, port: int, masquerade: Masquerade) -> Iterator[Step]:
         yield Step(

@@ -69,8 +69,8 @@ def send(protocol: str, source: str, destination: tuple[str, int]) -> Sent:
                 client.send(b"\0")
                 client.recv(1)
         except TimeoutError:
-            answer = "no answer came" if protocol == "TCP" else "no answer came, and not every UDP server gives one"
-            return Sent(False, f"{answer} within {ANSWER_TIMEOUT_S:.0f} s", port)
+            also = "" if protocol == "TCP" else ", and a UDP server need not give one"
+            return Sent(False, f"no answer came within {ANSWER_TIMEOUT_S:.0f} s{also}", port)
         except OSError as error:
             return Sent(False, f"the kernel says: {error.strerror or error}", port)
         return Sent(True, f"answered after {(time.monotonic() - began) * 1000:.1f} ms", port)

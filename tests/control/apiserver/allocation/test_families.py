@@ -8,6 +8,7 @@ from ipaddress import ip_network
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,6 +18,8 @@ from control.api.status import ApiError
 from control.apiserver.allocation import families, services
 from control.apiserver.allocation.ranges import AddressRange
 from control.apiserver.allocation.repair import address_repairs
+from control.apiserver.bootstrap import first_address
+from control.apiserver.command import command
 from tests.control.apiserver.allocation.test_allocation import World, service
 
 FOUR, SIX = AddressRange(ip_network("10.96.0.0/24")), AddressRange(ip_network("fd00:96::/108"))
@@ -192,6 +195,24 @@ def test_a_network_of_ipv6_has_more_addresses_than_anybody_counts() -> None:
     assert wide.size == 1 << 62
     wide.check("fd00::1")
     assert SIX.size == (1 << 20) - 1
+
+
+@pytest.mark.parametrize(
+    ("ranges", "told"),
+    [
+        pytest.param("10.96.0.0/16,10.97.0.0/16", "one of IPv4 and one of IPv6", id="one family twice"),
+        pytest.param("10.96.0.0/16,fd00:96::/108,fd00:97::/108", "one of IPv4 and one of IPv6", id="three"),
+        pytest.param("10.96.0.0/16,", "does not appear to be an IPv4 or IPv6 network", id="nothing behind the comma"),
+    ],
+)
+def test_ranges_that_make_no_cluster_are_named(ranges: str, told: str) -> None:
+    done = CliRunner().invoke(command, ["--etcd-servers", "http://127.0.0.1:1", "--service-cluster-ip-range", ranges])
+    assert done.exit_code == 2
+    assert told in " ".join(done.output.replace("│", " ").split())
+
+
+def test_the_api_is_at_the_first_address_of_the_first_range() -> None:
+    assert first_address("fd00:96::/108,10.96.0.0/16") == "fd00:96::1"
 
 
 OPTIONS = st.fixed_dictionaries(
