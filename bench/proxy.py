@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import machine, proxy_world
+from bench.proxy_chart import table
 from bench.proxy_hub import CLUSTER_CIDR, NODE_NAME, SERVERS, RecordedHub, cluster_ip, endpoint_addresses
 from net.netlink import inside
 from net.nftables.events import NftablesEvents
@@ -187,6 +188,18 @@ def measure_connects(world: proxy_world.World, services: int) -> dict[str, float
     }
 
 
+def measure_running(world: proxy_world.World, hub: RecordedHub, proxy: Proxy, of: dict[str, Any]) -> dict[str, Any]:
+    """Return what a proxy does once its rules stand."""
+    services = of["services"]
+    return {
+        "rss_mb": proxy.rss_mb(),
+        "change_ms": measure_changes(world, hub, of["mode"], services, of["endpoints"]),
+        "connect": measure_connects(world, services),
+        "refusal_ms": max(world.refusal_ms(cluster_ip(services), 80) for _ in range(15)),
+        "rss_after_mb": proxy.rss_mb(),
+    }
+
+
 def measure(mode: str, services: int, endpoints: int, rounds: int) -> dict[str, Any]:
     """Return all figures of one mode and size."""
     starts: list[dict[str, float]] = []
@@ -200,9 +213,6 @@ def measure(mode: str, services: int, endpoints: int, rounds: int) -> dict[str, 
         hub.start(world.listening_socket())
         stack.callback(hub.close)
         for number in range(rounds):
-            world.clean()
-            time.sleep(1)
-            before_kib = proxy_world.kernel_kib()
             with running(world, hub, mode, directory) as proxy:
                 start_s = proxy.wait_ready(2)
                 own_s, children_s = proxy.cpu_s()
@@ -211,19 +221,20 @@ def measure(mode: str, services: int, endpoints: int, rounds: int) -> dict[str, 
                 starts.append(
                     {
                         "start_s": start_s, "cpu_s": own_s, "tools_cpu_s": children_s, "rules_s": rules_s,
-                        "rules_cpu_s": rules_cpu_s, "kernel_mb": (proxy_world.kernel_kib() - before_kib) / 1024,
+                        "rules_cpu_s": rules_cpu_s,
                     }
                 )  # fmt: skip
-                if number < rounds - 1:
-                    continue
-                figures["rss_mb"] = proxy.rss_mb()
-                figures["change_ms"] = measure_changes(world, hub, mode, services, endpoints)
-                figures["connect"] = measure_connects(world, services)
-                figures["refusal_ms"] = max(world.refusal_ms(cluster_ip(services), 80) for _ in range(15))
-                figures["rss_after_mb"] = proxy.rss_mb()
-            with running(world, hub, mode, directory) as proxy:
-                figures["restart_s"] = proxy.wait_ready(2)
-        world.clean()
+                if number == rounds - 1:
+                    figures |= measure_running(world, hub, proxy, figures)
+            if number == rounds - 1:
+                with running(world, hub, mode, directory) as proxy:
+                    figures["restart_s"] = proxy.wait_ready(2)
+            # What goes with the rules is theirs; while they are made, everybody else takes memory, too.
+            time.sleep(0.5)
+            with_rules_kib = proxy_world.kernel_kib()
+            world.clean()
+            time.sleep(0.5)
+            starts[-1]["kernel_mb"] = (with_rules_kib - proxy_world.kernel_kib()) / 1024
     figures["rounds"] = starts
     figures |= {name: statistics.median(start[name] for start in starts) for name in starts[0]}
     return figures
@@ -269,6 +280,7 @@ def main() -> None:
     if arguments.all:
         machine.keep("proxy", result)
         proxy_world.draw(found)
+        print(table(found), file=sys.stderr if arguments.json else sys.stdout)
     if arguments.json:
         print(json.dumps({"machine": machine.describe(), **result}, indent=2))
 

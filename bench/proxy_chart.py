@@ -48,3 +48,23 @@ def _rows(case: dict[str, Any]) -> list[tuple[str, float, float, str]]:
 
 def _text(x: float, y: float, text: str, size: str = "12", weight: str = "normal") -> str:
     return f'<text x="{x:.1f}" y="{y:.1f}" font-size="{size}" font-weight="{weight}">{escape(text)}</text>'
+
+
+def table(cases: Sequence[dict[str, Any]]) -> str:
+    """Return the figures as the table of bench/README.md; the peer's behind a stroke, where it was measured."""
+    lines = [
+        "| mode, Services × endpoints | start → rules, s | of it rules: s, CPU s | change p50, p99, ms "
+        "| connect, more µs | refusal, ms | kernel, RSS MB |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for case in cases:
+        peer, change = case.get("peer") or {}, case["change_ms"]
+        start = f"{case['start_s']:.2f}" + (f" / {peer['start_s']:.1f}" if peer else "")
+        one = f"{change['p50']:.2f}, {change['p99']:.2f}" + (f" / {peer['change_ms']:,.0f}" if peer else "")
+        memory = f"{case['kernel_mb']:.1f}, {case['rss_mb']:.0f}" + (f" / {peer['rss_mb']:.0f}" if peer else "")
+        lines.append(
+            f"| {case['mode']}, {case['services']:,} × {case['endpoints']} | {start} "
+            f"| {case['rules_s']:.2f}, {case['rules_cpu_s']:.2f} | {one} | {case['connect']['added_us']:.1f} "
+            f"| {case['refusal_ms']:.1f} | {memory} |"
+        )
+    return "\n".join(lines)

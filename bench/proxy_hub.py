@@ -161,7 +161,9 @@ class RecordedHub:
                         b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n"
                     )
                     self._watches[kind].append(writer)
-                    await reader.read()
+                    await reader.read()  # until the proxy goes
+                    self._watches[kind].remove(writer)
+                    writer.close()
                     return
                 body = self._pages[kind][int(query.get("continue", ["0"])[0])]
                 writer.write(

@@ -289,6 +289,11 @@ class Control:
                 log.warning("another resolver has taken over and nobody ended this one")
                 self.retired.set()
 
+    def leave(self) -> None:
+        """Remove our place, unless a successor has it by now."""
+        if self._path is not None and self._path.exists() and not self._is_superseded():
+            self._path.unlink()
+
     def _is_superseded(self) -> bool:
         try:
             return self._path is not None and self._path.stat().st_ino != self._identity
@@ -342,6 +347,7 @@ async def run(control_path: Path, listening: list[socket.socket]) -> None:
             task.cancel()
         control.stop_serving()
         server.close()
+        control.leave()
         control.hang_up()
         log.info("retired; what was asked is still answered waiting=%d", resolver.deferred)
 

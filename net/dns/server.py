@@ -31,6 +31,8 @@ log = logging.getLogger(__name__)
 
 BY_SERVICE = "service"
 RETRY_FIRST_S, RETRY_MAX_S = 0.05, 5.0
+FIRST_LISTS_S = 1.0
+"""How long a first start waits for the first lists."""
 BATCH_MAX = 500
 """Services that are compiled before others get their turn."""
 OWN_SERVICE = "kube-system/kube-dns"
@@ -218,11 +220,21 @@ class DnsServer:
 
     async def _run_resolver(self) -> None:
         """Attach to a resolver and feed it until it is gone or another one is needed."""
-        places = self._places()
         found = await self._keeper.find()
+        if not found:
+            # The lists are there in a moment, and with them the addresses; a second start would be for nothing.
+            try:
+                async with asyncio.timeout(FIRST_LISTS_S):
+                    await self._until_complete()
+            except TimeoutError:
+                log.info("the lists take long; other names are answered meanwhile")
+        self._wanted = self._addresses()
+        places = self._places()
         if found and not self._keeper.suits(places):
             # It goes on answering until its successor knows all that there is to know.
-            await self._until_complete()
+            assert self._keeper.resolver is not None
+            await self._until_complete(self._keeper.resolver)
+            self._wanted = self._addresses()
             places = self._places()
         if not found or not self._keeper.suits(places):
             before = self._keeper.resolver
@@ -239,10 +251,20 @@ class DnsServer:
         log.info("ready addresses=%s", ",".join(f"{address}:{port}" for address, port in self.bound))
         await self._feed()
 
-    async def _until_complete(self) -> None:
-        while not self._complete:
-            await self._due.wait()
-            self._due.clear()
+    async def _until_complete(self, resolver: Resolver | None = None) -> None:
+        """Wait for the first lists; raises ResolverGoneError where a resolver that answers meanwhile ends."""
+        watching = asyncio.ensure_future(resolver.ended()) if resolver is not None else None
+        if watching is not None:
+            watching.add_done_callback(lambda _: self._due.set())
+        try:
+            while not self._complete:
+                await self._due.wait()
+                self._due.clear()
+                if watching is not None and watching.done():
+                    raise ResolverGoneError("it ended")
+        finally:
+            if watching is not None:
+                watching.cancel()
 
     async def _introduce(self) -> None:
         """Tell a resolver everything, and let it answer."""

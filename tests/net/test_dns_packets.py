@@ -54,14 +54,16 @@ class Place:
     async def _made(self) -> DnsServer:
         return DnsServer(self.config, self.node.client)
 
-    def ask(self, who: Namespace, address: str, kind: str = "A", *, by_stream: bool = False) -> dns.message.Message:
+    def ask(
+        self, who: Namespace, address: str, kind: str = "A", *, by_stream: bool = False, timeout_s: float = 5.0
+    ) -> dns.message.Message:
         """Ask for the Service from a namespace; a failure is an empty answer."""
         query = dns.message.make_query(WEB, kind)
         with inside(who.descriptor):
             family = socket.AF_INET6 if ":" in address else socket.AF_INET
             client = socket.socket(family, socket.SOCK_STREAM if by_stream else socket.SOCK_DGRAM)
         with client:
-            client.settimeout(5)
+            client.settimeout(timeout_s)
             try:
                 client.connect((address, 53))
                 if by_stream:
@@ -78,7 +80,7 @@ def place(tmp_path: Path) -> Iterator[Place]:
     with closing_all() as made:
         built = Place(made, tmp_path)
         try:
-            eventually(lambda: built.ask(built.pod, FOUR).answer)
+            eventually(lambda: built.ask(built.pod, FOUR, timeout_s=0.5).answer)
             yield built
         finally:
             built.node.stop(built.task)
@@ -109,8 +111,8 @@ def test_the_service_of_old_has_its_address_on_every_node(place: Place) -> None:
             "spec": {"clusterIP": CLUSTER_IP, "clusterIPs": [CLUSTER_IP], "ports": [{"name": "dns", "port": 53}]},
         },
     )
-    eventually(lambda: place.ask(place.pod, CLUSTER_IP).answer)
-    eventually(lambda: place.ask(place.pod, FOUR).answer)
+    eventually(lambda: place.ask(place.pod, CLUSTER_IP, timeout_s=0.5).answer)
+    eventually(lambda: place.ask(place.pod, FOUR, timeout_s=0.5).answer)
     assert place.pid != first
     place.node.remove(SERVICES, "kube-dns", "kube-system")
     eventually(lambda: place.server.resolver and len(place.server.bound) == 2)
@@ -127,8 +129,8 @@ def test_retiring_takes_the_addresses_away(place: Place) -> None:
     place.node.stop(place.task)
     assert place.ask(place.pod, FOUR).answer, "the resolver outlives its feeder"
     place.node.call(retire(place.config))
-    assert not place.ask(place.pod, FOUR).answer
+    assert not place.ask(place.pod, FOUR, timeout_s=0.5).answer
     assert FOUR not in place.node.ip("addr show lo")
     # For the fixture's end.
     place.task = place.node.start(place.server.serve())
-    eventually(lambda: place.ask(place.pod, FOUR).answer)
+    eventually(lambda: place.ask(place.pod, FOUR, timeout_s=0.5).answer)

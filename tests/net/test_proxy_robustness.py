@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence, Set
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from net.proxy.applier import Services, SyncResult
 from net.proxy.apply import IptablesApplier
 from net.proxy.apply_nftables import NftablesApplier
 from net.proxy.config import ProxyConfig
+from net.proxy.metrics import TRIGGER_ANNOTATION
 from net.proxy.modes import Makers
 from net.proxy.server import ProxyServer
 from net.proxy.standing import Standing, look
@@ -422,3 +424,22 @@ def test_behaviour_35_the_families_are_independent(stage: Stage) -> None:
         assert not server.families[4].is_behind
     finally:
         stage.stop()
+
+
+def test_connections_and_latency_are_counted(stage: Stage) -> None:
+    with stage.proxy() as server:
+        assert stage.answers() == {"pod0", "pod1"}
+        made = endpoint_slice("web", [(stage.pods[0].ip_address, "n1")])
+        made["metadata"]["annotations"] = {TRIGGER_ANNOTATION: datetime.now(UTC).isoformat()}
+        stage.put(ENDPOINT_SLICES, made)
+        eventually(lambda: stage.answers() == {"pod0"})
+        text, _ = server.metrics.text()
+        found = {
+            line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in text.splitlines() if line[0] != "#"
+        }
+        labels = 'front="10.96.0.1:80",namespace="default",port="main",protocol="TCP",service="web"'
+        assert found[f"raftsman_proxy_service_connections_total{{{labels}}}"] >= 24
+        latency = "kubeproxy_network_programming_duration_seconds"
+        assert found[f'{latency}_count{{ip_family="IPv4"}}'] == 1
+        assert 0 < found[f'{latency}_sum{{ip_family="IPv4"}}'] < 60
+        assert found['kubeproxy_sync_proxy_rules_duration_seconds_count{ip_family="IPv6"}'] >= 1
