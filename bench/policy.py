@@ -110,9 +110,9 @@ async def measure(policies: int, peers: int, pods: int, rounds: int) -> Figures:
 
 async def _measure(table: KernelTable, book: PolicyBook, policies: int, peers: int, pods: int, rounds: int) -> Figures:
     figures: Figures = {"policies": policies, "peers": peers, "pods": pods}
-    began = time.perf_counter()
+    began = time.process_time()
     fill(book, policies, peers, pods)
-    figures["plan_ms"] = round((time.perf_counter() - began) * 1000, 1)
+    figures["plan_cpu_ms"] = round((time.process_time() - began) * 1000, 1)
     applier = PolicyApplier(book, table)
     applier.settle()
     wall, cpu = await timed(applier.sync)
@@ -147,7 +147,7 @@ async def _measure(table: KernelTable, book: PolicyBook, policies: int, peers: i
 
 def show(found: list[Figures]) -> None:
     """Print medians over the rounds."""
-    for name in ("plan_ms", "full_ms", "full_cpu_ms", "restart_ms", "restart_transactions", "rss_mib"):
+    for name in ("plan_cpu_ms", "full_ms", "full_cpu_ms", "restart_ms", "restart_transactions", "rss_mib"):
         print(f"{name:24} {statistics.median(one[name] for one in found):10.1f}")
     for name in ("one_peer", "one_pod_admitted", "one_policy"):
         p50, p99 = (statistics.median(one[name][part] for one in found) for part in ("p50_ms", "p99_ms"))

@@ -30,7 +30,7 @@ class Timers:
 PROFILES = {
     "kubernetes": Timers(50, 5, 300, 40, 10, announce_lease_duration_s=15),
     "lab": Timers(),
-    "emulation": Timers(180, 10, 120, 180, 30, 120, 1000, 10_000, 60),
+    "emulation": Timers(180, 10, 120, 180, 30, 600, 1000, 10_000, 60),
 }
 """Timers by name; emulation is for machines of which each second holds but a twentieth of one."""
 

@@ -113,7 +113,8 @@ async def _bring_up(machine: Machine, token: str, token_ttl_s: float, key: bytes
         with progress.step("let machines join"):
             await objects.ensure_joining(client, machine.cluster, f"https://{endpoint}", authority)
             expiration = sharing.now() + timedelta(seconds=token_ttl_s) if token_ttl_s else None
-            await cluster_api.name_dns(client, machine.cluster.service_range, controlplane.API_TIMEOUT_S)
+            timeout_s = controlplane.patience_s(machine.cluster, controlplane.API_TIMEOUT_S)
+            await cluster_api.name_dns(client, machine.cluster.service_range, timeout_s)
             await objects.store_token(client, token, expiration, "The first token of `raftsman init`.")
             if key:
                 await sharing.upload(client, PLACES.pki, key, sharing.now())

@@ -186,4 +186,5 @@ async def _wait_own_node(machine: Machine) -> None:
         finally:
             await client.close()
 
-    await cluster_api.wait_for(f"readiness of {machine.node_name}", controlplane.NODE_TIMEOUT_S, attempt)
+    timeout_s = controlplane.patience_s(machine.cluster, controlplane.NODE_TIMEOUT_S)
+    await cluster_api.wait_for(f"readiness of {machine.node_name}", timeout_s, attempt)

@@ -15,6 +15,7 @@ import os
 import socket
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from threading import Lock
 
@@ -155,11 +156,16 @@ def _announce(plan: Plan) -> None:
     """
     if plan.bridge is None:
         return
-    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_CLOEXEC) as mouth:
-        mouth.bind((plan.bridge.name, 0))
-        own = bytes.fromhex(plan.mac.replace(":", ""))
-        for frame in (frame for address in plan.addresses for frame in announcements(address, own)):
-            mouth.send(frame)
+    mouth = _mouth(os.stat("/proc/thread-self/ns/net").st_ino)
+    own = bytes.fromhex(plan.mac.replace(":", ""))
+    for frame in (frame for address in plan.addresses for frame in announcements(address, own)):
+        mouth.sendto(frame, (plan.bridge.name, 0))
+
+
+@lru_cache(maxsize=4)
+def _mouth(_namespace: int) -> socket.socket:
+    """Return a socket for frames in this thread's namespace, kept: the kernel takes milliseconds to close one."""
+    return socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_CLOEXEC)
 
 
 def _limit(where: RouteSocket, index: int, limit: Limit | None) -> None:

@@ -63,11 +63,16 @@ class PeerSets:
     _buckets: dict[Bucket, dict[PodScope, Mapping[int, str]]] = field(default_factory=dict)
     """Scopes with the names of their sets, by IP version."""
     _ports: dict[PortName, int] = field(default_factory=dict)
+    _labelled: dict[str, dict[str, dict[str, None]]] = field(default_factory=dict)
+    """The pods by the value of each label that some scope has asked for."""
     _meant: dict[str, set[Place]] = field(default_factory=dict)
     """The elements that each pod is an owner of."""
 
     def place(self, pod: Pod, addresses: tuple[str, ...]) -> None:
         """Note a pod with the addresses that it has now."""
+        before = self._pods.get(pod.key)
+        if before is None or before[0].labels != pod.labels:
+            self._index(before[0] if before is not None else None, pod)
         self._pods[pod.key] = (pod, addresses)
         self._in_namespace.setdefault(pod.namespace, {})[pod.key] = None
         wanted: set[Place] = set()
@@ -82,6 +87,7 @@ class PeerSets:
         """Note that a pod is gone."""
         self._become(key, set())
         pod, _ = self._pods.pop(key)
+        self._index(pod, None)
         self._in_namespace[pod.namespace].pop(key)
         if not self._in_namespace[pod.namespace]:
             del self._in_namespace[pod.namespace]
@@ -131,13 +137,35 @@ class PeerSets:
         for version, name in names.items():
             self._declare(name, render.scope_declaration(scope, version))
         self._buckets.setdefault(bucket_of(scope), {})[scope] = names
+        for key in self._candidates(scope):
+            self._add(key, self._in_scope(*self._pods[key], scope, names))
+
+    def _candidates(self, scope: PodScope) -> list[str]:
+        """Return the pods that a scope may mean: by one of its labels, else by its namespace."""
         _, label, value = bucket_of(scope)
-        within = self._in_namespace.get(scope.namespaces, {}) if isinstance(scope.namespaces, str) else self._pods
-        known = self._pods
-        # Most of a cluster's pods are none of those meant, and this one look at a label tells.
-        maybe = [key for key in within if known[key][0].labels.get(label) == value] if label else list(within)
-        for key in maybe:
-            self._add(key, self._in_scope(*known[key], scope, names))
+        if label:
+            if label not in self._labelled:
+                self._labelled[label] = {}
+                for pod, _ in self._pods.values():
+                    self._enter(label, pod)
+            return list(self._labelled[label].get(value, ()))
+        if isinstance(scope.namespaces, str):
+            return list(self._in_namespace.get(scope.namespaces, ()))
+        return list(self._pods)
+
+    def _enter(self, label: str, pod: Pod) -> None:
+        if label in pod.labels:
+            self._labelled[label].setdefault(pod.labels[label], {})[pod.key] = None
+
+    def _index(self, before: Pod | None, now: Pod | None) -> None:
+        for label, by_value in self._labelled.items():
+            if before is not None and label in before.labels:
+                held = by_value[before.labels[label]]
+                del held[before.key]
+                if not held:
+                    del by_value[before.labels[label]]
+            if now is not None:
+                self._enter(label, now)
 
     def _begin_port(self, name: str, protocol: str) -> None:
         for version in IP_VERSIONS:

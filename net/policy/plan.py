@@ -81,7 +81,8 @@ class PolicyBook:
         before = self._pods.get(key)
         if before == pod:
             return
-        if before is not None and (pod is None or pod.uids != before.uids):
+        # A pod never moves to another node; what looks like one is another's.
+        if before is not None and (pod is None or (pod.uids, pod.node) != (before.uids, before.node or pod.node)):
             del self._pods[key]
             self._peers.forget(key)
             if before.uids[0] in self._local:

@@ -9,6 +9,7 @@ would take the other half's rules away. IPv4 and IPv6 go this way beside each ot
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import socket as sockets
 import time
@@ -153,6 +154,8 @@ class ProxyServer:
                     group.create_task(informer.run())
                 for informer in self._informers:
                     await informer.wait_synced()
+                # What was read stays: the collector need not walk through a million objects again and again.
+                gc.freeze()
                 for version, family in self.families.items():
                     group.create_task(family.run(group, partial(self._ready, group, version)))
                 group.create_task(self._keep_checks())
@@ -164,6 +167,7 @@ class ProxyServer:
 
     def _ready(self, group: asyncio.TaskGroup, ip_version: int) -> None:
         """Take another mode's rules away once ours stand, so that there is no time without any."""
+        gc.freeze()
         if self._config.remove_other_modes:
             group.create_task(modes.remove_other_modes(self.families[ip_version].applier.mode, ip_version))
 

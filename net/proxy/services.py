@@ -255,7 +255,11 @@ def parse_slice(slice_object: Object) -> SliceEndpoints:
 
 
 def _parse_endpoint(entry: Object, port: int, ip_version: int) -> Endpoint | None:
-    address = next(iter(of_version(entry.get("addresses") or (), ip_version)), "")
+    addresses = entry.get("addresses") or ()
+    if len(addresses) == 1 and "/" not in addresses[0]:  # all of them, if it were not for old slices
+        address = _address(addresses[0], ip_version)
+    else:
+        address = next(iter(of_version(addresses, ip_version)), "")
     if not address:
         return None
     conditions = entry.get("conditions") or {}
