@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 DEFERRED_MAX = 2000
 CHECK_S = 1.0
 SUPERSEDED_S = 16.0
-"""How long another resolver may have our place before we end: whoever was to end us has died."""
+"""How long we go on when another has our place and nobody feeds us: whoever was to end us has died."""
 LATENCY_BUCKETS_S = (0.00025, 0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1.0, 4.0)
 KINDS = {1: "A", 2: "NS", 5: "CNAME", 6: "SOA", 12: "PTR", 15: "MX", 16: "TXT", 28: "AAAA", 33: "SRV", 255: "ANY"}
 CODES = {0: "NOERROR", 1: "FORMERR", 2: "SERVFAIL", 3: "NXDOMAIN", 4: "NOTIMP", 5: "REFUSED"}
@@ -284,19 +284,19 @@ class Control:
             if not self._is_probed and self.serving.is_set():
                 self._is_probed = True
                 await self._resolver.upstream.look_for_loops()
-            superseded_s = superseded_s + CHECK_S if self._is_superseded() else 0.0
+            superseded_s = 0.0 if self._feeders or self._has_place() else superseded_s + CHECK_S
             if superseded_s >= SUPERSEDED_S:
-                log.warning("another resolver has taken over and nobody ended this one")
+                log.warning("nobody can find this resolver any more, and nobody ended it")
                 self.retired.set()
 
     def leave(self) -> None:
         """Remove our place, unless a successor has it by now."""
-        if self._path is not None and self._path.exists() and not self._is_superseded():
+        if self._path is not None and self._has_place():
             self._path.unlink()
 
-    def _is_superseded(self) -> bool:
+    def _has_place(self) -> bool:
         try:
-            return self._path is not None and self._path.stat().st_ino != self._identity
+            return self._path is None or self._path.stat().st_ino == self._identity
         except OSError:
             return False
 
