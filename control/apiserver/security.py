@@ -18,7 +18,6 @@ from control.api.resources import (
     MUTATING_WEBHOOKS,
     NAMESPACES,
     NODES,
-    PODS,
     PRIORITY_CLASSES,
     RUNTIME_CLASSES,
     SECRETS,
@@ -86,7 +85,7 @@ SYSTEM_NAMESPACES = ("kube-system", "kube-public", "kube-node-lease", "default",
 _RECONCILE_ATTEMPTS_MAX = 5
 JUDGED_BY = (
     NAMESPACES, SERVICE_ACCOUNTS, SECRETS, NODES, PRIORITY_CLASSES, LIMIT_RANGES, STORAGE_CLASSES, INGRESS_CLASSES,
-    RUNTIME_CLASSES, PODS,
+    RUNTIME_CLASSES,
 )  # fmt: skip
 """What admission looks at."""
 _RETRY_S = 0.5
@@ -138,7 +137,6 @@ def secure(hub: Hub) -> Security:
         if not aggregation.following:
             await _fill_caches(hub, authorizer)
             aggregation.follow()
-            await caller.warm()
             await completing.follow()
             await refusing.follow()
             await policies.follow()

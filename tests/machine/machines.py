@@ -22,11 +22,11 @@ _BOOT = """
 set -eu
 hostname {name}
 for folder in etc var/log; do
-  mkdir -p {directory}/$folder {directory}/work/$folder
-  mount -t overlay -o lowerdir=/$folder,upperdir={directory}/$folder,workdir={directory}/work/$folder overlay /$folder
+  mkdir -p {directory}/$folder {directory}/scratch/$folder
+  mount -t overlay -o lowerdir=/$folder,upperdir={directory}/$folder,workdir={directory}/scratch/$folder overlay /$folder
 done
-mkdir -p {directory}/lib {directory}/varlib {directory}/work/varlib
-mount -t overlay -o lowerdir=/var/lib,upperdir={directory}/varlib,workdir={directory}/work/varlib overlay /var/lib
+mkdir -p {directory}/lib {directory}/varlib {directory}/scratch/varlib
+mount -t overlay -o lowerdir=/var/lib,upperdir={directory}/varlib,workdir={directory}/scratch/varlib overlay /var/lib
 mkdir -p /var/lib/raftsman && mount --bind {directory}/lib /var/lib/raftsman
 mount -t tmpfs -o mode=755 tmpfs /run
 mkdir -p /run/lock /run/mount

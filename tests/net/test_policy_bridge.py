@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from control.api.meta import Object
-from tests.net.policy_packets import Cluster, Probe, batch, check
+from tests.net.policy_packets import Cluster, Probe, batch, wrong
 from tests.net.topology import Namespace, closing_all
 
 pytestmark = pytest.mark.root
@@ -59,15 +59,20 @@ def ingress(*rules: Object) -> Object:
 
 def test_behaviour_46_pods_of_one_bridge(cluster: Cluster) -> None:
     cluster.apply()
-    check(Probe(cluster.db, cluster.web), Probe(cluster.guest, cluster.web), Probe(cluster.far, cluster.web))
+    assert (
+        wrong(Probe(cluster.db, cluster.web), Probe(cluster.guest, cluster.web), Probe(cluster.far, cluster.web)) == []
+    )
     cluster.apply(ingress({"from": [{"podSelector": {"matchLabels": {"app": "db"}}}], "ports": [{"port": 80}]}))
-    check(
-        Probe(cluster.db, cluster.web),
-        Probe(cluster.db, cluster.web, port=81, passes=False),
-        Probe(cluster.guest, cluster.web, passes=False),
-        Probe(cluster.far, cluster.web, passes=False),
-        Probe(cluster.web, cluster.db),
-        Probe(cluster.node_host, cluster.web),
+    assert (
+        wrong(
+            Probe(cluster.db, cluster.web),
+            Probe(cluster.db, cluster.web, port=81, passes=False),
+            Probe(cluster.guest, cluster.web, passes=False),
+            Probe(cluster.far, cluster.web, passes=False),
+            Probe(cluster.web, cluster.db),
+            Probe(cluster.node_host, cluster.web),
+        )
+        == []
     )
 
 
@@ -77,4 +82,4 @@ def test_behaviour_46_isolated_pods_of_one_bridge_still_find_each_other(cluster:
     cluster.apply({"metadata": {"name": "closed", "namespace": "default"}, "spec": closed})
     for pod in (cluster.web, cluster.db):
         pod.where.ip("neigh flush all")
-    check(Probe(cluster.db, cluster.web), Probe(cluster.web, cluster.db, passes=False))
+    assert wrong(Probe(cluster.db, cluster.web), Probe(cluster.web, cluster.db, passes=False)) == []

@@ -21,7 +21,7 @@ from net.cni.server import CniServer
 from net.netlink import inside
 from net.nftables.door import NftablesSocket
 from net.policy.config import PolicyConfig
-from tests.net.policy_packets import Cluster, Host, Probe, check, family_of, open_socket
+from tests.net.policy_packets import Cluster, Host, Probe, family_of, open_socket, wrong
 from tests.net.topology import Namespace, closing_all, eventually
 
 pytestmark = pytest.mark.root
@@ -123,7 +123,7 @@ def test_behaviour_46_service_traffic_is_judged_by_the_pod_behind(cluster: Clust
         service = Host(cluster.db.where, {4: "10.96.0.1", 6: "fd00:96::1"}, cluster.db.listener)
         out = {"podSelector": app("web"), "policyTypes": ["Egress"]}
         cluster.apply(policy({**out, "egress": [{"to": [{"podSelector": app("db")}]}]}))
-        check(Probe(cluster.web, service), Probe(cluster.web, cluster.guest, passes=False))
+        assert wrong(Probe(cluster.web, service), Probe(cluster.web, cluster.guest, passes=False)) == []
         cluster.apply(
             policy(
                 {
@@ -132,7 +132,7 @@ def test_behaviour_46_service_traffic_is_judged_by_the_pod_behind(cluster: Clust
                 }
             )
         )
-        check(Probe(cluster.web, service, passes=False))
+        assert wrong(Probe(cluster.web, service, passes=False)) == []
     finally:
         nft(cluster, "delete table ip translation")
         nft(cluster, "delete table ip6 translation")
@@ -140,17 +140,17 @@ def test_behaviour_46_service_traffic_is_judged_by_the_pod_behind(cluster: Clust
 
 def test_behaviour_46_peers_follow_their_status(cluster: Cluster) -> None:
     cluster.apply(DB_TO_WEB)
-    check(Probe(cluster.db, cluster.web), Probe(cluster.far, cluster.web, passes=False))
+    assert wrong(Probe(cluster.db, cluster.web), Probe(cluster.far, cluster.web, passes=False)) == []
     cluster.put_pod("db-2", cluster.far.addresses, node="n2")
     cluster.node.put(PODS, {
         "metadata": {"name": "db-2", "namespace": "default", "uid": "uid-db-2", "labels": {"app": "db"}},
         "spec": {"nodeName": "n2"},
         "status": {"podIPs": [{"ip": one} for one in cluster.far.addresses.values()]},
     })  # fmt: skip
-    check(Probe(cluster.far, cluster.web))
+    assert wrong(Probe(cluster.far, cluster.web)) == []
     cluster.node.remove(PODS, "db-2", "default")
     eventually(lambda: cluster.far.addresses[4] not in nft(cluster, "list table inet raftsman-policy"))
-    check(Probe(cluster.far, cluster.web, passes=False))
+    assert wrong(Probe(cluster.far, cluster.web, passes=False)) == []
 
 
 def test_a_restart_writes_nothing(cluster: Cluster) -> None:
@@ -160,7 +160,7 @@ def test_a_restart_writes_nothing(cluster: Cluster) -> None:
     eventually(lambda: len(cluster.server.book.policies) == 3)
     cluster.node.call(cluster.server.commit())
     assert generation(cluster) == before
-    check(Probe(cluster.far, cluster.web, passes=False))
+    assert wrong(Probe(cluster.far, cluster.web, passes=False)) == []
 
 
 def test_another_plan_after_a_restart_removes_what_is_stale(cluster: Cluster) -> None:
@@ -170,7 +170,7 @@ def test_another_plan_after_a_restart_removes_what_is_stale(cluster: Cluster) ->
     cluster.start(CONFIG)
     cluster.agree(lambda: cluster.server.book.policies.keys() == {"default/deny-out"})
     eventually(lambda: "db-to-web" not in nft(cluster, "list table inet raftsman-policy"))
-    check(Probe(cluster.far, cluster.web), Probe(cluster.web, cluster.far, passes=False))
+    assert wrong(Probe(cluster.far, cluster.web), Probe(cluster.web, cluster.far, passes=False)) == []
 
 
 DAMAGE = {
@@ -199,7 +199,7 @@ def test_damage_is_repaired(cluster: Cluster, what: str) -> None:
     before = nft(cluster, "list table inet raftsman-policy")
     cluster.node.run("nft -f -", input=DAMAGE[what].format(**names) + "\n")
     eventually(lambda: sorted(nft(cluster, "list ruleset").split()) == sorted(before.split()))
-    check(Probe(cluster.far, cluster.web, passes=False), Probe(cluster.db, cluster.web))
+    assert wrong(Probe(cluster.far, cluster.web, passes=False), Probe(cluster.db, cluster.web)) == []
 
 
 def test_rules_of_one_chain_replaced_by_as_many_others_are_repaired(cluster: Cluster) -> None:
@@ -209,7 +209,7 @@ def test_rules_of_one_chain_replaced_by_as_many_others_are_repaired(cluster: Clu
     handle = next(line for line in listed.splitlines() if "drop" in line).rpartition("handle ")[2]
     nft(cluster, f"replace rule inet raftsman-policy {profile} handle {handle} counter accept")
     eventually(lambda: "drop" in nft(cluster, f"list chain inet raftsman-policy {profile}"))
-    check(Probe(cluster.far, cluster.web, passes=False))
+    assert wrong(Probe(cluster.far, cluster.web, passes=False)) == []
 
 
 def test_foreign_tables_are_left_alone(cluster: Cluster) -> None:
@@ -238,12 +238,12 @@ def test_rules_stay_while_the_hub_is_gone(cluster: Cluster) -> None:
 
     cluster.node.call(break_hub())
     try:
-        check(Probe(cluster.db, cluster.web), Probe(cluster.far, cluster.web, passes=False))
+        assert wrong(Probe(cluster.db, cluster.web), Probe(cluster.far, cluster.web, passes=False)) == []
         before = generation(cluster)
         restart(cluster)  # it cannot even list now, and takes nothing away
         with pytest.raises(NotYet, match="first lists"):
             cluster.node.call(cluster.server.admit(PodReference("default", "new", "uid-new"), ("10.244.1.77",)))
-        check(Probe(cluster.db, cluster.web), Probe(cluster.far, cluster.web, passes=False))
+        assert wrong(Probe(cluster.db, cluster.web), Probe(cluster.far, cluster.web, passes=False)) == []
         assert generation(cluster) == before
     finally:
         cluster.node.call(mend_hub())
@@ -260,13 +260,13 @@ def test_an_address_whose_pod_is_not_told_yet_stays_isolated_over_a_restart(clus
     reference = PodReference("default", "web", "uid-web")
     eventually(lambda: not cluster.server.book.find("uid-web") or not cluster.server.book.find("uid-web").addresses)  # type: ignore[union-attr]
     cluster.node.call(cluster.server.admit(reference, tuple(web.addresses.values())))
-    check(Probe(cluster.far, web, passes=False))
+    assert wrong(Probe(cluster.far, web, passes=False)) == []
     restart(cluster)
     cluster.agree(lambda: len(cluster.server.book.policies) == 1)
-    check(Probe(cluster.far, web, passes=False))
+    assert wrong(Probe(cluster.far, web, passes=False)) == []
     cluster.put_pod("web", web.addresses)
     cluster.agree(lambda: cluster.server.book.knows_all_addresses)
-    check(Probe(cluster.far, web, passes=False))
+    assert wrong(Probe(cluster.far, web, passes=False)) == []
 
 
 # New pods

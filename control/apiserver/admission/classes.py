@@ -14,14 +14,10 @@ from control.api.resources import (
     PODS,
     RUNTIME_CLASSES,
     STORAGE_CLASSES,
+    Resource,
 )
 from control.apiserver.admission.plugin import Plugin, concerns, denied, spec_of
 from control.apiserver.request import AdmissionRequest, Lookup
-
-DEFAULT_STORAGE = "storageclass.kubernetes.io/is-default-class"
-DEFAULT_STORAGE_BETA = "storageclass.beta.kubernetes.io/is-default-class"
-DEFAULT_INGRESS = "ingressclass.kubernetes.io/is-default-class"
-INGRESS_ANNOTATION = "kubernetes.io/ingress.class"
 
 
 def default_class(classes: Iterable[Object], *annotations: str) -> Object | None:
@@ -35,22 +31,47 @@ def default_class(classes: Iterable[Object], *annotations: str) -> Object | None
     return max(by_name, key=lambda entry: str(entry["metadata"].get("creationTimestamp") or ""), default=None)
 
 
-class DefaultStorageClass(Plugin):
-    """Gives a claim that names no class the default one."""
+class _DefaultClass(Plugin):
+    """Gives a new object that names no class the default one."""
+
+    resource: Resource
+    classes: Resource
+    field: str
+    """Where in its spec the object names its class."""
+    marks: tuple[str, ...]
+    """Annotations that make a class the default."""
+    annotation = ""
+    """By which an object names its class, too."""
 
     def __init__(self, lookup: Lookup) -> None:
         self._lookup = lookup
 
     async def mutate(self, request: AdmissionRequest) -> None:
-        """Complete a new claim."""
-        if not concerns(request, PERSISTENT_VOLUME_CLAIMS, "CREATE") or request.object is None:
+        """Complete a new object."""
+        if not concerns(request, self.resource, "CREATE") or request.object is None:
             return
         spec = request.object.setdefault("spec", {})
-        if spec.get("storageClassName") is not None:
+        annotations = request.object["metadata"].get("annotations") or {}
+        if spec.get(self.field) is not None or self.annotation in annotations:
             return
-        found = default_class(self._lookup.list(STORAGE_CLASSES), DEFAULT_STORAGE, DEFAULT_STORAGE_BETA)
+        found = default_class(self._lookup.list(self.classes), *self.marks)
         if found is not None:
-            spec["storageClassName"] = found["metadata"]["name"]
+            spec[self.field] = found["metadata"]["name"]
+
+
+class DefaultStorageClass(_DefaultClass):
+    """Gives a claim that names no class the default one."""
+
+    resource, classes, field = PERSISTENT_VOLUME_CLAIMS, STORAGE_CLASSES, "storageClassName"
+    marks = ("storageclass.kubernetes.io/is-default-class", "storageclass.beta.kubernetes.io/is-default-class")
+
+
+class DefaultIngressClass(_DefaultClass):
+    """Gives an Ingress that names no class the default one."""
+
+    resource, classes, field = INGRESSES, INGRESS_CLASSES, "ingressClassName"
+    marks = ("ingressclass.kubernetes.io/is-default-class",)
+    annotation = "kubernetes.io/ingress.class"
 
 
 class PersistentVolumeClaimResize(Plugin):
@@ -79,25 +100,6 @@ class PersistentVolumeClaimResize(Plugin):
 
 def _storage(claim: Object) -> Any:
     return quantity.parse(((spec_of(claim).get("resources") or {}).get("requests") or {}).get("storage") or "0")
-
-
-class DefaultIngressClass(Plugin):
-    """Gives an Ingress that names no class the default one."""
-
-    def __init__(self, lookup: Lookup) -> None:
-        self._lookup = lookup
-
-    async def mutate(self, request: AdmissionRequest) -> None:
-        """Complete a new Ingress."""
-        if not concerns(request, INGRESSES, "CREATE") or request.object is None:
-            return
-        spec = request.object.setdefault("spec", {})
-        annotations = request.object["metadata"].get("annotations") or {}
-        if spec.get("ingressClassName") is not None or INGRESS_ANNOTATION in annotations:
-            return
-        found = default_class(self._lookup.list(INGRESS_CLASSES), DEFAULT_INGRESS)
-        if found is not None:
-            spec["ingressClassName"] = found["metadata"]["name"]
 
 
 class RuntimeClass(Plugin):

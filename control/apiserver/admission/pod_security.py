@@ -74,7 +74,7 @@ class PodSecurity(Plugin):
     async def validate(self, request: AdmissionRequest) -> None:
         """Judge a pod, a template or a namespace's labels."""
         if request.resource == NAMESPACES and request.operation in ("CREATE", "UPDATE") and not request.subresource:
-            self._namespace(request)
+            await self._namespace(request)
             return
         if request.object is None or not request.namespace or request.operation not in ("CREATE", "UPDATE"):
             return
@@ -112,7 +112,7 @@ class PodSecurity(Plugin):
             found = (found or {}).get(step)
         return ((found or {}).get("metadata") or {}), ((found or {}).get("spec") or {})
 
-    def _namespace(self, request: AdmissionRequest) -> None:
+    async def _namespace(self, request: AdmissionRequest) -> None:
         labels: dict[str, str] = ((request.object or {}).get("metadata") or {}).get("labels") or {}
         before: dict[str, str] = ((request.old_object or {}).get("metadata") or {}).get("labels") or {}
         if faults := [fault for fault in label_faults(labels) if before.get(fault[0]) != fault[1]]:
@@ -122,6 +122,7 @@ class PodSecurity(Plugin):
             raise denied(request, told)
         enforced = policy_of(labels, "enforce")
         if request.operation == "UPDATE" and enforced != policy_of(before, "enforce"):
+            await self._lookup.warm(PODS)
             self._warn_of_standing_pods(request, enforced)
 
     def _warn_of_standing_pods(self, request: AdmissionRequest, enforced: Policy) -> None:

@@ -12,7 +12,7 @@ from control.api.meta import Object
 from control.api.selectors import Selector
 from control.api.validation.policies import VARIABLES
 from control.apiserver.request import AdmissionRequest
-from control.apiserver.webhooks.matching import ADMISSION_GROUP, Rule, labels_of, rule_of
+from control.apiserver.webhooks.matching import ADMISSION_GROUP, Rule, conditions_hold, rule_of, selected
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +43,7 @@ class Match:
             return False
         if not (any_rule and not self.rules) and not any(rule.fits(request, exact=self.exact) for rule in self.rules):
             return False
-        if self.namespaces.requirements and (request.namespace or request.resource.plural == "namespaces"):
-            own = request.resource.plural == "namespaces" and not request.resource.group
-            labels = labels_of(request.object or request.old_object) if own else namespace_labels
-            if not self.namespaces.matches(labels):
-                return False
-        held = [obj for obj in (request.object, request.old_object) if obj is not None]
-        return not self.objects.requirements or any(self.objects.matches(labels_of(obj)) for obj in held)
+        return selected(self.namespaces, self.objects, request, namespace_labels)
 
 
 def match_of(found: Object | None) -> Match:
@@ -166,7 +160,7 @@ def concerns(policy: Policy, binding: Binding, request: AdmissionRequest, labels
 def judge(policy: Policy, values: dict[str, Any]) -> list[Fault]:
     """Return what a policy objects to over the values of its variables; conditions that do not hold make it silent."""
     try:
-        if not all(program.run(values) is True for program in policy.conditions):
+        if not conditions_hold(policy.conditions, values):
             return []
     except CelError as error:
         return [Fault(f"match condition failed: {error}")] if policy.fails_closed else []

@@ -33,13 +33,11 @@ class Caller:
         self._random = random
         self._pools: OrderedDict[tuple[str, str, str], Pool] = OrderedDict()
 
-    async def warm(self) -> None:
-        """Know Services and their endpoints."""
-        await self._lookup.warm(SERVICES)
-        await self._lookup.warm(ENDPOINT_SLICES)
-
     async def ask(self, client: Mapping[str, Any], body: bytes, timeout_s: float) -> bytes:
         """Post a body to the webhook of a clientConfig and return the answer's; raises CallError."""
+        if client.get("service"):
+            await self._lookup.warm(SERVICES)
+            await self._lookup.warm(ENDPOINT_SLICES)
         server, name, path = self._where(client)
         pool = await self._pool(server, name, str(client.get("caBundle") or ""))
         headers = {"content-type": "application/json", "accept": "application/json"}

@@ -13,6 +13,7 @@ from typing import Any
 from control.api import selectors
 from control.api.cel.environment import CelError, Program, compile_expression
 from control.api.meta import Object
+from control.api.resources import NAMESPACES
 from control.api.selectors import Selector
 from control.apiserver.request import AdmissionRequest
 
@@ -67,7 +68,7 @@ class Hook:
     has_side_effects: bool
     timeout_s: float
     reinvokes: bool
-    conditions: tuple[tuple[str, Program], ...]
+    conditions: tuple[Program, ...]
 
     def __str__(self) -> str:
         """Return the name that errors show."""
@@ -94,8 +95,7 @@ def _hook(configuration: str, hook: Object) -> Hook:
         float(hook.get("timeoutSeconds") or 10),
         hook.get("reinvocationPolicy") == "IfNeeded",
         tuple(
-            (entry["name"], compile_expression(entry["expression"], CONDITION_VARIABLES))
-            for entry in hook.get("matchConditions") or ()
+            compile_expression(entry["expression"], CONDITION_VARIABLES) for entry in hook.get("matchConditions") or ()
         ),
     )
 
@@ -117,27 +117,30 @@ def concerns(hook: Hook, request: AdmissionRequest, namespace_labels: Mapping[st
         return False
     if not any(rule.fits(request, exact=hook.exact) for rule in hook.rules):
         return False
-    if hook.namespaces.requirements and (request.namespace or request.resource.plural == "namespaces"):
-        labels = namespace_labels
-        if request.resource.plural == "namespaces" and not request.resource.group:
-            labels = labels_of(request.object if request.object is not None else request.old_object)
-        if not hook.namespaces.matches(labels):
+    return selected(hook.namespaces, hook.objects, request, namespace_labels)
+
+
+def selected(
+    namespaces: Selector, objects: Selector, request: AdmissionRequest, namespace_labels: Mapping[str, str]
+) -> bool:
+    """Tell whether a request's namespace and one of its objects are selected; a namespace counts by its own labels."""
+    held = [obj for obj in (request.object, request.old_object) if obj is not None]
+    if namespaces.requirements and (request.namespace or request.resource == NAMESPACES):
+        labels = _labels_of(held[0]) if request.resource == NAMESPACES and held else namespace_labels
+        if not namespaces.matches(labels):
             return False
-    if not hook.objects.requirements:
-        return True
-    return any(hook.objects.matches(labels_of(obj)) for obj in (request.object, request.old_object) if obj is not None)
+    return not objects.requirements or any(objects.matches(_labels_of(obj)) for obj in held)
 
 
-def labels_of(obj: Object | None) -> dict[str, str]:
-    """Return an object's labels."""
-    found: dict[str, str] = ((obj or {}).get("metadata") or {}).get("labels") or {}
+def _labels_of(obj: Object) -> dict[str, str]:
+    found: dict[str, str] = (obj.get("metadata") or {}).get("labels") or {}
     return found
 
 
-def conditions_hold(hook: Hook, values: Mapping[str, Any]) -> bool:
+def conditions_hold(conditions: Iterable[Program], values: Mapping[str, Any]) -> bool:
     """Tell whether all match conditions hold; raises CelError where none is false and one fails."""
     failure: CelError | None = None
-    for _, program in hook.conditions:
+    for program in conditions:
         try:
             if program.run(values) is not True:
                 return False

@@ -79,7 +79,7 @@ class Webhooks:
         """Return a webhook's verdict, None where it is not concerned or may fail; raises ApiError."""
         question = review.request_of(request)
         try:
-            if hook.conditions and not conditions_hold(hook, _values(question)):
+            if hook.conditions and not conditions_hold(hook.conditions, _values(question)):
                 return None
             if request.dry_run and hook.has_side_effects:
                 text = f"admission webhook {hook.name!r} does not support dry run"

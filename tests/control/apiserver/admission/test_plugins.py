@@ -61,6 +61,9 @@ class Objects:
 class Cache(Objects):
     """The lookup."""
 
+    async def warm(self, resource: Resource) -> None:
+        """Do nothing: everything is here."""
+
     def get(self, resource: Resource, name: str, namespace: str = "") -> Object | None:
         return self.find(resource, name, namespace)
 

@@ -95,9 +95,9 @@ def test_match_conditions(expressions: list[str], holds: bool | None) -> None:
     values = {"object": question["object"], "oldObject": None, "request": question, "authorizer": None}
     if holds is None:
         with pytest.raises(CelError):
-            conditions_hold(asked, values)
+            conditions_hold(asked.conditions, values)
     else:
-        assert conditions_hold(asked, values) is holds
+        assert conditions_hold(asked.conditions, values) is holds
 
 
 def answer(**response: Any) -> bytes:
