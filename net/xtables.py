@@ -156,7 +156,8 @@ async def _run(command: list[str], stdin: str | None = None) -> str:
         except FileNotFoundError as error:
             raise XtablesError(f"{command[0]} is not installed: install the package iptables") from error
         try:
-            _, err = await asyncio.wait_for(process.communicate(), RUN_TIMEOUT_S)
+            async with asyncio.timeout(RUN_TIMEOUT_S):
+                _, err = await process.communicate()
         except TimeoutError as error:
             raise XtablesError(f"{command[0]} did not end in {RUN_TIMEOUT_S:.0f} s", EXIT_RESOURCE) from error
         finally:

@@ -222,9 +222,8 @@ class Upstream:
     async def _by_stream(self, server: Server, query: Query) -> bytes:
         number = secrets.randbits(16)
         asked = wire.question(query, number)
-        reader, writer = await asyncio.wait_for(
-            asyncio.open_connection(server.address, server.port), self._try_timeout_s
-        )
+        async with asyncio.timeout(self._try_timeout_s):
+            reader, writer = await asyncio.open_connection(server.address, server.port)
         try:
             writer.write(len(asked).to_bytes(2, "big") + asked)
             size = int.from_bytes(await reader.readexactly(2), "big")

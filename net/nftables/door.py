@@ -51,7 +51,8 @@ async def load(ruleset: str, *, check_only: bool = False) -> None:
         env={"PATH": SEARCH_PATH, "LC_ALL": "C"},
     )
     try:
-        _, told = await asyncio.wait_for(process.communicate(ruleset.encode()), RUN_TIMEOUT_S)
+        async with asyncio.timeout(RUN_TIMEOUT_S):
+            _, told = await process.communicate(ruleset.encode())
     except TimeoutError as error:
         raise NftablesError(f"nft did not end in {RUN_TIMEOUT_S:.0f} s", errno.ETIMEDOUT) from error
     finally:

@@ -182,7 +182,8 @@ class RoutesServer:
     async def _pause(self, failures: int) -> None:
         """Wait before the next attempt, or until something changes: a link that comes back need not be waited for."""
         try:
-            await asyncio.wait_for(self._due.wait(), min(RETRY_S, self._config.settle_s * 2**failures))
+            async with asyncio.timeout(min(RETRY_S, self._config.settle_s * 2**failures)):
+                await self._due.wait()
         except TimeoutError:
             self._due.set()
 

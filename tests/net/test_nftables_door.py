@@ -165,3 +165,31 @@ async def test_lost_events_are_an_event(namespace: Namespace, door: NftablesSock
                 pass
     finally:
         events.close()
+
+
+def test_a_cancellation_that_comes_as_nft_ends_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lost by asyncio.wait_for before Python 3.12: the proxy then went on after its end was asked for."""
+
+    class Ending:
+        returncode = 0
+
+        async def communicate(self, _: bytes) -> tuple[bytes, bytes]:
+            caller.cancel()
+            return b"", b""
+
+    async def start(*_: object, **__: object) -> Ending:
+        return Ending()
+
+    async def call() -> str:
+        await load(SCHEMA)
+        await asyncio.sleep(0)
+        return "went on"
+
+    async def run() -> None:
+        nonlocal caller
+        caller = asyncio.create_task(call())
+        assert await asyncio.gather(caller, return_exceptions=True) != ["went on"]
+
+    caller: asyncio.Task[str]
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", start)
+    asyncio.run(run())
