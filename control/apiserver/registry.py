@@ -280,8 +280,9 @@ class Registry:
             ttl_s = self.settings.event_ttl_s if kind.key_prefix == "events" else 0
             key = self.kinds.key(kind, request.namespace, obj["metadata"]["name"])
             revision = await self.store.create(key, stored_bytes(obj), ttl_s)
-        except BaseException:
+        except BaseException as error:
             await _roll_back(allocation)
+            await _reverse(request, error)
             raise
         obj["metadata"]["resourceVersion"] = str(revision)
         if allocation is not None:
@@ -342,19 +343,23 @@ class Registry:
             dry_run=context.options.dry_run,
             warnings=context.warnings,
         )
-        await self.admission.mutate(request)
+        # A binding was admitted as what it is; the pod that it changes is not judged as if its owner had sent it.
+        if subresource != "binding":
+            await self.admission.mutate(request)
         obj = request.object or obj
         allocator = self.allocators.get(kind.resource) if not subresource else None
         allocation = await allocator.allocate(request) if allocator is not None else None
         try:
             objects.validate(kind, obj, old, subresource)
-            await self.admission.validate(request)
+            if subresource != "binding":
+                await self.admission.validate(request)
             if context.options.dry_run:
                 await _roll_back(allocation)
                 return obj
             revision = await self._replace(kind, obj, old, found)
-        except BaseException:
+        except BaseException as error:
             await _roll_back(allocation)
+            await _reverse(request, error)
             raise
         obj["metadata"]["resourceVersion"] = str(revision)
         if allocation is not None:
@@ -427,3 +432,11 @@ async def _roll_back(allocation: Allocation | None) -> None:
     if allocation is not None:
         # The request may be cancelled here, and what was taken must not stay taken.
         await asyncio.shield(allocation.rollback())
+
+
+async def _reverse(request: AdmissionRequest, error: BaseException) -> None:
+    """Undo what admission wrote for a write that was not stored; what is not certain, controllers find out."""
+    reversals, request.reversals = request.reversals, None
+    if reversals and isinstance(error, (status.ApiError, KeyExistsError, RevisionMismatchError)):
+        for reverse in reversals:
+            await reverse()

@@ -110,6 +110,8 @@ class AdmissionRequest:
     dry_run: bool = False
     warnings: list[str] = field(default_factory=list)
     """Texts for Warning headers; append to it."""
+    reversals: list[Callable[[], Awaitable[None]]] | None = None
+    """What undoes admission's own writes (charged quota); called where the write certainly was not stored."""
 
 
 class Admission(Protocol):

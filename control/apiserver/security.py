@@ -47,8 +47,11 @@ from control.apiserver.admission.pod_defaults import (
     TaintNodesByCondition,
 )
 from control.apiserver.admission.pod_security import PodSecurity
+from control.apiserver.admission.pod_topology import PodTopologyLabels
 from control.apiserver.admission.rbac_escalation import RbacEscalation
+from control.apiserver.admission.resource_quota import ResourceQuota
 from control.apiserver.admission.service_account import ServiceAccountAdmission
+from control.apiserver.admission.storage_protection import StorageObjectInUseProtection
 from control.apiserver.allocation.addresses import Addresses
 from control.apiserver.allocation.allocator import ServiceAllocator
 from control.apiserver.allocation.node_ports import NodePorts
@@ -132,6 +135,7 @@ def secure(hub: Hub) -> Security:
     mutating = MutatingWebhooks(completing, Webhooks(caller), hub.complete)
     validating = ValidatingWebhooks(refusing, Webhooks(caller))
     policies = ValidatingPolicies(hub.lookup, hub.find)
+    quotas = ResourceQuota(hub.lookup, hub.client, random)
 
     async def start() -> None:
         if not aggregation.following:
@@ -140,6 +144,7 @@ def secure(hub: Hub) -> Security:
             await completing.follow()
             await refusing.follow()
             await policies.follow()
+            await quotas.follow()
         await _bootstrap_objects(hub)
 
     async def upkeep() -> None:
@@ -150,7 +155,7 @@ def secure(hub: Hub) -> Security:
     return Security(
         authenticator=authentication,
         authorizer=authorizer,
-        admission=_admission(hub, authorizer, (mutating, policies, validating)),
+        admission=_admission(hub, authorizer, (mutating, policies, validating, quotas)),
         allocators={SERVICES: allocator},
         bootstrap=start,
         run=upkeep,
@@ -212,10 +217,12 @@ def _admission(hub: Hub, authorizer: ModeAuthorizer, extensions: tuple[Plugin, .
             Priority(hub.lookup),
             DefaultTolerationSeconds(config.default_not_ready_toleration_s, config.default_unreachable_toleration_s),
             DefaultStorageClass(hub.lookup),
+            StorageObjectInUseProtection(),
             PersistentVolumeClaimResize(hub.lookup),
             RuntimeClass(hub.lookup),
             Certificates(authorizer),
             DefaultIngressClass(hub.lookup),
+            PodTopologyLabels(hub.lookup),
             RbacEscalation(authorizer, hub.client),
             *extensions,
         )
