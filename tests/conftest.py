@@ -21,7 +21,7 @@ KUBECTL_SUITES = ("sid", "trixie")
 ETCD_SUITE = "sid"
 
 
-class Rows(LoadScopeScheduling):
+class Rows(LoadScopeScheduling):  # type: ignore[misc]
     """Gives whole rows of tests to workers, where several run (`pytest -n N`)."""
 
     def _split_scope(self, nodeid: str) -> str:

@@ -426,7 +426,9 @@ def test_behaviour_35_the_families_are_independent(stage: Stage) -> None:
         stage.stop()
 
 
-@pytest.mark.parametrize("makers", [NFTABLES, iptables("legacy"), iptables("nft")], ids=["nftables", "iptables-legacy", "iptables-nft"])
+@pytest.mark.parametrize(
+    "makers", [NFTABLES, iptables("legacy"), iptables("nft")], ids=["nftables", "iptables-legacy", "iptables-nft"]
+)
 def test_connections_and_latency_are_counted(stage: Stage, makers: Makers) -> None:
     with stage.proxy(makers) as server:
         assert stage.answers() == {"pod0", "pod1"}
