@@ -198,7 +198,8 @@ async def test_a_level_that_is_not_there_is_reported(gate: FlowGate) -> None:
 
 async def test_seats_are_lent_to_who_wants_them(clock: Clock) -> None:
     gate = FlowGate(100, 5.0, lambda _: 0, clock)
-    levels = [level("idle", 50, lendablePercent=80), level("busy", 50)]
+    patient = {"type": "Queue", "queuing": {"queues": 4, "handSize": 1, "queueLengthLimit": 100}}
+    levels = [level("idle", 50, lendablePercent=80, limitResponse=patient), level("busy", 50)]
     gate.configure(levels, [schema("alice", "busy", "alice"), schema("rest", "idle")])
     before = gate.levels["busy"].current
     passages = await fill(gate, before + 2)
