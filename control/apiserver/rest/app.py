@@ -23,6 +23,8 @@ from control.apiserver.service import Service, unknown_path
 
 log = logging.getLogger(__name__)
 
+_READS = frozenset({"get", "list"})
+
 PathHandler = Callable[[Exchange], Awaitable[None]]
 
 
@@ -101,6 +103,10 @@ class App:
             raise status.too_many_requests("Too many requests, please try again later.")
         self._in_flight += 1
         try:
+            if info.verb in _READS:
+                # What a read may wait for, the store and the feed, has bounds of its own.
+                await self._verbs.serve(exchange, user, info, kind)
+                return
             async with asyncio.timeout(config.request_timeout_s):
                 await self._verbs.serve(exchange, user, info, kind)
         finally:
