@@ -75,7 +75,7 @@ ROWS = (
     Row("hub", "events to 1,000 watchers by gRPC", "/s", 200_000),
 )
 BY_NAME = {row.name: row for row in ROWS}
-STORES = {ETCD: OneEtcd, RAFTSMAN: OurStore}
+STORES: dict[str, type[OneEtcd] | type[OurStore]] = {ETCD: OneEtcd, RAFTSMAN: OurStore}
 Results = dict[str, list[Measured]]
 
 
@@ -153,7 +153,8 @@ class Round:
             sys.executable, "-m", "bench.apiserver_watchers", cwd=ROOT, stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
         )  # fmt: skip
-        assert process.stdin is not None and process.stdout is not None
+        assert process.stdin is not None
+        assert process.stdout is not None
         try:
             process.stdin.write(json.dumps(told).encode() + b"\n")
             async with asyncio.timeout(120):
@@ -259,19 +260,26 @@ def keep(name: str, figures: dict[str, Any]) -> Path:
     caption = f"{described['processor']}, {described['cores']} cores, {described['system']}; {figures['etcd']}"
     bars = [
         chart.Bar(
-            f"{line['title']}", line["value"], float(line["peer"]), f"{line['unit']}, × {line['value'] / line['peer']:.2f}"
+            f"{line['title']}",
+            line["value"],
+            float(line["peer"]),
+            f"{line['unit']}, × {line['value'] / line['peer']:.2f}",
         )
         for line in figures["medians"]
         if line["peer"] and line["store"] == ETCD
     ]
     if bars:
-        drawn = chart.draw("API server: on one member of etcd", caption, "each row in its unit", bars, "kube-apiserver", 1)
+        drawn = chart.draw(
+            "API server: on one member of etcd", caption, "each row in its unit", bars, "kube-apiserver", 1
+        )
         path.with_suffix(".svg").write_text(drawn)
     return path
 
 
 @click.command()
-@click.option("--only", multiple=True, type=click.Choice([row.name for row in ROWS]), help="A row; several may be named.")
+@click.option(
+    "--only", multiple=True, type=click.Choice([row.name for row in ROWS]), help="A row; several may be named."
+)
 @click.option("--store", "stores", multiple=True, type=click.Choice(list(STORES)), help="On this store alone.")
 @click.option("--rounds", type=click.IntRange(1), default=2, show_default=True, help="How often; medians are told.")
 @click.option("--quick", is_flag=True, help="One round with a tenth of the objects and a quarter of the time.")
@@ -290,7 +298,7 @@ def main(only: tuple[str, ...], stores: tuple[str, ...], rounds: int, quick: boo
     console.print(f"{CONDITIONS}. Stores: {', '.join(sides)} ({etcd}). Beside {PEER}, measured at another time.")
     rounds = 1 if quick else rounds
     results = uvloop.run(measure(sides, wanted, rounds, 0.1 if quick else 1.0, console))
-    figures = {
+    figures: dict[str, Any] = {
         "etcd": etcd, "peer": PEER, "conditions": CONDITIONS, "medians": summarize(results, wanted),
         "rounds": {side: {name: [asdict(run) for run in runs] for name, runs in found.items()}
                    for side, found in results.items()},

@@ -32,6 +32,20 @@ class Counter:
         self.ready = 0
         self.events = 0
         self.lost = 0
+        self._wanted = 0
+        self._done = asyncio.Event()
+
+    def add_ready(self, count: int) -> None:
+        """Note that watches have begun."""
+        self.ready += count
+        if self._wanted and self.ready >= self._wanted:
+            self._done.set()
+
+    async def all_ready(self, wanted: int) -> None:
+        """Wait until so many watches have begun."""
+        self._wanted = wanted
+        self.add_ready(0)
+        await self._done.wait()
 
 
 class RestWatcher(asyncio.Protocol):
@@ -53,7 +67,7 @@ class RestWatcher(asyncio.Protocol):
         self._counter.lost += 1
 
     def on_headers_complete(self) -> None:
-        self._counter.ready += self._parser.get_status_code() == 200
+        self._counter.add_ready(self._parser.get_status_code() == 200)
 
     def on_body(self, body: bytes) -> None:
         *lines, self._tail = (self._tail + body).split(b"\n")
@@ -112,7 +126,7 @@ async def by_grpc(told: dict[str, Any], counter: Counter) -> None:
         for _ in range(STREAMS):
             connection.start(request, last=True)
         connection.flush()
-        counter.ready += STREAMS
+        counter.add_ready(STREAMS)
 
 
 async def main() -> None:
@@ -122,8 +136,7 @@ async def main() -> None:
     counter = Counter()
     await (by_rest if told["way"] == "rest" else by_grpc)(told, counter)
     async with asyncio.timeout(120):
-        while counter.ready < told["watchers"]:
-            await asyncio.sleep(0.05)
+        await counter.all_ready(told["watchers"])
     print("ready", flush=True)
     loop = asyncio.get_running_loop()
     # The word to begin comes as a line, too.

@@ -184,7 +184,11 @@ class Server:
         binding = {"metadata": {"name": "bench"}, "subjects": subjects, "roleRef": role}
         self.ask("POST", f"/apis/{group}/v1/clusterrolebindings", binding)
         path = f"/api/v1/namespaces/{NAMESPACE}/serviceaccounts/{USER}/token"
-        request = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"expirationSeconds": 7200}}
+        request = {
+            "apiVersion": "authentication.k8s.io/v1",
+            "kind": "TokenRequest",
+            "spec": {"expirationSeconds": 7200},
+        }
         self.token = self.ask("POST", path, request)["status"]["token"]
 
 
@@ -202,9 +206,9 @@ async def api_server(store: Store, prefix: str, folder: Path, log: Path) -> Asyn
     with log.open("wb") as output:
         process = await asyncio.create_subprocess_exec(*command, cwd=ROOT, stdout=output, stderr=output)
     try:
-        while (found := _READY.search(log.read_text())) is None:
+        while (found := _READY.search(text := _text(log))) is None:
             if process.returncode is not None or time.perf_counter() - began > START_TIMEOUT_S:
-                raise RuntimeError(f"the API server did not start: {log.read_text()[-2000:]}")
+                raise RuntimeError(f"the API server did not start: {text[-2000:]}")
             await asyncio.sleep(0.005)
         server = Server(process, folder, int(found[1]), int(found[2]))
         if server.ask("GET", "/readyz") != "ok":
@@ -213,6 +217,10 @@ async def api_server(store: Store, prefix: str, folder: Path, log: Path) -> Asyn
         yield server
     finally:
         await _end(process)
+
+
+def _text(log: Path) -> str:
+    return log.read_text()
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:

@@ -48,7 +48,8 @@ class Channel:
         if connection is None or not connection.usable:
             connection = await self._connected(timeout_s)
         call = Call(loop.create_future(), deadline)
-        connection.begin(call, self._head(path), message)
+        call.request = (self._head(path), message, True)
+        connection.begin(call)
         assert call.answer is not None
         try:
             return await call.answer
@@ -62,7 +63,8 @@ class Channel:
         if connection is None or not connection.usable:
             connection = await self._connected(CONNECT_TIMEOUT_S)
         call = Call(None, FOREVER)
-        connection.begin(call, self._head(path, metadata), message, last=False)
+        call.request = (self._head(path, metadata), message, False)
+        connection.begin(call)
         try:
             while True:
                 while call.messages:

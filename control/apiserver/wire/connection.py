@@ -21,6 +21,8 @@ SWEEP_S = 0.2
 CONNECTION_WINDOW_BYTES = 1 << 30
 STREAM_WINDOW_BYTES = 8 << 20
 STREAMS_MAX = 2048
+REFUSALS_MAX = 10
+REFUSED_PAUSE_S = 0.01
 _CODE_OF_RESET = {7: UNAVAILABLE, 8: CANCELLED, 11: RESOURCE_EXHAUSTED}
 _SETTINGS = frames.settings(
     ((frames.TABLE_SIZE, 0), (frames.ENABLE_PUSH, 0), (frames.INITIAL_WINDOW, STREAM_WINDOW_BYTES))
@@ -40,14 +42,17 @@ class Call:
     """One stream: a request and its one answer, or, without ``answer``, messages as they come."""
 
     __slots__ = (
-        "answer", "deadline", "ended", "failure", "held", "messages", "parts", "size", "stream", "taken", "unsent",
-        "waiter", "wanted", "window",
+        "answer", "deadline", "ended", "failure", "held", "messages", "parts", "refusals", "request", "size",
+        "stream", "taken", "unsent", "waiter", "wanted", "window",
     )  # fmt: skip
 
     def __init__(self, answer: asyncio.Future[bytes] | None, deadline: float) -> None:
         self.answer = answer
         self.deadline = deadline
         self.stream = 0
+        self.request: tuple[bytes, bytes, bool] = (b"", b"", True)
+        """Head, message, and whether no more follows."""
+        self.refusals = 0
         self.parts: list[bytes] = []
         self.size = 0
         self.wanted = 5
@@ -80,14 +85,16 @@ class Connection(asyncio.Protocol):
         self._buffer = b""
         self._block: tuple[int, int, bytes] | None = None
         self._calls: dict[int, Call] = {}
-        self._waiting: deque[tuple[Call, bytes, bytes, bool]] = deque()
+        self._waiting: deque[Call] = deque()
         """Calls that the server's limit of streams holds back."""
         self._stalled: deque[Call] = deque()
         """Calls whose bodies wait for a window."""
         self._out: list[bytes] = []
         self._flushing = False
         self._next = 1
-        self._streams_max = STREAMS_MAX
+        self._streams_max = 0
+        """None at all until the server has told how many it takes."""
+        self._is_told = False
         self._window = frames.DEFAULT_WINDOW_BYTES
         self._stream_window = frames.DEFAULT_WINDOW_BYTES
         self._frame_bytes = frames.DEFAULT_FRAME_BYTES
@@ -136,7 +143,7 @@ class Connection(asyncio.Protocol):
         if self._sweep is not None:
             self._sweep.cancel()
             self._sweep = None
-        calls = [*self._calls.values(), *(entry[0] for entry in self._waiting)]
+        calls = [*self._calls.values(), *self._waiting]
         self._calls.clear()
         self._waiting.clear()
         self._stalled.clear()
@@ -145,14 +152,15 @@ class Connection(asyncio.Protocol):
 
     # Asking.
 
-    def begin(self, call: Call, head: bytes, message: bytes, last: bool = True) -> None:
-        """Send a request as soon as the server takes one more."""
+    def begin(self, call: Call) -> None:
+        """Send a call's request as soon as the server takes one more."""
         if self._sweep is None:
             self._heard_at, self._pinged_at = self._loop.time(), 0.0
             self._sweep = self._loop.call_later(SWEEP_S, self._look)
         if len(self._calls) >= self._streams_max:
-            self._waiting.append((call, head, message, last))
+            self._waiting.append(call)
             return
+        head, message, last = call.request
         stream = call.stream = self._next
         self._next += 2
         if self._next > 1 << 30:
@@ -228,15 +236,15 @@ class Connection(asyncio.Protocol):
 
     def _begin_waiting(self) -> None:
         while self._waiting and self.usable and len(self._calls) < self._streams_max:
-            call, head, message, last = self._waiting.popleft()
+            call = self._waiting.popleft()
             if not call.ended:
-                self.begin(call, head, message, last)
+                self.begin(call)
 
     def _look(self) -> None:
         """Fail what has waited too long, and see whether the server still lives."""
         now = self._loop.time()
         self._sweep = None
-        calls = [*self._calls.values(), *(entry[0] for entry in self._waiting)]
+        calls = [*self._calls.values(), *self._waiting]
         for call in [each for each in calls if each.deadline <= now]:
             self.cancel(call)
             _fail(call, WireError(DEADLINE_EXCEEDED, "Deadline Exceeded"))
@@ -385,16 +393,25 @@ class Connection(asyncio.Protocol):
             self._out.append(frames.frame(frames.PING, ACK, 0, payload))
         elif kind == frames.RST_STREAM:
             if (call := self._calls.pop(stream, None)) is not None:
-                code = int.from_bytes(payload, "big")
-                _fail(call, WireError(_CODE_OF_RESET.get(code, INTERNAL), f"the server reset the stream ({code})"))
-                self._begin_waiting()
+                self._take_reset(call, int.from_bytes(payload, "big"))
         elif kind == frames.GOAWAY:
             self._go_away(int.from_bytes(payload[:4], "big") & 0x7FFFFFFF, payload[8:])
         elif kind == frames.PUSH_PROMISE:
             raise ProtocolError("a push that was forbidden")
 
+    def _take_reset(self, call: Call, code: int) -> None:
+        call.refusals += 1
+        if code == frames.REFUSED_STREAM and self.usable and call.refusals <= REFUSALS_MAX and call.answer is not None:
+            # The server has not looked at it, so that it can be asked again, a moment later.
+            self._waiting.append(call)
+            self._loop.call_later(REFUSED_PAUSE_S, self._begin_waiting)
+            return
+        _fail(call, WireError(_CODE_OF_RESET.get(code, INTERNAL), f"the server reset the stream ({code})"))
+        self._begin_waiting()
+
     def _take_settings(self, told: dict[int, int]) -> None:
-        self._streams_max = min(told.get(frames.STREAMS_MAX, self._streams_max), STREAMS_MAX)
+        known = self._streams_max if self._is_told else STREAMS_MAX
+        self._streams_max, self._is_told = min(told.get(frames.STREAMS_MAX, known), STREAMS_MAX), True
         self._frame_bytes = min(told.get(frames.FRAME_MAX, self._frame_bytes), 1 << 20)
         if frames.INITIAL_WINDOW in told:
             change = told[frames.INITIAL_WINDOW] - self._stream_window
@@ -410,7 +427,7 @@ class Connection(asyncio.Protocol):
         self.usable = False
         reason = f"the server is going away {debug.decode('utf-8', 'replace')[:100]}".rstrip()
         unseen = [call for stream, call in self._calls.items() if stream > last]
-        unseen += [entry[0] for entry in self._waiting]
+        unseen += self._waiting
         self._waiting.clear()
         for call in unseen:
             self._calls.pop(call.stream, None)

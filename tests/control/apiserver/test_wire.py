@@ -44,7 +44,7 @@ async def stream(requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[
 @asynccontextmanager
 async def echo(**options: int) -> AsyncIterator[Channel]:
     server = grpc.aio.server(options=[*((f"grpc.{name}", value) for name, value in options.items())])
-    methods = {
+    methods: dict[str, Any] = {
         "Call": grpc.unary_unary_rpc_method_handler(call),
         "Stream": grpc.stream_stream_rpc_method_handler(stream),
     }
@@ -62,13 +62,22 @@ async def echo(**options: int) -> AsyncIterator[Channel]:
 @asynccontextmanager
 async def talking(talk: Talk) -> AsyncIterator[Channel]:
     """Run a server that is no good."""
-    server = await asyncio.start_server(talk, "127.0.0.1", 0)
+    writers: list[asyncio.StreamWriter] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
+        await talk(reader, writer)
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
     channel = Channel(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", None, MESSAGE_BYTES_MAX)
     try:
         yield channel
     finally:
         await channel.close()
         server.close()
+        for writer in writers:
+            writer.close()
+        await asyncio.sleep(0)
 
 
 async def failure(channel: Channel, message: bytes = b"x", timeout_s: float = 5.0) -> WireError:
@@ -128,23 +137,28 @@ async def test_streams_bring_every_message_in_order(count: int, size: int) -> No
         assert found == list(range(count))
 
 
-async def test_a_reader_that_does_not_read_holds_the_server_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with echo(max_send_message_length=-1) as channel:
-        async with aclosing(channel.stream("/test.Echo/Stream", b"100 1000000")) as messages:
-            first = await anext(messages)
-            await asyncio.sleep(0.3)
-            assert len(first) >= 1_000_000
-            connection = channel._connection
-            assert connection is not None
-            held = sum(call.held for call in connection._calls.values())
-            assert held <= wire.STREAM_WINDOW_BYTES + wire.STREAM_WINDOW_BYTES // 2
-            assert len([message async for message in messages]) == 99
+async def test_a_reader_that_does_not_read_holds_the_server_back() -> None:
+    path, wish = "/test.Echo/Stream", b"100 1000000"
+    async with echo(max_send_message_length=-1) as channel, aclosing(channel.stream(path, wish)) as messages:
+        first = await anext(messages)
+        await asyncio.sleep(0.3)
+        assert len(first) >= 1_000_000
+        connection = channel._connection
+        assert connection is not None
+        held = sum(call.held for call in connection._calls.values())
+        assert held <= wire.STREAM_WINDOW_BYTES + wire.STREAM_WINDOW_BYTES // 2
+        assert len([message async for message in messages]) == 99
 
 
 async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> int:
     """Take the preface, answer with SETTINGS, and return the first call's stream."""
     await reader.readexactly(len(frames.PREFACE))
     writer.write(frames.settings(()))
+    return await next_call(reader)
+
+
+async def next_call(reader: asyncio.StreamReader) -> int:
+    """Return the stream of the next request's body."""
     while True:
         head = await reader.readexactly(frames.HEAD_BYTES)
         await reader.readexactly(int.from_bytes(head[:3], "big"))
@@ -153,7 +167,15 @@ async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> i
 
 
 async def reset(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    writer.write(frames.reset(await greet(reader, writer), 7))
+    writer.write(frames.reset(await greet(reader, writer)))
+
+
+async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    stream = await greet(reader, writer)
+    for _ in range(wire.REFUSALS_MAX):
+        writer.write(frames.reset(stream, frames.REFUSED_STREAM))
+        stream = await next_call(reader)
+    writer.write(frames.reset(stream, frames.REFUSED_STREAM))
 
 
 async def go_away(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -187,7 +209,7 @@ async def split(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 @pytest.mark.parametrize(
     ("talk", "code"),
     [
-        (reset, wire.UNAVAILABLE), (go_away, wire.UNAVAILABLE), (hang_up, wire.UNAVAILABLE),
+        (reset, wire.CANCELLED), (refuse, wire.UNAVAILABLE), (go_away, wire.UNAVAILABLE), (hang_up, wire.UNAVAILABLE),
         (babble, wire.UNAVAILABLE), (plain, wire.UNKNOWN), (split, 11),
     ],
 )  # fmt: skip
