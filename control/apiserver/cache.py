@@ -325,11 +325,9 @@ class ResourceCache:
             return low, max(low, self.entries.bisect_left(f"{namespace}0"))  # "0" follows "/"
         return self.entries.bisect_right(after) if after else 0, len(self.entries)
 
-    def count(self, chosen: Filter, after: str = "") -> int:
-        """Return how many objects stand in the filter's namespace behind a key, whatever its selectors say."""
-        if not chosen.namespace and not after:
-            return len(self.entries)
-        low, high = self._span(chosen.namespace, after)
+    def count(self, namespace: str = "", after: str = "") -> int:
+        """Return how many objects there are behind a key, of all namespaces where none is named."""
+        low, high = self._span(namespace, after)
         return high - low
 
     def select(self, chosen: Filter, after: str = "", limit: int = 0) -> Iterator[Entry]:

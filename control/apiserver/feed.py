@@ -244,6 +244,13 @@ class Feed:
     def _loaded(self, resource: Resource) -> ResourceCache | None:
         return self.loaded(self.kinds.of(resource))
 
+    def count(self, kind: Kind, namespace: str = "") -> int:
+        """Return how many objects of a kind are in memory."""
+        cache = self._caches.get(self.kinds.key_prefix(kind))
+        if cache is None:
+            return 0
+        return cache.count(namespace) if kind.resource.namespaced else len(cache.entries)
+
     async def warm(self, resource: Resource) -> None:
         """Load the resource's cache."""
         await self.cache(self.kinds.of(resource))

@@ -169,7 +169,7 @@ class Registry:
         if not limit:
             return ListResult(list(cache.select(chosen, after)), revision)
         entries = list(cache.select(chosen, after, limit + 1 if chosen.selects else limit))
-        remaining = len(entries) - limit if chosen.selects else cache.count(chosen, after) - len(entries)
+        remaining = len(entries) - limit if chosen.selects else cache.count(chosen.namespace, after) - len(entries)
         if remaining <= 0:
             return ListResult(entries, revision)
         del entries[limit:]

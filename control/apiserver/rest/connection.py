@@ -240,6 +240,10 @@ class Connection(asyncio.Protocol):
         if not self.transport.is_closing():
             self.transport.write(data)
 
+    def is_gone(self) -> bool:
+        """Tell whether the client has closed the connection."""
+        return self.transport.is_closing()
+
     def hijack(self) -> upgrade.Connection:
         """Take the connection out of HTTP's hands; nothing may be sent through ASGI after that."""
         if self.transport.is_closing():
@@ -280,7 +284,7 @@ class Request:
         self._started: Literal["", "head", "whole"] = ""
         self._chunked = False
         self._bodiless = scope["method"] == "HEAD"
-        scope["hijack"] = connection.hijack
+        scope["hijack"], scope["is_gone"] = connection.hijack, connection.is_gone
         scope["answer"] = self.answer
 
     # From the connection.

@@ -76,13 +76,15 @@ class Door:
             for connection in [each for each in self.connections if 0.0 < each.deadline < now]:
                 connection.transport.close()
 
-    async def end(self, grace_s: float) -> None:
-        """Close what is idle at once, the rest as it is answered, and all that remains after the grace."""
+    async def end(self, streams_end_s: float, busy: Callable[[], bool]) -> None:
+        """Close what is idle at once, the rest as it is answered, and streams that go on without end."""
         self.ending = True
         for connection in list(self.connections):
             connection.end()
         if self._tasks:
-            await asyncio.wait(self._tasks, timeout=grace_s)
+            await asyncio.wait(self._tasks, timeout=streams_end_s)
+        while self._tasks and busy():
+            await asyncio.wait(self._tasks, timeout=0.1)
         for task in self._tasks:
             task.cancel()
         if self._tasks:

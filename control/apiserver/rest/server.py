@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import ssl
+from collections.abc import Callable
 from pathlib import Path
 
 from control.apiserver.rest.connection import HEAD_BYTES_MAX as HEAD_BYTES_MAX
@@ -12,7 +13,8 @@ from control.apiserver.rest.door import Application, Door
 
 BACKLOG = 2048
 KEEP_ALIVE_S = 120
-GRACEFUL_SHUTDOWN_S = 5
+STREAMS_END_S = 5.0
+"""How long streams may go on when the server ends; requests end in their own time."""
 HEAD_TIMEOUT_S = 30.0
 """A connection that has not sent a whole request line and headers by then is closed."""
 
@@ -40,12 +42,19 @@ def bind(address: str, port: int) -> socket.socket:
     return bound
 
 
-async def serve(app: Application, bound: socket.socket, context: ssl.SSLContext | None) -> None:
-    """Serve an ASGI application until cancelled, then let running requests end."""
+def never() -> bool:
+    """Say no."""
+    return False
+
+
+async def serve(
+    app: Application, bound: socket.socket, context: ssl.SSLContext | None, busy: Callable[[], bool] = never
+) -> None:
+    """Serve an ASGI application until cancelled, then for as long as it is ``busy`` with requests."""
     door = Door(app, HEAD_TIMEOUT_S, KEEP_ALIVE_S)
     listening = await door.loop.create_server(lambda: Connection(door), sock=bound, ssl=context, backlog=BACKLOG)
     try:
         await door.watch_over()
     finally:
         listening.close()
-        await door.end(GRACEFUL_SHUTDOWN_S)
+        await door.end(STREAMS_END_S, busy)
