@@ -18,6 +18,8 @@ BACKLOG = 2048
 KEEP_ALIVE_S = 120
 STREAMS_END_S = 5.0
 """How long streams may go on when the server ends; requests end in their own time."""
+LINGER_S = 0.5
+"""How long clients may take to read the last answer and to close."""
 HEAD_BYTES_MAX = 128 << 10
 HEAD_TIMEOUT_S = 30.0
 """A connection that has not sent a whole request line and headers by then is closed."""
@@ -145,10 +147,15 @@ async def serve(
 async def _drain(server: _Server, serving: asyncio.Future[None], busy: Callable[[], bool]) -> None:
     """Take no more connections, wait for requests, and cut off what goes on without end."""
     server.should_exit = True
-    await asyncio.wait([serving], timeout=STREAMS_END_S)
-    while busy() and not serving.done():
+    state = server.server_state
+    now = asyncio.get_running_loop().time
+    streams_end = now() + STREAMS_END_S
+    await asyncio.wait([serving], timeout=LINGER_S)
+    while not serving.done() and (busy() or (state.tasks and now() < streams_end)):
         await asyncio.wait([serving], timeout=0.1)
+    # Who still does not close the connection after the last answer has had time to read it.
+    await asyncio.wait([serving], timeout=LINGER_S)
     server.force_exit = True
-    for task in server.server_state.tasks:
+    for task in state.tasks:
         task.cancel()
     await asyncio.wait([serving], timeout=STREAMS_END_S)
