@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Coroutine, Iterable, Sequence
 from ipaddress import ip_network
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import orjson
 
@@ -230,8 +231,7 @@ def _admission(hub: Hub, authorizer: ModeAuthorizer, extensions: tuple[Plugin, .
 
 
 async def _fill_caches(hub: Hub, authorizer: ModeAuthorizer) -> None:
-    for resource in (*FOLLOWED, *JUDGED_BY):
-        await hub.lookup.warm(resource)
+    await _together(hub.lookup.warm(resource) for resource in (*FOLLOWED, *JUDGED_BY))
     # Everything is there: following cannot fail halfway and be begun twice.
     await authorizer.follow(hub.lookup)
 
@@ -253,10 +253,11 @@ async def _bootstrap_objects(hub: Hub) -> None:
 
 
 async def _make_bootstrap_objects(hub: Hub) -> None:
-    for space in SYSTEM_NAMESPACES:
-        await _ensure(hub, NAMESPACES, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": space}})
-    for class_name, (value, description) in SYSTEM_PRIORITY_CLASSES.items():
-        priority: Object = {
+    spaces: list[Object] = [
+        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": space}} for space in SYSTEM_NAMESPACES
+    ]
+    classes: list[Object] = [
+        {
             "apiVersion": "scheduling.k8s.io/v1",
             "kind": "PriorityClass",
             "metadata": {"name": class_name},
@@ -264,10 +265,19 @@ async def _make_bootstrap_objects(hub: Hub) -> None:
             "description": description,
             "preemptionPolicy": "PreemptLowerPriority",
         }
-        await _ensure(hub, PRIORITY_CLASSES, priority)
+        for class_name, (value, description) in SYSTEM_PRIORITY_CLASSES.items()
+    ]
+    await _together(_ensure(hub, NAMESPACES, wanted) for wanted in spaces)
+    await _together(_ensure(hub, PRIORITY_CLASSES, wanted) for wanted in classes)
     if "RBAC" in hub.config.authorization_modes:
-        for resource, wanted in bootstrap.policy():
-            await _reconcile(hub, resource, wanted)
+        await _together(_reconcile(hub, resource, wanted) for resource, wanted in bootstrap.policy())
+
+
+async def _together(tasks: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """Do all of it at once: the store takes many writes in the time of one. Raises the first failure of all."""
+    for outcome in await asyncio.gather(*tasks, return_exceptions=True):
+        if isinstance(outcome, BaseException):
+            raise outcome
 
 
 async def _until_known(hub: Hub) -> None:
