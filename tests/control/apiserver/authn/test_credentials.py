@@ -35,7 +35,7 @@ def der(folder: Path, name: str) -> bytes:
 def test_a_certificate_names_user_and_groups(tmp_path: Path) -> None:
     authority = pki.make_authority(tmp_path, "ca", "kubernetes")
     pki.issue(authority, tmp_path, "ann", "ann", organizations=["dev", "ops"])
-    user = CertificateAuthority.from_file(tmp_path / "ca.crt").user_of(der(tmp_path, "ann"), NOW)
+    user = CertificateAuthority.from_file(tmp_path / "ca.crt").user_of(der(tmp_path, "ann"), datetime.now(UTC))
     assert user is not None
     assert (user.name, sorted(user.groups)) == ("ann", ["dev", "ops"])
     assert user.extra["authentication.kubernetes.io/credential-id"][0].startswith("X509SHA256=")
@@ -48,12 +48,12 @@ def test_certificates_that_do_not_count(tmp_path: Path) -> None:
     pki.issue(authority, tmp_path, "server", "ann", usages=[pki.SERVER])
     pki.issue(authority, tmp_path, "ann", "ann")
     ours = CertificateAuthority.from_file(tmp_path / "ca.crt")
-    assert ours.user_of(der(tmp_path, "stranger"), NOW) is None
+    assert ours.user_of(der(tmp_path, "stranger"), datetime.now(UTC)) is None
     with pytest.raises(InvalidCredentialError, match="incompatible key usage"):
-        ours.user_of(der(tmp_path, "server"), NOW)
-    assert ours.user_of(der(tmp_path, "ann"), NOW) is not None
+        ours.user_of(der(tmp_path, "server"), datetime.now(UTC))
+    assert ours.user_of(der(tmp_path, "ann"), datetime.now(UTC)) is not None
     with pytest.raises(InvalidCredentialError, match="expired"):
-        ours.user_of(der(tmp_path, "ann"), NOW + timedelta(days=365 * 50))
+        ours.user_of(der(tmp_path, "ann"), datetime.now(UTC) + timedelta(days=365 * 50))
     assert not ours.shares_issuer_with(CertificateAuthority.from_file(tmp_path / "other" / "ca.crt"))
     assert ours.shares_issuer_with(ours)
 
