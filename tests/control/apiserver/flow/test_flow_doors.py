@@ -39,9 +39,11 @@ class SlowStore(FakeStore):
     def __init__(self) -> None:
         super().__init__()
         self.go_on = asyncio.Event()
+        self.holding = 0
 
     async def create(self, key: str, value: bytes, ttl_s: int = 0) -> int:
         if "/configmaps/default/" in key:
+            self.holding += 1
             await self.go_on.wait()
         return await super().create(key, value, ttl_s)
 
@@ -282,3 +284,37 @@ async def test_a_large_answer_keeps_its_seat_until_it_is_read(monkeypatch: pytes
                         await asyncio.sleep(0.01)
             finally:
                 writer.close()
+
+
+async def test_a_hub_that_ends_lets_calls_and_watches_end() -> None:
+    store = SlowStore()
+    async with running(store) as api:
+        hub = HubServer(replace(api.service.config, grpc_port=0), api.service)
+        await hub.start()
+        serving = asyncio.ensure_future(hub.run())
+        client = GrpcClient(Kubeconfig("http://127.0.0.1:1", (f"127.0.0.1:{hub.port}",)))
+
+        seen: list[str] = []
+
+        async def watch() -> None:
+            async for event in client.watch(LEASES, "", ListOptions(send_initial_events=True)):
+                seen.append(event.type)
+
+        try:
+            async with asyncio.timeout(DEADLINE_S):
+                watching = asyncio.ensure_future(watch())
+                creating = asyncio.ensure_future(client.create(CONFIG_MAPS, config_map("slow"), "default"))
+                while not (store.holding and seen):
+                    await asyncio.sleep(0.01)
+                api.feed.end_watches()
+                serving.cancel()
+                await watching
+                assert seen == ["BOOKMARK", "BOOKMARK"]
+                assert not creating.done()
+                assert await outcome(client.get(CONFIG_MAPS, "x", "default")) == "ServiceUnavailable"
+                store.go_on.set()
+                assert (await creating)["metadata"]["name"] == "slow"
+        finally:
+            await client.close()
+            serving.cancel()
+            await asyncio.wait([serving], timeout=20)
