@@ -18,7 +18,7 @@ from control.apiserver.flow.inflight import InFlightGate
 from control.apiserver.flow.keeper import FlowKeeper
 from control.apiserver.grpc import HubServer
 from control.apiserver.loopback import LoopbackClient
-from control.apiserver.request import Credentials, Gate, UserInfo
+from control.apiserver.request import Credentials, Gate, RequestInfo, UserInfo
 from control.apiserver.rest import server as door
 from control.client.client import Client, ListOptions
 from control.client.grpc import GrpcClient
@@ -170,6 +170,34 @@ async def test_without_fair_queues_a_flood_locks_leases_out(transport: str, monk
         await node.close()
         store.go_on.set()
         assert [await task for task in flood].count("TooManyRequests") == FLOOD - SEATS
+
+
+@pytest.mark.parametrize("transport", ["rest", "hub"])
+async def test_open_watches_take_no_seats(transport: str) -> None:
+    async with flow_server(fair_gate) as (api, _, config):
+        gate = api.service.gate
+        assert isinstance(gate, FlowGate)
+        level = gate.levels["global-default"]
+        client = connect(config, transport, f"alice;{AUTHENTICATED}")
+        seen: list[str] = []
+
+        async def watch() -> None:
+            async for event in client.watch(LEASES, "", ListOptions(send_initial_events=True)):
+                seen.append(event.type)
+
+        watches = [asyncio.ensure_future(watch()) for _ in range(3 * level.current)]
+        async with asyncio.timeout(DEADLINE_S / 4):
+            while len(seen) < len(watches) or not level.idle:
+                await asyncio.sleep(0.01)
+        written = RequestInfo("update", "", True, "coordination.k8s.io", "v1", "leases", "", "a", "x")
+        assert gate.watches.interested(written) == len(watches)
+        for task in watches:
+            task.cancel()
+        await asyncio.wait(watches)
+        async with asyncio.timeout(DEADLINE_S):
+            while gate.watches.interested(written):
+                await asyncio.sleep(0.01)
+        await client.close()
 
 
 async def bearer(api: Api, method: str, url: str, who: str, body: Any = None) -> Answer:
