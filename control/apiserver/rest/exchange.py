@@ -10,6 +10,7 @@ import orjson
 
 from control.api import status
 from control.api.meta import Object
+from control.apiserver.audit.record import Record
 from control.apiserver.request import ASGIScope, Credentials, Receive, Send
 
 JSON_TYPE = b"application/json"
@@ -47,6 +48,11 @@ class Exchange:
         self.headers = read_headers(scope["headers"])
         self.warnings: list[str] = []
         self.started = False
+        self.code = 0
+        """The answer's code, once it has begun."""
+        self.sent_bytes = 0
+        self.record: Record | None = None
+        """What audit knows of the request; None where nothing is audited."""
 
     def header(self, name: str) -> str:
         """Return a header's first value."""
@@ -57,12 +63,21 @@ class Exchange:
         return self.query.get(name, ("",))[0]
 
     @property
+    def remote_address(self) -> str:
+        """Where the connection comes from."""
+        client = self.scope.get("client")
+        return str(client[0]) if client else ""
+
+    @property
+    def certificate(self) -> bytes | None:
+        """The client's certificate in DER."""
+        found: bytes | None = self.scope.get("state", {}).get("certificate")
+        return found
+
+    @property
     def credentials(self) -> Credentials:
         """Everything that may prove who asks."""
-        client = self.scope.get("client")
-        certificate = self.scope.get("state", {}).get("certificate")
-        address = client[0] if client else ""
-        return Credentials(certificate, self.header("authorization"), self.headers, address)
+        return Credentials(self.certificate, self.header("authorization"), self.headers, self.remote_address)
 
     async def body(self, bytes_max: int) -> bytes:
         """Read the body; raises RequestEntityTooLarge."""
@@ -81,11 +96,23 @@ class Exchange:
                 if size > bytes_max:
                     raise too_large(bytes_max)
             if not message.get("more_body"):
-                return b"".join(parts)
+                body = b"".join(parts)
+                if self.record is not None:
+                    self.record.asked(body, self.header("content-type"))
+                return body
 
     async def send(self, message: Any) -> None:
         """Send an ASGI message, noting that the answer has begun."""
         self.started = True
+        if message["type"] == "http.response.start":
+            self.code = message["status"]
+            if self.record is not None:
+                await self.record.starts(self.code)
+                message = {**message, "headers": [*message["headers"], (b"audit-id", self.record.header)]}
+        elif body := message.get("body"):
+            self.sent_bytes += len(body)
+            if self.record is not None:
+                self.record.answers(body)
         await self._send(message)
 
     async def start(

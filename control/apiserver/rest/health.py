@@ -1,4 +1,4 @@
-"""Whether this server lives and is ready, and its metrics."""
+"""Whether this server lives and is ready."""
 
 from __future__ import annotations
 
@@ -20,13 +20,7 @@ class Health:
         self._ready = {**live, **ready}
 
     async def serve(self, exchange: Exchange, parts: list[str]) -> None:
-        """Answer one of the health paths or /metrics."""
-        if parts[0] == "metrics":
-            # Imported when first asked for: not every server is scraped.
-            from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-
-            await exchange.answer(200, generate_latest(), CONTENT_TYPE_LATEST.encode())
-            return
+        """Answer one of the health paths."""
         checks = self._ready if parts[0] == "readyz" else self._live
         if len(parts) > 1:
             name = "/".join(parts[1:])
