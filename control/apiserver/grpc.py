@@ -7,7 +7,7 @@ message, since concatenated WatchResponses are a WatchResponse.
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from ssl import PEM_cert_to_DER_cert
 from typing import Any, NoReturn
 
@@ -29,7 +29,7 @@ from control.apiserver.measures import RequestMetrics
 from control.apiserver.metrics import Metrics
 from control.apiserver.paging import ListQuery
 from control.apiserver.registry import Context
-from control.apiserver.request import Credentials, RequestInfo, RequestOptions, UserInfo
+from control.apiserver.request import Credentials, Passage, RequestInfo, RequestOptions, UserInfo
 from control.apiserver.rest.app import translate
 from control.apiserver.service import Service
 from control.apiserver.watch import WatchOptions
@@ -41,7 +41,6 @@ SERVICE = "raftsman.control.v1.Resources"
 STATUS_KEY = "status-bin"
 MESSAGE_BYTES_MAX = 64 << 20
 STREAMS_MAX = 10_000
-GRACE_S = 2.0
 
 _CODES = {
     400: grpc.StatusCode.INVALID_ARGUMENT,
@@ -62,13 +61,16 @@ _CODES = {
 }
 
 ServicerContext = grpc.aio.ServicerContext[Any, Any]
+Query = Mapping[str, tuple[str, ...]]
+NO_QUERY: Query = {}
 
 
 async def _fail(call: ServicerContext, error: status.ApiError) -> NoReturn:
     code = _CODES.get(error.code, grpc.StatusCode.UNKNOWN)
     if error.reason == "AlreadyExists":
         code = grpc.StatusCode.ALREADY_EXISTS
-    await call.abort(code, error.message[:1000], ((STATUS_KEY, orjson.dumps(error.status)),))
+    told = (*(call.trailing_metadata() or ()), (STATUS_KEY, orjson.dumps(error.status)))
+    await call.abort(code, error.message[:1000], told)
     raise AssertionError("abort raises")
 
 
@@ -97,6 +99,23 @@ def _info(verb: str, target: resources_pb2.Target, field_selector: str = "") -> 
     )
 
 
+def _list_query(request: resources_pb2.ListRequest) -> Query:
+    """Return what tells how much work a list is, as REST would say it."""
+    return {
+        "limit": (str(request.limit),),
+        "continue": (getattr(request, "continue"),),
+        "resourceVersion": (request.resource_version,),
+        "resourceVersionMatch": (request.resource_version_match,),
+        "labelSelector": (request.label_selector,),
+        "fieldSelector": (request.field_selector,),
+    }
+
+
+def _watch_query(request: resources_pb2.WatchRequest) -> Query:
+    initial = ("true",) if request.send_initial_events else ()
+    return {"sendInitialEvents": initial, "resourceVersion": (request.resource_version,)}
+
+
 class Resources:
     """The service's methods."""
 
@@ -104,21 +123,39 @@ class Resources:
         self._service = service
         self._exchanges = exchanges
 
-    async def _admit(
-        self, call: ServicerContext, verb: str, target: resources_pb2.Target, request: Any, fields: str = ""
-    ) -> tuple[UserInfo, RequestInfo, Kind]:
-        info = _info(verb, target, fields)
+    async def _enter(
+        self, call: ServicerContext, info: RequestInfo, request: Any, query: Query
+    ) -> tuple[UserInfo, Passage | None]:
+        """Find out who asks and wait until the request may be served."""
         credentials = _credentials(call)
         self._exchanges.begin(info, credentials, request)
         user = await self._service.authenticate(credentials)
+        gate = self._service.gate
+        if gate is None:
+            return user, None
+        passage = gate.enter(user, info, query)
+        call.add_done_callback(lambda _: passage.leave())  # type: ignore[arg-type]
+        call.set_trailing_metadata(tuple((name.decode(), value.decode()) for name, value in passage.headers))
+        if not passage.admitted:
+            await passage.admission()
+        return user, passage
+
+    async def _allow(self, user: UserInfo, info: RequestInfo) -> Kind:
         await self._service.authorize(user, info)
         kind = await self._service.kind(info)
         self._service.check_verb(kind, info)
-        return user, info, kind
+        return kind
+
+    async def _admit(
+        self, call: ServicerContext, verb: str, request: Any, fields: str = "", query: Query = NO_QUERY
+    ) -> tuple[UserInfo, RequestInfo, Kind]:
+        info = _info(verb, request.target, fields)
+        user, _ = await self._enter(call, info, request, query)
+        return user, info, await self._allow(user, info)
 
     async def get(self, request: resources_pb2.GetRequest, call: ServicerContext) -> resources_pb2.ObjectResponse:
         """Return one object."""
-        _, info, kind = await self._admit(call, "get", request.target, request)
+        _, info, kind = await self._admit(call, "get", request)
         found = await self._service.get(kind, info, request.resource_version)
         return resources_pb2.ObjectResponse(object=self._data(kind, found))
 
@@ -131,7 +168,8 @@ class Resources:
 
     async def list(self, request: resources_pb2.ListRequest, call: ServicerContext) -> resources_pb2.ListResponse:
         """Return one page of objects."""
-        _, info, kind = await self._admit(call, "list", request.target, request, request.field_selector)
+        asked = _list_query(request)
+        _, info, kind = await self._admit(call, "list", request, request.field_selector, asked)
         chosen = self._service.filter(kind, info, request.label_selector, request.field_selector)
         query = ListQuery(
             request.limit, getattr(request, "continue"), request.resource_version, request.resource_version_match
@@ -147,7 +185,7 @@ class Resources:
 
     async def create(self, request: resources_pb2.CreateRequest, call: ServicerContext) -> resources_pb2.ObjectResponse:
         """Create an object, or post to a subresource."""
-        user, info, kind = await self._admit(call, "create", request.target, request)
+        user, info, kind = await self._admit(call, "create", request)
         context = _context(user, request)
         value, duplicates = objects.parse_body(request.object, objects.JSON, request.field_validation or "Warn")
         made = await self._service.handle(kind, info, value, context, {})
@@ -157,7 +195,7 @@ class Resources:
 
     async def update(self, request: resources_pb2.UpdateRequest, call: ServicerContext) -> resources_pb2.ObjectResponse:
         """Replace an object, or a part of it by a subresource."""
-        user, info, kind = await self._admit(call, "update", request.target, request)
+        user, info, kind = await self._admit(call, "update", request)
         context = _context(user, request)
         value, duplicates = objects.parse_body(request.object, objects.JSON, request.field_validation or "Warn")
         made = await self._service.handle(kind, info, value, context, {})
@@ -167,7 +205,7 @@ class Resources:
 
     async def patch(self, request: resources_pb2.PatchRequest, call: ServicerContext) -> resources_pb2.ObjectResponse:
         """Change an object by a patch."""
-        user, info, kind = await self._admit(call, "patch", request.target, request)
+        user, info, kind = await self._admit(call, "patch", request)
         context = _context(user, request)
         context.options.force = request.force
         patch_type, patch = objects.parse_patch(request.patch, request.patch_type)
@@ -177,7 +215,7 @@ class Resources:
     async def delete(self, request: resources_pb2.DeleteRequest, call: ServicerContext) -> resources_pb2.ObjectResponse:
         """Delete an object, or all that are meant."""
         verb = "delete" if request.target.name else "deletecollection"
-        user, info, kind = await self._admit(call, verb, request.target, request, request.field_selector)
+        user, info, kind = await self._admit(call, verb, request, request.field_selector)
         context = Context(user)
         options = orjson.loads(request.options) if request.options else None
         if request.target.name:
@@ -190,7 +228,9 @@ class Resources:
 
     async def watch(self, request: resources_pb2.WatchRequest, call: ServicerContext) -> AsyncIterator[bytes]:
         """Yield serialized WatchResponses."""
-        _, info, kind = await self._admit(call, "watch", request.target, request, request.field_selector)
+        info = _info("watch", request.target, request.field_selector)
+        user, passage = await self._enter(call, info, request, _watch_query(request))
+        kind = await self._allow(user, info)
         chosen = self._service.filter(kind, info, request.label_selector, request.field_selector)
         options = WatchOptions(
             request.resource_version,
@@ -200,6 +240,8 @@ class Resources:
             self._service.watch_timeout_s(request.timeout_s),
         )
         watch = await self._service.watch(kind, chosen, options)
+        if passage is not None:
+            watch.initialized = passage.initialized
         converts = self._service.registry.kinds.converts(kind)
         await self._exchanges.started()
         await call.send_initial_metadata(())
@@ -319,7 +361,7 @@ class HubServer:
         try:
             await self._server.wait_for_termination()
         finally:
-            await self._server.stop(GRACE_S)
+            await self._server.stop(self._config.request_timeout_s)
 
 
 def _handlers(resources: Resources, exchanges: Exchanges) -> grpc.GenericRpcHandler:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from bisect import bisect_left
 from collections.abc import Mapping
 from time import perf_counter
 
+from control.apiserver.etcd import Etcd, StoreError
 from control.apiserver.feed import Feed
 from control.apiserver.keys import Keys
 from control.apiserver.kinds import Kinds
 from control.apiserver.metrics import Histogram, Labels, Metrics, exponential
 from control.apiserver.request import RequestInfo
+
+log = logging.getLogger(__name__)
 
 DURATION_BOUNDS = (
     0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2, 3, 4, 5, 6, 8, 10, 15, 20, 30, 45, 60,
@@ -332,3 +336,28 @@ class StoreMetrics:
         if failed:
             self._errors.add(*labels)
         self.durations.observe(seconds, *labels)
+
+
+def watch_store(metrics: Metrics, store: Etcd) -> None:
+    """Tell of the store's size, asking the store each time."""
+    size = metrics.gauge("apiserver_storage_size_bytes", "Bytes of the store's file.", ("storage_cluster_id",))
+
+    async def ask() -> None:
+        try:
+            size.set(await store.size(), "etcd-0")
+        except StoreError as error:
+            size.values.clear()
+            log.warning("the store does not tell its size error=%s", error)
+
+    metrics.before(ask)
+
+
+def tell_build(metrics: Metrics, information: Mapping[str, str]) -> None:
+    """Tell which version this is."""
+    names = {
+        "major": "major", "minor": "minor", "git_version": "gitVersion", "git_commit": "gitCommit",
+        "git_tree_state": "gitTreeState", "build_date": "buildDate", "go_version": "goVersion",
+        "compiler": "compiler", "platform": "platform",
+    }  # fmt: skip
+    build = metrics.gauge("kubernetes_build_info", "Which version this is; the value is 1.", tuple(names))
+    build.set(1, *(information[name] for name in names.values()))

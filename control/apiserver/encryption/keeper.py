@@ -27,6 +27,8 @@ from control.apiserver.metrics import Metrics
 log = logging.getLogger(__name__)
 
 RELOAD_INTERVAL_S = 2.0
+RETRY_INTERVAL_S = 30.0
+"""What could not be read is tried again after this: a plugin may have failed for a moment."""
 PLUGIN_GRACE_S = 10.0
 """How long a plugin that is no longer configured can still be asked by requests under way."""
 _CIPHERS: dict[str, tuple[Callable[[bytes], BlockCipher], str]] = {
@@ -92,6 +94,7 @@ class Encryption:
         try:
             async with asyncio.TaskGroup() as tasks:
                 loops = [tasks.create_task(plugin.run(self._recovered)) for plugin in plugins]
+                tasks.create_task(self._retry())
                 while True:
                     await asyncio.sleep(self._interval_s)
                     if not self._reload or not await self._reloaded():
@@ -105,6 +108,11 @@ class Encryption:
             for plugin in self._plugins:
                 with suppress(asyncio.CancelledError):
                     await plugin.close()
+
+    async def _retry(self) -> None:
+        while True:
+            await asyncio.sleep(RETRY_INTERVAL_S)
+            self.on_change()
 
     def _recovered(self) -> None:
         self.on_change()

@@ -184,6 +184,7 @@ class KmsProvider:
             log.error("KMS plugin is ill name=%s error=%s", self._plugin.name, fault)
         elif self.fault and not fault:
             log.info("KMS plugin is well name=%s", self._plugin.name)
+            self._refusal = (None, 0.0, "")
         self.fault = fault
 
     async def _rotate(self, key_id: str) -> None:

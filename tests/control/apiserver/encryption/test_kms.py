@@ -221,3 +221,15 @@ def test_bytes_that_are_no_envelope_are_told() -> None:
 )
 def test_endpoints(endpoint: str, wanted: str) -> None:
     assert target(endpoint) == wanted
+
+
+async def test_a_plugin_that_is_well_again_is_asked_at_once(process: PluginProcess) -> None:
+    async with provider(process) as writer, provider(process) as reader:
+        stored = await writer.seal(b"value", CONTEXT)
+        process.set(key="1", revoked=["1"], healthz="ill")
+        await reader.probe()
+        with pytest.raises(TransformError, match="key 1 is revoked"):
+            await reader.open(stored, CONTEXT)
+        process.set(key="1")
+        await reader.probe()
+        assert (await reader.open(stored, CONTEXT)).data == b"value"
