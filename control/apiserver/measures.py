@@ -279,11 +279,11 @@ def watch_caches(metrics: Metrics, feed: Feed) -> None:
     def by_resource(attribute: str) -> Mapping[Labels, float]:
         return {
             (kind.resource.group, kind.resource.plural): getattr(cache, attribute)
-            for kind, cache in ((cache.kind, cache) for cache in feed.loaded())
+            for kind, cache in ((cache.kind, cache) for cache in feed.caches())
         }
 
     def objects() -> Mapping[Labels, float]:
-        return {(cache.kind.resource.group, cache.kind.resource.plural): len(cache.entries) for cache in feed.loaded()}
+        return {(cache.kind.resource.group, cache.kind.resource.plural): len(cache.entries) for cache in feed.caches()}
 
     def objects_by_name() -> Mapping[Labels, float]:
         return {(f"{plural}.{group}" if group else plural,): count for (group, plural), count in objects().items()}
@@ -291,7 +291,7 @@ def watch_caches(metrics: Metrics, feed: Feed) -> None:
     def sent() -> Mapping[Labels, float]:
         return {
             (cache.kind.resource.group, cache.kind.resource.version, cache.kind.resource.plural): cache.sent
-            for cache in feed.loaded()
+            for cache in feed.caches()
             if cache.sent
         }
 

@@ -112,13 +112,12 @@ class EncryptedEtcd(Etcd):
     async def watch(self, start_revision: int) -> AsyncIterator[Batch]:
         """Yield every change of every key; what cannot be read says so in its value."""
         async for batch in super().watch(start_revision):
-            changes = [
-                each
-                if each.value is None
-                else Change(each.key, await self._readable(each.key, each.value), each.revision)
-                for each in batch.changes
-            ]
-            yield Batch(changes, batch.revision)
+            yield Batch([await self._readable_change(change) for change in batch.changes], batch.revision)
+
+    async def _readable_change(self, change: Change) -> Change:
+        if change.value is None:
+            return change
+        return Change(change.key, await self._readable(change.key, change.value), change.revision)
 
     # Writing.
 
