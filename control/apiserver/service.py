@@ -23,6 +23,7 @@ from control.apiserver.request import (
     Authenticator,
     Authorizer,
     Credentials,
+    Gate,
     Handlers,
     RequestInfo,
     ResourceRequest,
@@ -50,6 +51,8 @@ class Service:
         self.registry = registry
         self.handlers = handlers
         self.feed: Feed = registry.feed
+        self.gate: Gate | None = None
+        """Who limits what is served at once; None for nobody."""
         self._authenticator = authenticator
         self._authorizer = authorizer
 
