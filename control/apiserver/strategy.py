@@ -7,6 +7,7 @@ from typing import Any
 
 from control.api.custom.definition import CLEANUP_FINALIZER
 from control.api.meta import Object
+from control.api.validation.podupdates import quality_of_service
 from control.apiserver.kinds import Kind
 from control.apiserver.request import UserInfo
 
@@ -161,6 +162,8 @@ def prepare_update(kind: Kind, obj: Object, old: Object, subresource: str) -> Ob
         return obj
     if subresource == "status":
         obj = _custom_status_update(obj, old) if kind.custom is not None else _status_update(obj, old)
+        if name == ("", "pods"):
+            _keep_quality(obj, old)
     elif parts := PARTS.get((*name, subresource)):
         obj = _partial_update(obj, old, parts)
     else:
@@ -194,6 +197,13 @@ def _status_update(obj: Object, old: Object) -> Object:
     return made
 
 
+def _keep_quality(obj: Object, old: Object) -> None:
+    """Keep a pod's class where its status is written without."""
+    was, status = (old.get("status") or {}).get("qosClass"), obj.get("status")
+    if was and isinstance(status, dict) and not status.get("qosClass"):
+        obj["status"] = {**status, "qosClass": was}
+
+
 def _custom_status_update(obj: Object, old: Object) -> Object:
     """Take status alone from the request, and the owners of its fields."""
     made = {**old, "metadata": {**old["metadata"]}}
@@ -218,18 +228,3 @@ def _wishes(kind: Kind, obj: Object) -> dict[str, Any]:
     """Return what is wished for; custom objects whose status is no part of its own are wished for as a whole."""
     apart = NOT_WISHED if kind.custom is None or kind.has_status else ("apiVersion", "kind", "metadata")
     return {field: value for field, value in obj.items() if field not in apart}
-
-
-def quality_of_service(pod: Object) -> str:
-    """Return the QoS class of a pod: Guaranteed, Burstable or BestEffort."""
-    spec = pod.get("spec", {})
-    containers = [*(spec.get("containers") or ()), *(spec.get("initContainers") or ())]
-    guaranteed, any_named = bool(containers), False
-    for container in containers:
-        resources = container.get("resources") or {}
-        limits, requests = resources.get("limits") or {}, resources.get("requests") or {}
-        for resource in ("cpu", "memory"):
-            limit, request = limits.get(resource), requests.get(resource)
-            any_named = any_named or bool(limit or request)
-            guaranteed = guaranteed and bool(limit) and (request is None or request == limit)
-    return "Guaranteed" if guaranteed else "Burstable" if any_named else "BestEffort"

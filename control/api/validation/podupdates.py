@@ -267,7 +267,8 @@ def check_pod_status(new: Object, old: Object, faults: Faults) -> None:
     node = now.get("nominatedNodeName")
     if node and node != was.get("nominatedNodeName"):
         faults.invalid_all("status.nominatedNodeName", node, names.dns_subdomain(node))
-    faults.unchanged("status.qosClass", now.get("qosClass"), was.get("qosClass"))
+    if was.get("qosClass"):
+        faults.unchanged("status.qosClass", now.get("qosClass"), was["qosClass"])
     sidecars = {c.get("name") for c in spec.get("initContainers") or () if c.get("restartPolicy") == "Always"}
     restarting = {
         container.get("name")
