@@ -7,7 +7,7 @@ from typing import Any
 
 from control.api.custom.definition import CLEANUP_FINALIZER
 from control.api.meta import Object
-from control.api.validation.podupdates import quality_of_service
+from control.api.pod_resources import quality_of_service
 from control.apiserver.kinds import Kind
 from control.apiserver.request import UserInfo
 
@@ -145,7 +145,6 @@ def prepare_create(kind: Kind, obj: Object, user: UserInfo) -> None:
 
 PARTS: dict[tuple[str, str, str], tuple[tuple[str, ...], ...]] = {
     ("", "pods", "ephemeralcontainers"): (("spec", "ephemeralContainers"),),
-    ("", "pods", "resize"): (("spec", "containers"), ("spec", "initContainers"), ("spec", "resources")),
     ("", "namespaces", "finalize"): (("spec", "finalizers"),),
     ("certificates.k8s.io", "certificatesigningrequests", "approval"): (("status", "conditions"),),
 }
@@ -164,6 +163,8 @@ def prepare_update(kind: Kind, obj: Object, old: Object, subresource: str) -> Ob
         obj = _custom_status_update(obj, old) if kind.custom is not None else _status_update(obj, old)
         if name == ("", "pods"):
             _keep_quality(obj, old)
+    elif subresource == "resize":
+        obj = _resized(obj, old)
     elif parts := PARTS.get((*name, subresource)):
         obj = _partial_update(obj, old, parts)
     else:
@@ -215,12 +216,36 @@ def _custom_status_update(obj: Object, old: Object) -> Object:
 
 def _partial_update(obj: Object, old: Object, parts: tuple[tuple[str, ...], ...]) -> Object:
     made: Object = {**old, "metadata": {**old["metadata"]}}
-    for field in ("resourceVersion", "finalizers"):
+    for field in ("resourceVersion", "finalizers", "managedFields"):
         _take(made["metadata"], obj["metadata"], field)
     for outer, inner in parts:
         section: dict[str, Any] = {**(made.get(outer) or {})}
         _take(section, obj.get(outer) or {}, inner)
         made[outer] = section
+    return made
+
+
+def _resized(obj: Object, old: Object) -> Object:
+    """Take resources from the request; containers that are not the stored ones are left for validation to refuse."""
+    made: Object = {**old, "metadata": {**old["metadata"]}, "spec": {**(old.get("spec") or {})}}
+    for field in ("resourceVersion", "finalizers", "managedFields"):
+        _take(made["metadata"], obj["metadata"], field)
+    wanted = obj.get("spec") or {}
+    _take(made["spec"], wanted, "resources")
+    for field in ("containers", "initContainers"):
+        new, held = wanted.get(field) or [], made["spec"].get(field) or []
+        if [each.get("name") for each in new] != [each.get("name") for each in held]:
+            _take(made["spec"], wanted, field)
+            continue
+        if held:
+            made["spec"][field] = [_with_resources(before, after) for before, after in zip(held, new, strict=True)]
+    return made
+
+
+def _with_resources(before: Object, after: Object) -> Object:
+    made = dict(before)
+    for field in ("resources", "resizePolicy"):
+        _take(made, after, field)
     return made
 
 

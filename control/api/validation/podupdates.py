@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from control.api import quantity
 from control.api.meta import Object
 from control.api.patch import copy_json
 from control.api.validation import names
-from control.api.validation.amounts import check_resources
 from control.api.validation.containers import check_ephemeral_containers
 from control.api.validation.faults import Faults, shown
 from control.api.validation.forms import is_dual_stack, metadata_of
@@ -181,80 +179,6 @@ def check_ephemeral_update(new: Object, old: Object, faults: Faults) -> None:
             faults.forbidden(path, f'existing ephemeral containers "{name}" may not be removed\n')
         elif now[name] != container:
             faults.forbidden(path, f'existing ephemeral containers "{name}" may not be changed\n')
-
-
-def check_resize(new: Object, old: Object, faults: Faults) -> None:
-    """Check that a running pod's containers change in processors and memory alone."""
-    if _MIRROR in (metadata_of(old).get("annotations") or {}):
-        faults.forbidden("", "static pods cannot be resized")
-        return
-    now, was = new.get("spec") or {}, old.get("spec") or {}
-    if (was.get("os") or {}).get("name") == "windows":
-        faults.forbidden("", "windows pods cannot be resized")
-        return
-    claims = surroundings(now, {}, is_pod=True).claims
-    for kind in ("containers", "initContainers"):
-        if len(now.get(kind) or []) != len(was.get(kind) or []):
-            faults.forbidden("spec", "only cpu and memory resources are mutable")
-            return
-        for index, container in enumerate(now.get(kind) or []):
-            here = f"spec.{kind}[{index}].resources"
-            check_resources(container.get("resources") or {}, here, faults, claims)
-    if faults:
-        return
-    if quality_of_service(new) != ((old.get("status") or {}).get("qosClass") or quality_of_service(old)):
-        text = "Pod QOS Class may not change as a result of resizing"
-        faults.invalid("spec", (new.get("status") or {}).get("qosClass") or "", text)
-    for kind in ("initContainers", "containers"):
-        for index, container in enumerate(was.get(kind) or []):
-            _check_container_resize(now[kind][index], container, kind, index, faults)
-
-
-def _check_container_resize(new: dict[str, Any], old: dict[str, Any], kind: str, index: int, faults: Faults) -> None:
-    if kind == "initContainers" and old.get("restartPolicy") != "Always":
-        if new != old:
-            faults.forbidden("spec", "resources for non-sidecar init containers are immutable")
-        return
-    now, was = new.get("resources") or {}, old.get("resources") or {}
-    here = f"spec.{kind}[{index}].resources"
-    for field in ("requests", "limits"):
-        if set(was.get(field) or ()) - set(now.get(field) or ()):
-            faults.forbidden(f"{here}.{field}", f"resource {field} cannot be removed")
-    others = [
-        {**container, "resources": _without_resizable(container.get("resources") or {}), "resizePolicy": None}
-        for container in (new, old)
-    ]
-    if others[0] != others[1]:
-        word = "resources for sidecar containers" if kind == "initContainers" else "resources"
-        faults.forbidden("spec", f"only cpu and memory {word} are mutable")
-
-
-def _without_resizable(resources: dict[str, Any]) -> dict[str, Any]:
-    result = {key: value for key, value in resources.items() if key not in ("limits", "requests")}
-    for field in ("limits", "requests"):
-        result[field] = {
-            name: quantity.parse(amount)
-            for name, amount in (resources.get(field) or {}).items()
-            if name not in _RESIZABLE
-        }
-    return result
-
-
-def quality_of_service(pod: Object) -> str:
-    """Return the QoS class of a pod: Guaranteed, Burstable or BestEffort."""
-    spec = pod.get("spec") or {}
-    holders = [*(spec.get("containers") or ()), *(spec.get("initContainers") or ())]
-    if spec.get("resources"):
-        holders = [spec]
-    guaranteed, any_named = bool(holders), False
-    for holder in holders:
-        resources = holder.get("resources") or {}
-        limits, requests = resources.get("limits") or {}, resources.get("requests") or {}
-        for resource in _RESIZABLE:
-            limit, request = limits.get(resource), requests.get(resource)
-            any_named = any_named or bool(limit or request)
-            guaranteed = guaranteed and bool(limit) and (request is None or request == limit)
-    return "Guaranteed" if guaranteed else "Burstable" if any_named else "BestEffort"
 
 
 def check_pod_status(new: Object, old: Object, faults: Faults) -> None:

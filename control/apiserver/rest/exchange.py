@@ -13,6 +13,7 @@ from control.api.meta import Object
 from control.apiserver.request import ASGIScope, Credentials, Passage, Receive, Send
 
 JSON_TYPE = b"application/json"
+_NO_QUERY: Mapping[str, tuple[str, ...]] = {}
 
 
 def read_query(raw: bytes) -> Mapping[str, tuple[str, ...]]:
@@ -34,6 +35,18 @@ def read_headers(raw: list[tuple[bytes, bytes]]) -> Mapping[str, tuple[str, ...]
     return found
 
 
+def _remembered_headers(scope: ASGIScope) -> Mapping[str, tuple[str, ...]]:
+    """Return the request's headers; most clients send the same ones again and again on their connection."""
+    raw, state = scope["headers"], scope.get("state")
+    if state is None:
+        return read_headers(raw)
+    known = state.get("headers")
+    if known is None or known[0] != raw:
+        known = state["headers"] = raw, read_headers(raw)
+    headers: Mapping[str, tuple[str, ...]] = known[1]
+    return headers
+
+
 class Exchange:
     """A request that can be read once and answered once."""
 
@@ -43,8 +56,8 @@ class Exchange:
         self._send = send
         self.method: str = scope.get("method", "GET")
         self.path: str = scope["path"]
-        self.query = read_query(scope["query_string"])
-        self.headers = read_headers(scope["headers"])
+        self.query = read_query(scope["query_string"]) if scope["query_string"] else _NO_QUERY
+        self.headers = _remembered_headers(scope)
         self.warnings: list[str] = []
         self.passage: Passage | None = None
         self.started = False
@@ -95,23 +108,31 @@ class Exchange:
         self.started = True
         await self._send(message)
 
+    def _head(self, content_type: bytes, extra: tuple[tuple[bytes, bytes], ...]) -> list[tuple[bytes, bytes]]:
+        headers = [(b"content-type", content_type), (b"cache-control", b"no-cache, private"), *extra]
+        if self.passage is not None:
+            headers += self.passage.headers
+        for text in dict.fromkeys(self.warnings):
+            headers.append((b"warning", f'299 - "{_quoted(text)}"'.encode("utf-8", "replace")))
+        return headers
+
     async def start(
         self, code: int, content_type: bytes, length: int | None, extra: tuple[tuple[bytes, bytes], ...] = ()
     ) -> None:
         """Send status line and headers."""
-        headers = [(b"content-type", content_type), (b"cache-control", b"no-cache, private"), *extra]
-        if self.passage is not None:
-            headers += self.passage.headers
+        headers = self._head(content_type, extra)
         if length is not None:
             headers.append((b"content-length", str(length).encode()))
-        for text in dict.fromkeys(self.warnings):
-            headers.append((b"warning", f'299 - "{_quoted(text)}"'.encode("utf-8", "replace")))
         await self.send({"type": "http.response.start", "status": code, "headers": headers})
 
     async def answer(
         self, code: int, body: bytes, content_type: bytes = JSON_TYPE, extra: tuple[tuple[bytes, bytes], ...] = ()
     ) -> None:
         """Send a whole answer."""
+        if (at_once := self.scope.get("answer")) is not None:
+            self.started = True
+            at_once(code, self._head(content_type, extra), body)
+            return
         await self.start(code, content_type, len(body), extra)
         await self.send({"type": "http.response.body", "body": body})
 
