@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import parse_qsl
@@ -13,6 +14,9 @@ from control.api.meta import Object
 from control.apiserver.request import ASGIScope, Credentials, Passage, Receive, Send
 
 JSON_TYPE = b"application/json"
+LARGE_BYTES = 64 << 10
+TAKEN_S = 10.0
+"""A large answer is not over before its client has taken most of it, or this has passed: so that few lie in memory."""
 _NO_QUERY: Mapping[str, tuple[str, ...]] = {}
 
 
@@ -132,9 +136,21 @@ class Exchange:
         if (at_once := self.scope.get("answer")) is not None:
             self.started = True
             at_once(code, self._head(content_type, extra), body)
+            if len(body) > LARGE_BYTES:
+                await self._taken()
             return
         await self.start(code, content_type, len(body), extra)
         await self.send({"type": "http.response.body", "body": body})
+
+    async def _taken(self) -> None:
+        if (writable := self.scope.get("writable")) is None:
+            return
+        try:
+            async with asyncio.timeout(TAKEN_S):
+                await writable()
+        except TimeoutError:
+            # Nobody else shall wait for a client that does not read.
+            return
 
     async def part(self, body: bytes, last: bool = False) -> None:
         """Send a part of a streamed answer."""
