@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from control.api import resources, selectors, status
@@ -53,6 +54,9 @@ class PodSubresources:
         namespace, name = request.info.namespace, request.info.name
         context = Context(request.user, request.options, request.warnings)
         wish = deletion.read_options(eviction.get("deleteOptions"))
+        if wish.dry_run or context.options.dry_run:
+            # Said in the query or in the object: either way nothing may go.
+            wish, context.options = replace(wish, dry_run=True), replace(context.options, dry_run=True)
         entry = await self._registry.get(self._pods, namespace, name)
         pod = entry.object()
         if (pod.get("status") or {}).get("phase") not in ("Pending", "Succeeded", "Failed"):
