@@ -252,6 +252,13 @@ class ResourceCache:
         """The sequence number of the next event to come."""
         return self.first + len(self.events)
 
+    def count(self, namespace: str = "") -> int:
+        """Return how many objects there are, of all namespaces where none is named."""
+        entries = self.entries
+        if not namespace:
+            return len(entries)
+        return int(entries.bisect_left(f"{namespace}0") - entries.bisect_left(f"{namespace}/"))
+
     def select(self, chosen: Filter, after: str = "") -> Iterator[Entry]:
         """Yield the objects that are meant, in the store's order, behind the key ``after``."""
         if chosen.namespace and self.kind.resource.namespaced:

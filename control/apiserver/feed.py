@@ -240,6 +240,13 @@ class Feed:
         cache = self._caches.get(self.kinds.key_prefix(self.kinds.of(resource)))
         return cache if cache is not None and cache.loaded else None
 
+    def count(self, kind: Kind, namespace: str = "") -> int:
+        """Return how many objects of a kind are in memory."""
+        cache = self._caches.get(self.kinds.key_prefix(kind))
+        if cache is None:
+            return 0
+        return cache.count(namespace) if kind.resource.namespaced else len(cache.entries)
+
     async def warm(self, resource: Resource) -> None:
         """Load the resource's cache."""
         await self.cache(self.kinds.of(resource))

@@ -92,6 +92,48 @@ class Authorizer(Protocol):
         ...
 
 
+class Passage(Protocol):
+    """One request on its way through the gate."""
+
+    @property
+    def admitted(self) -> bool:
+        """Whether it may be served now."""
+        ...
+
+    @property
+    def headers(self) -> tuple[tuple[bytes, bytes], ...]:
+        """What the answer tells of the way it went."""
+        ...
+
+    async def admission(self) -> None:
+        """Wait until it may be served; raises TooManyRequests where that will not be soon."""
+        ...
+
+    def initialized(self) -> None:
+        """Note that a watch has begun: what it still costs is not counted."""
+        ...
+
+    def leave(self) -> None:
+        """End, however; to be called once for each request that entered."""
+        ...
+
+
+class Gate(Protocol):
+    """Decides which requests are served at once, which wait and which come back later."""
+
+    def enter(self, user: UserInfo, info: RequestInfo, query: Mapping[str, tuple[str, ...]]) -> Passage:
+        """Take a request in, once it is known who asks."""
+        ...
+
+    def dump(self, what: str, details: bool) -> bytes | None:
+        """Return a table of its state for people, None where there is none of this name."""
+        ...
+
+
+LONG_RUNNING = frozenset({"attach", "exec", "log", "portforward", "proxy"})
+"""Subresources whose requests no gate counts: they last as long as their users want."""
+
+
 @dataclass(slots=True)
 class AdmissionRequest:
     """One write on its way into the store; mutating admission changes ``object`` in place."""

@@ -25,6 +25,7 @@ from control.apiserver.request import (
     Authenticator,
     Authorizer,
     Credentials,
+    Gate,
     Handlers,
     RequestInfo,
     ResourceRequest,
@@ -53,6 +54,8 @@ class Service:
         self.registry = registry
         self.handlers = handlers
         self.feed: Feed = registry.feed
+        self.gate: Gate | None = None
+        """Who limits what is served at once; None for nobody."""
         self._authenticator = authenticator
         self._authorizer = authorizer
 

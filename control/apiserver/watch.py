@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
 import orjson
@@ -82,6 +82,8 @@ class Watch:
         self._position = 0
         self._epoch = 0
         self._refusal: Delivery | None = None
+        self.initialized: Callable[[], None] | None = None
+        """Called once what was there at the beginning has been read."""
 
     async def start(self) -> None:
         """Find the place to start from; raises ApiError."""
@@ -132,6 +134,8 @@ class Watch:
         for start in range(0, len(initial), INITIAL_BATCH):
             yield initial[start : start + INITIAL_BATCH]
         del initial
+        if self.initialized is not None:
+            self.initialized()
         cache, chosen = self._cache, self._chosen
         while True:
             events = cache.since(self._position) if cache.epoch == self._epoch else None

@@ -10,7 +10,7 @@ import orjson
 
 from control.api import status
 from control.api.meta import Object
-from control.apiserver.request import ASGIScope, Credentials, Receive, Send
+from control.apiserver.request import ASGIScope, Credentials, Passage, Receive, Send
 
 JSON_TYPE = b"application/json"
 WARNING_CHARACTERS_MAX = 256
@@ -54,6 +54,7 @@ class Exchange:
         self.query = read_query(scope["query_string"])
         self.headers = read_headers(scope["headers"])
         self.warnings: list[str] = []
+        self.passage: Passage | None = None
         self.started = False
 
     def header(self, name: str) -> str:
@@ -71,6 +72,12 @@ class Exchange:
         certificate = self.scope.get("state", {}).get("certificate")
         address = client[0] if client else ""
         return Credentials(certificate, self.header("authorization"), self.headers, address)
+
+    @property
+    def gone(self) -> bool:
+        """Whether the client has hung up, as far as the server has noticed."""
+        is_gone = self.scope.get("is_gone")
+        return is_gone is not None and bool(is_gone())
 
     async def body(self, bytes_max: int) -> bytes:
         """Read the body; raises RequestEntityTooLarge."""
@@ -101,6 +108,8 @@ class Exchange:
     ) -> None:
         """Send status line and headers."""
         headers = [(b"content-type", content_type), (b"cache-control", b"no-cache, private"), *extra]
+        if self.passage is not None:
+            headers += self.passage.headers
         if length is not None:
             headers.append((b"content-length", str(length).encode()))
         for text in bounded_warnings(self.warnings) if self.warnings else ():

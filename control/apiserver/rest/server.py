@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,8 @@ from control.apiserver.streams.upgrade import UpgradableProtocol
 
 BACKLOG = 2048
 KEEP_ALIVE_S = 120
-GRACEFUL_SHUTDOWN_S = 5
+STREAMS_END_S = 5.0
+"""How long streams may go on when the server ends; requests end in their own time."""
 HEAD_BYTES_MAX = 128 << 10
 HEAD_TIMEOUT_S = 30.0
 """A connection that has not sent a whole request line and headers by then is closed."""
@@ -109,8 +110,15 @@ def bind(address: str, port: int) -> socket.socket:
     return bound
 
 
-async def serve(app: Any, bound: socket.socket, context: ssl.SSLContext | None) -> None:
-    """Serve an ASGI application until cancelled, then let running requests end."""
+def never() -> bool:
+    """Say no."""
+    return False
+
+
+async def serve(
+    app: Any, bound: socket.socket, context: ssl.SSLContext | None, busy: Callable[[], bool] = never
+) -> None:
+    """Serve an ASGI application until cancelled, then for as long as it is ``busy`` with requests."""
     config = uvicorn.Config(
         app,
         http=CertificateProtocol,
@@ -122,7 +130,6 @@ async def serve(app: Any, bound: socket.socket, context: ssl.SSLContext | None) 
         date_header=True,
         proxy_headers=False,
         timeout_keep_alive=KEEP_ALIVE_S,
-        timeout_graceful_shutdown=GRACEFUL_SHUTDOWN_S,
     )
     config.load()
     config.ssl = context
@@ -131,6 +138,17 @@ async def serve(app: Any, bound: socket.socket, context: ssl.SSLContext | None) 
     try:
         await asyncio.shield(serving)
     except asyncio.CancelledError:
-        server.should_exit = True
-        await serving
+        await _drain(server, serving, busy)
         raise
+
+
+async def _drain(server: _Server, serving: asyncio.Future[None], busy: Callable[[], bool]) -> None:
+    """Take no more connections, wait for requests, and cut off what goes on without end."""
+    server.should_exit = True
+    await asyncio.wait([serving], timeout=STREAMS_END_S)
+    while busy() and not serving.done():
+        await asyncio.wait([serving], timeout=0.1)
+    server.force_exit = True
+    for task in server.server_state.tasks:
+        task.cancel()
+    await asyncio.wait([serving], timeout=STREAMS_END_S)

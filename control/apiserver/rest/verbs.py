@@ -142,6 +142,8 @@ class Verbs:
             self._service.watch_timeout_s(number(exchange.parameter("timeoutSeconds"))),
         )
         watch = await self._service.watch(kind, self._filter(exchange, info, kind), options)
+        if exchange.passage is not None:
+            watch.initialized = exchange.passage.initialized
         await exchange.start(200, b"application/json", None)
         await exchange.part(b"")
         pump = asyncio.ensure_future(self._pump(exchange, watch, media, kind))

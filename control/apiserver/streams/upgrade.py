@@ -34,7 +34,8 @@ class UpgradableProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Complete the scope before the application sees it."""
-        cast("dict[str, Any]", self.scope)["hijack"] = self.hijack
+        scope = cast("dict[str, Any]", self.scope)
+        scope["hijack"], scope["is_gone"] = self.hijack, self.is_gone
         is_upgrade = self.parser.should_upgrade()
         super().on_headers_complete()
         if is_upgrade:
@@ -43,6 +44,10 @@ class UpgradableProtocol(HttpToolsProtocol):
 
     def _unsupported_upgrade_warning(self) -> None:
         """Say nothing: upgrades are answered by the application."""
+
+    def is_gone(self) -> bool:
+        """Tell whether the client has closed the connection."""
+        return self.transport.is_closing()
 
     def hijack(self) -> Connection:
         """Take the connection out of HTTP's hands; nothing may be sent through ASGI after that."""
