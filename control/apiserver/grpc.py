@@ -252,7 +252,7 @@ class Resources:
             if converts:
                 yield _converted(kind, batch)
             else:
-                yield b"".join([delivery.message for delivery in batch])
+                yield batch.message
 
 
 def _converted(kind: Kind, batch: Sequence[Any]) -> bytes:

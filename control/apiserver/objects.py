@@ -36,7 +36,7 @@ def parse_body(body: bytes, content_type: str, validation: str) -> tuple[Any, li
     kind = media_type(content_type)
     if kind in (JSON, "", "*/*"):
         value = _parse_json(body, "couldn't get version/kind; json parse error")
-        return value, duplicate_fields(body) if validation in ("Strict", "Warn") else []
+        return value, duplicate_fields(body, value) if validation in ("Strict", "Warn") else []
     if kind == PROTOBUF:
         try:
             return _checked(decode_body(body)), []

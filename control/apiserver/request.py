@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Literal, Protocol
 
 from control.api.meta import Object
@@ -153,6 +154,8 @@ class AdmissionRequest:
     dry_run: bool = False
     warnings: list[str] = field(default_factory=list)
     """Texts for Warning headers; append to it."""
+    reversals: list[Callable[[], Awaitable[None]]] | None = None
+    """What undoes admission's own writes (charged quota); called where the write certainly was not stored."""
 
 
 class Admission(Protocol):
@@ -354,6 +357,15 @@ _NAMESPACE_SUBRESOURCES = frozenset({"status", "finalize"})
 
 def parse(method: str, path: str, query: Mapping[str, tuple[str, ...]]) -> RequestInfo:
     """Read method, path and query as Kubernetes does."""
+    return _read(method, path, query) if query else _remembered(method, path)
+
+
+@lru_cache(maxsize=2048)
+def _remembered(method: str, path: str) -> RequestInfo:
+    return _read(method, path, {})
+
+
+def _read(method: str, path: str, query: Mapping[str, tuple[str, ...]]) -> RequestInfo:
     parts = [part for part in path.split("/") if part]
     if len(parts) >= 3 and parts[0] == "api":
         group, version, rest = "", parts[1], parts[2:]

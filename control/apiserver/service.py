@@ -149,9 +149,10 @@ class Service:
         handler = self.handlers.object_handler(info)
         if handler is None:
             return None
-        if value is not None:
-            value = objects.read_for(kind, info.subresource, value, context.options.field_validation, context.warnings)
-        request = ResourceRequest(info, kind.resource, context.user, value, context.options, query, context.warnings)
+        asked = value is not None or info.verb == "create"
+        options, warnings = context.options, context.warnings
+        body = objects.read_for(kind, info.subresource, value, options.field_validation, warnings) if asked else None
+        request = ResourceRequest(info, kind.resource, context.user, body, options, query, warnings)
         return await handler(request)
 
     async def create(

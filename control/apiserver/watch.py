@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import orjson
 
 from control.api import status
-from control.apiserver.cache import Delivery, Filter, ResourceCache
+from control.apiserver.cache import Batch, Delivery, Filter, ResourceCache
 from control.apiserver.feed import Feed
 from control.apiserver.kinds import Kind
 from control.apiserver.paging import REVISION_MAX
@@ -122,31 +122,31 @@ class Watch:
         obj = {"kind": resource.kind, "apiVersion": resource.api_version, "metadata": metadata}
         return Delivery("BOOKMARK", orjson.dumps(obj))
 
-    async def batches(self) -> AsyncIterator[list[Delivery]]:
+    async def batches(self) -> AsyncIterator[Batch]:
         """Yield events in order, those together that waited together, until the watch's time is over."""
         now = asyncio.get_running_loop().time
         end = now() + self._options.timeout_s
         bookmark_at = now() + BOOKMARK_INTERVAL_S * random.uniform(0.75, 1.0)
         if self._refusal is not None:
-            yield [self._refusal]
+            yield Batch([self._refusal])
             return
         initial, self._initial = self._initial, []
         for start in range(0, len(initial), INITIAL_BATCH):
-            yield initial[start : start + INITIAL_BATCH]
+            yield Batch(initial[start : start + INITIAL_BATCH])
         del initial
         if self.initialized is not None:
             self.initialized()
         cache, chosen = self._cache, self._chosen
         while True:
-            events = cache.since(self._position) if cache.epoch == self._epoch else None
-            if events is None:
-                yield [error_delivery(too_old(self._feed.revision, cache.floor))]
+            made = cache.told(self._position, chosen) if cache.epoch == self._epoch else None
+            if made is None:
+                yield Batch([error_delivery(too_old(self._feed.revision, cache.floor))])
                 return
-            self._position += len(events)
-            made = [delivery for event in events if (delivery := event.delivery(chosen)) is not None]
+            self._position = cache.next_position
             over = self._feed.ended or now() >= end
             if self._options.allow_bookmarks and (over or now() >= bookmark_at):
-                made.append(self._bookmark())
+                # Others are told the same events, but not this.
+                made = Batch([*made, self._bookmark()])
                 bookmark_at = now() + BOOKMARK_INTERVAL_S
             if made:
                 yield made

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from urllib.parse import parse_qsl
@@ -16,6 +17,10 @@ JSON_TYPE = b"application/json"
 WARNING_CHARACTERS_MAX = 256
 WARNINGS_CHARACTERS_MAX = 4096
 """More than this breaks clients; kube-apiserver cuts there too."""
+LARGE_BYTES = 64 << 10
+TAKEN_S = 10.0
+"""A large answer is not over before its client has taken most of it, or this has passed: so that few lie in memory."""
+_NO_QUERY: Mapping[str, tuple[str, ...]] = {}
 
 
 def read_query(raw: bytes) -> Mapping[str, tuple[str, ...]]:
@@ -42,6 +47,18 @@ def _by_name(pairs: Iterable[tuple[str, str]]) -> dict[str, tuple[str, ...]]:
     return found
 
 
+def _remembered_headers(scope: ASGIScope) -> Mapping[str, tuple[str, ...]]:
+    """Return the request's headers; most clients send the same ones again and again on their connection."""
+    raw, state = scope["headers"], scope.get("state")
+    if state is None:
+        return read_headers(raw)
+    known = state.get("headers")
+    if known is None or known[0] != raw:
+        known = state["headers"] = raw, read_headers(raw)
+    headers: Mapping[str, tuple[str, ...]] = known[1]
+    return headers
+
+
 class Exchange:
     """A request that can be read once and answered once."""
 
@@ -51,8 +68,8 @@ class Exchange:
         self._send = send
         self.method: str = scope.get("method", "GET")
         self.path: str = scope["path"]
-        self.query = read_query(scope["query_string"])
-        self.headers = read_headers(scope["headers"])
+        self.query = read_query(scope["query_string"]) if scope["query_string"] else _NO_QUERY
+        self.headers = _remembered_headers(scope)
         self.warnings: list[str] = []
         self.passage: Passage | None = None
         self.started = False
@@ -103,25 +120,45 @@ class Exchange:
         self.started = True
         await self._send(message)
 
+    def _head(self, content_type: bytes, extra: tuple[tuple[bytes, bytes], ...]) -> list[tuple[bytes, bytes]]:
+        headers = [(b"content-type", content_type), (b"cache-control", b"no-cache, private"), *extra]
+        if self.passage is not None:
+            headers += self.passage.headers
+        for text in bounded_warnings(self.warnings) if self.warnings else ():
+            headers.append((b"warning", f'299 - "{_quoted(text)}"'.encode("utf-8", "replace")))
+        return headers
+
     async def start(
         self, code: int, content_type: bytes, length: int | None, extra: tuple[tuple[bytes, bytes], ...] = ()
     ) -> None:
         """Send status line and headers."""
-        headers = [(b"content-type", content_type), (b"cache-control", b"no-cache, private"), *extra]
-        if self.passage is not None:
-            headers += self.passage.headers
+        headers = self._head(content_type, extra)
         if length is not None:
             headers.append((b"content-length", str(length).encode()))
-        for text in bounded_warnings(self.warnings) if self.warnings else ():
-            headers.append((b"warning", f'299 - "{_quoted(text)}"'.encode("utf-8", "replace")))
         await self.send({"type": "http.response.start", "status": code, "headers": headers})
 
     async def answer(
         self, code: int, body: bytes, content_type: bytes = JSON_TYPE, extra: tuple[tuple[bytes, bytes], ...] = ()
     ) -> None:
         """Send a whole answer."""
+        if (at_once := self.scope.get("answer")) is not None:
+            self.started = True
+            at_once(code, self._head(content_type, extra), body)
+            if len(body) > LARGE_BYTES:
+                await self._taken()
+            return
         await self.start(code, content_type, len(body), extra)
         await self.send({"type": "http.response.body", "body": body})
+
+    async def _taken(self) -> None:
+        if (writable := self.scope.get("writable")) is None:
+            return
+        try:
+            async with asyncio.timeout(TAKEN_S):
+                await writable()
+        except TimeoutError:
+            # Nobody else shall wait for a client that does not read.
+            return
 
     async def part(self, body: bytes, last: bool = False) -> None:
         """Send a part of a streamed answer."""
