@@ -17,18 +17,26 @@ import orjson
 
 from control.api import status
 from control.api.meta import Object
+from control.api.resources import NAMESPACES
 from control.apiserver import objects
+from control.apiserver.audit.auditor import Auditor
 from control.apiserver.cache import Entry
 from control.apiserver.config import ApiServerConfig
 from control.apiserver.convert import convert
 from control.apiserver.etcd import StoreError
+from control.apiserver.fields import only_name
+from control.apiserver.hubexchange import Exchanges
 from control.apiserver.kinds import Kind
+from control.apiserver.measures import RequestMetrics
+from control.apiserver.metrics import Metrics
+from control.apiserver.options import check_write
 from control.apiserver.paging import ListQuery
 from control.apiserver.registry import Context
 from control.apiserver.request import Credentials, Passage, RequestInfo, RequestOptions, UserInfo
 from control.apiserver.rest.app import translate
 from control.apiserver.service import Service
 from control.apiserver.watch import WatchOptions
+from control.client.client import APPLY_PATCH
 from proto.control import resources_pb2
 
 log = logging.getLogger(__name__)
@@ -81,6 +89,14 @@ def _credentials(call: ServicerContext) -> Credentials:
 
 
 def _info(verb: str, target: resources_pb2.Target, field_selector: str = "") -> RequestInfo:
+    """Return what is asked for as REST's paths would say it: authorizers must not see another place or name."""
+    name, namespace = target.name, target.namespace
+    if verb in ("list", "watch"):
+        name = name or only_name(field_selector)
+    elif verb == "create" and not target.subresource:
+        name = ""
+    if not target.group and target.resource == NAMESPACES.plural:
+        namespace = "" if verb in ("list", "watch") else name
     return RequestInfo(
         verb,
         "",
@@ -89,8 +105,8 @@ def _info(verb: str, target: resources_pb2.Target, field_selector: str = "") -> 
         target.version,
         target.resource,
         target.subresource,
-        target.namespace,
-        target.name,
+        namespace,
+        name,
         field_selector=field_selector,
     )
 
@@ -115,12 +131,17 @@ def _watch_query(request: resources_pb2.WatchRequest) -> Query:
 class Resources:
     """The service's methods."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, exchanges: Exchanges) -> None:
         self._service = service
+        self._exchanges = exchanges
 
-    async def _enter(self, call: ServicerContext, info: RequestInfo, query: Query) -> tuple[UserInfo, Passage | None]:
+    async def _enter(
+        self, call: ServicerContext, info: RequestInfo, request: Any, query: Query
+    ) -> tuple[UserInfo, Passage | None]:
         """Find out who asks and wait until the request may be served."""
-        user = await self._service.authenticate(_credentials(call))
+        credentials = _credentials(call)
+        self._exchanges.begin(info, credentials, request)
+        user = await self._service.authenticate(credentials)
         gate = self._service.gate
         if gate is None:
             return user, None
@@ -138,15 +159,15 @@ class Resources:
         return kind
 
     async def _admit(
-        self, call: ServicerContext, verb: str, target: resources_pb2.Target, fields: str = "", query: Query = NO_QUERY
+        self, call: ServicerContext, verb: str, request: Any, fields: str = "", query: Query = NO_QUERY
     ) -> tuple[UserInfo, RequestInfo, Kind]:
-        info = _info(verb, target, fields)
-        user, _ = await self._enter(call, info, query)
+        info = _info(verb, request.target, fields)
+        user, _ = await self._enter(call, info, request, query)
         return user, info, await self._allow(user, info)
 
     async def get(self, request: resources_pb2.GetRequest, call: ServicerContext) -> resources_pb2.ObjectResponse:
         """Return one object."""
-        _, info, kind = await self._admit(call, "get", request.target)
+        _, info, kind = await self._admit(call, "get", request)
         found = await self._service.get(kind, info, request.resource_version)
         return resources_pb2.ObjectResponse(object=self._data(kind, found))
 
@@ -160,7 +181,7 @@ class Resources:
     async def list(self, request: resources_pb2.ListRequest, call: ServicerContext) -> resources_pb2.ListResponse:
         """Return one page of objects."""
         asked = _list_query(request)
-        _, info, kind = await self._admit(call, "list", request.target, request.field_selector, asked)
+        _, info, kind = await self._admit(call, "list", request, request.field_selector, asked)
         chosen = self._service.filter(kind, info, request.label_selector, request.field_selector)
         query = ListQuery(
             request.limit, getattr(request, "continue"), request.resource_version, request.resource_version_match
@@ -176,8 +197,8 @@ class Resources:
 
     async def create(self, request: resources_pb2.CreateRequest, call: ServicerContext) -> resources_pb2.ObjectResponse:
         """Create an object, or post to a subresource."""
-        user, info, kind = await self._admit(call, "create", request.target)
-        context = _context(user, request)
+        user, info, kind = await self._admit(call, "create", request)
+        context = _context(user, "create", request)
         value, duplicates = objects.parse_body(request.object, objects.JSON, request.field_validation or "Warn")
         made = await self._service.handle(kind, info, value, context, {})
         if made is None:
@@ -186,8 +207,8 @@ class Resources:
 
     async def update(self, request: resources_pb2.UpdateRequest, call: ServicerContext) -> resources_pb2.ObjectResponse:
         """Replace an object, or a part of it by a subresource."""
-        user, info, kind = await self._admit(call, "update", request.target)
-        context = _context(user, request)
+        user, info, kind = await self._admit(call, "update", request)
+        context = _context(user, "update", request)
         value, duplicates = objects.parse_body(request.object, objects.JSON, request.field_validation or "Warn")
         made = await self._service.handle(kind, info, value, context, {})
         if made is None:
@@ -196,31 +217,32 @@ class Resources:
 
     async def patch(self, request: resources_pb2.PatchRequest, call: ServicerContext) -> resources_pb2.ObjectResponse:
         """Change an object by a patch."""
-        user, info, kind = await self._admit(call, "patch", request.target)
-        context = _context(user, request)
-        context.options.force = request.force
+        user, info, kind = await self._admit(call, "patch", request)
+        context = _context(user, "patch", request)
         patch_type, patch = objects.parse_patch(request.patch, request.patch_type)
+        if context.options.field_validation != "Ignore":
+            context.options.duplicates = objects.patch_duplicates(request.patch, patch_type)
         made, _ = await self._service.patch(kind, info, patch_type, patch, context)
         return resources_pb2.ObjectResponse(object=orjson.dumps(made), warnings=context.warnings)
 
     async def delete(self, request: resources_pb2.DeleteRequest, call: ServicerContext) -> resources_pb2.ObjectResponse:
         """Delete an object, or all that are meant."""
         verb = "delete" if request.target.name else "deletecollection"
-        user, info, kind = await self._admit(call, verb, request.target, request.field_selector)
+        user, info, kind = await self._admit(call, verb, request, request.field_selector)
         context = Context(user)
-        options = orjson.loads(request.options) if request.options else None
+        options = _delete_options(request.options)
         if request.target.name:
             made, _ = await self._service.delete(kind, info, options, context)
         else:
             chosen = self._service.filter(kind, info, request.label_selector, request.field_selector)
-            await self._service.delete_collection(kind, chosen, options, context)
+            await self._service.delete_collection(kind, chosen, ListQuery(), options, context)
             made = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"}
         return resources_pb2.ObjectResponse(object=orjson.dumps(made), warnings=context.warnings)
 
     async def watch(self, request: resources_pb2.WatchRequest, call: ServicerContext) -> AsyncIterator[bytes]:
         """Yield serialized WatchResponses."""
         info = _info("watch", request.target, request.field_selector)
-        user, passage = await self._enter(call, info, _watch_query(request))
+        user, passage = await self._enter(call, info, request, _watch_query(request))
         kind = await self._allow(user, info)
         chosen = self._service.filter(kind, info, request.label_selector, request.field_selector)
         options = WatchOptions(
@@ -234,6 +256,7 @@ class Resources:
         if passage is not None:
             watch.initialized = passage.initialized
         converts = self._service.registry.kinds.converts(kind)
+        await self._exchanges.started()
         await call.send_initial_metadata(())
         async for batch in watch.batches():
             if converts:
@@ -253,39 +276,65 @@ def _converted(kind: Kind, batch: Sequence[Any]) -> bytes:
     return resources_pb2.WatchResponse(events=events).SerializeToString()
 
 
-def _context(user: UserInfo, request: Any) -> Context:
-    validation = getattr(request, "field_validation", "")
+def _context(user: UserInfo, verb: str, request: Any) -> Context:
     force = bool(getattr(request, "force", False))
-    return Context(user, RequestOptions(request.dry_run, request.field_manager, validation, force))
+    options = RequestOptions(request.dry_run, request.field_manager, request.field_validation, force)
+    check_write(verb, options, force=force and objects.media_type(request.patch_type) != APPLY_PATCH)
+    return Context(user, options)
+
+
+def _delete_options(body: bytes) -> Object | None:
+    if not body:
+        return None
+    options, _ = objects.parse_body(body, objects.JSON, "Ignore")
+    if not isinstance(options, dict):
+        raise status.bad_request("the body is no DeleteOptions object")
+    return options
 
 
 def _unary(
-    method: Callable[[Any, ServicerContext], Awaitable[Any]],
+    method: Callable[[Any, ServicerContext], Awaitable[Any]], exchanges: Exchanges
 ) -> Callable[[Any, ServicerContext], Awaitable[Any]]:
     async def answer(request: Any, call: ServicerContext) -> Any:
+        exchange = exchanges.open()
         try:
-            return await method(request, call)
-        except (status.ApiError, StoreError, TimeoutError) as error:
-            await _fail(call, translate(error))
+            made = await method(request, call)
+            await exchanges.answered(exchange, made)
+            return made
+        except (status.ApiError, StoreError, TimeoutError, RecursionError) as error:
+            told = translate(error)
+            await exchanges.failed(exchange, told)
+            await _fail(call, told)
         except Exception as error:
             log.exception("hub request failed")
-            await _fail(call, translate(error))
+            told = translate(error)
+            await exchanges.failed(exchange, told, error)
+            await _fail(call, told)
+        finally:
+            await exchanges.close(exchange)
 
     return answer
 
 
 def _stream(
-    method: Callable[[Any, ServicerContext], AsyncIterator[bytes]],
+    method: Callable[[Any, ServicerContext], AsyncIterator[bytes]], exchanges: Exchanges
 ) -> Callable[[Any, ServicerContext], AsyncIterator[bytes]]:
     async def answer(request: Any, call: ServicerContext) -> AsyncIterator[bytes]:
+        exchange = exchanges.open()
         try:
             async for message in method(request, call):
                 yield message
-        except (status.ApiError, StoreError, TimeoutError) as error:
-            await _fail(call, translate(error))
+        except (status.ApiError, StoreError, TimeoutError, RecursionError) as error:
+            told = translate(error)
+            await exchanges.failed(exchange, told)
+            await _fail(call, told)
         except Exception as error:
             log.exception("hub watch failed")
-            await _fail(call, translate(error))
+            told = translate(error)
+            await exchanges.failed(exchange, told, error)
+            await _fail(call, told)
+        finally:
+            await exchanges.close(exchange)
 
     return answer
 
@@ -293,7 +342,13 @@ def _stream(
 class HubServer:
     """The gRPC server of one API server."""
 
-    def __init__(self, config: ApiServerConfig, service: Service) -> None:
+    def __init__(
+        self,
+        config: ApiServerConfig,
+        service: Service,
+        requests: RequestMetrics | None = None,
+        auditor: Auditor | None = None,
+    ) -> None:
         self._config = config
         self._server = grpc.aio.server(
             options=[
@@ -306,7 +361,8 @@ class HubServer:
             ]
         )
         self.port = 0
-        self._server.add_generic_rpc_handlers((_handlers(Resources(service)),))
+        exchanges = Exchanges(requests or RequestMetrics(Metrics(), service.registry.kinds), auditor)
+        self._server.add_generic_rpc_handlers((_handlers(Resources(service, exchanges), exchanges),))
 
     async def start(self) -> None:
         """Listen."""
@@ -331,7 +387,7 @@ class HubServer:
             await self._server.stop(self._config.request_timeout_s)
 
 
-def _handlers(resources: Resources) -> grpc.GenericRpcHandler:
+def _handlers(resources: Resources, exchanges: Exchanges) -> grpc.GenericRpcHandler:
     pb = resources_pb2
     unary: dict[str, tuple[Any, Any, Any]] = {
         "Get": (resources.get, pb.GetRequest, pb.ObjectResponse),
@@ -343,14 +399,14 @@ def _handlers(resources: Resources) -> grpc.GenericRpcHandler:
     }
     methods: dict[str, Any] = {
         name: grpc.unary_unary_rpc_method_handler(
-            _unary(method),
+            _unary(method, exchanges),
             request_deserializer=asked.FromString,
             response_serializer=answered.SerializeToString,
         )
         for name, (method, asked, answered) in unary.items()
     }
     methods["Watch"] = grpc.unary_stream_rpc_method_handler(
-        _stream(resources.watch),
+        _stream(resources.watch, exchanges),
         request_deserializer=pb.WatchRequest.FromString,
         response_serializer=None,
     )
