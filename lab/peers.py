@@ -6,7 +6,7 @@ private apt root. Each runs on an older C library too, because they are linked s
 
 from __future__ import annotations
 
-import os
+import fcntl
 import shutil
 import subprocess
 from pathlib import Path
@@ -62,9 +62,20 @@ def fetch(root: Path, package: str, suite: str, program: str) -> Path:
     found = target / "usr" / "bin" / program
     if found.exists():
         return found
-    _prepare(root)
-    partial = root / f"{package}-{suite}.{os.getpid()}"
-    partial.mkdir(parents=True, exist_ok=True)
+    root.mkdir(parents=True, exist_ok=True)
+    with (root / "lock").open("w") as lock:
+        # Several who want the same at once: the first fetches, the others find it.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not found.exists():
+            _prepare(root)
+            _unpack(root, package, suite, target)
+    return found
+
+
+def _unpack(root: Path, package: str, suite: str, target: Path) -> None:
+    partial = root / f"{target.name}.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
     try:
         _apt(root, "download", f"{package}/{suite}")
         archives = sorted(root.glob(f"{package}_*.deb"), key=lambda path: path.stat().st_mtime)
@@ -73,4 +84,3 @@ def fetch(root: Path, package: str, suite: str, program: str) -> Path:
         partial.rename(target)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    return found
