@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 import uuid
@@ -108,6 +109,12 @@ class Auditor:
             return wish
 
         return Record(origin, info, judge, self._tell)
+
+    async def run(self) -> None:
+        """Let events go where they belong until cancelled, then write what waits."""
+        async with asyncio.TaskGroup() as tasks:
+            for place in self.places:
+                tasks.create_task(place.sink.run())
 
     async def _tell(self, record: Record, stage: str, when: datetime) -> bool:
         """Give one event to all places; False where the request is to fail for it."""
