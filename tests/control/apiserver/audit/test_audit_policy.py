@@ -6,7 +6,7 @@ import contextlib
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from control.apiserver.audit.policy import Level, parse
@@ -160,6 +160,7 @@ ANYTHING: Any = st.recursive(
 )
 
 
+@settings(max_examples=50)
 @given(rules=ANYTHING, omitted=ANYTHING)
 def test_whatever_stands_there_is_read_or_refused(rules: Any, omitted: Any) -> None:
     with contextlib.suppress(ConfigurationError):

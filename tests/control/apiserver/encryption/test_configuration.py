@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from control.apiserver.config import ConfigurationError
@@ -176,6 +176,7 @@ ANYTHING: Any = st.recursive(
 )
 
 
+@settings(max_examples=50)
 @given(resources=ANYTHING)
 def test_whatever_stands_there_is_read_or_refused(resources: Any) -> None:
     with contextlib.suppress(ConfigurationError):
