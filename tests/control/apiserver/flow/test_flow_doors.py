@@ -229,6 +229,10 @@ async def test_what_is_edited_stays_and_what_is_mandatory_comes_back(monkeypatch
     monkeypatch.setattr("control.apiserver.flow.keeper.KEEP_INTERVAL_S", 0.05)
     async with flow_server(fair_gate) as (api, _, config):
         admin = connect(config, "rest", f"admin;system:masters,{AUTHENTICATED}")
+        fixed = await admin.get(FLOW_SCHEMAS, "catch-all")
+        fixed["spec"]["matchingPrecedence"] = 9000
+        with pytest.raises(ApiError, match="spec of 'catch-all' must equal the fixed value"):
+            await admin.update(FLOW_SCHEMAS, fixed)
         await admin.delete(FLOW_SCHEMAS, "catch-all")
         await admin.delete(PRIORITY_LEVELS, "workload-low")
         mine = await admin.get(PRIORITY_LEVELS, "system")
