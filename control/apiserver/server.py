@@ -55,7 +55,9 @@ class ApiServer:
         self.client = LoopbackClient()
         ranges = EtcdRanges(self.store, config.etcd.prefix)
         self.security: Security = secure(
-            Hub(config, self.feed, self.client, self.handlers, ranges, self._find, self._complete)
+            Hub(
+                config, self.feed, self.client, self.handlers, ranges, self._find, self._complete, self.feed.revision_of
+            )
         )
         self.registry.admission = self.security.admission
         self.registry.allocators = self.security.allocators
