@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any, Literal, cast
 
 import orjson
-import yaml
 
 from control.api import status
 from control.api.decode import decode, duplicate_fields
@@ -49,21 +48,10 @@ def parse_body(body: bytes, content_type: str, validation: str) -> tuple[Any, li
 
 def parse_yaml(body: bytes) -> Any:
     """Return the value of a YAML document; raises BadRequest."""
-    try:
-        # Timestamps and the like must stay text, as they do on the way through JSON.
-        return yaml.load(body, Loader=_JSONLoader)
-    except yaml.YAMLError as error:
-        raise status.bad_request(f"error converting YAML to JSON: {error}") from None
+    # Imported with the first document: a server's start need not wait for it.
+    from control.apiserver.yaml_body import parse
 
-
-class _JSONLoader(yaml.CSafeLoader):
-    """YAML's JSON part: maps, lists, text, numbers, booleans and null."""
-
-
-_JSONLoader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
-    for first, resolvers in yaml.CSafeLoader.yaml_implicit_resolvers.items()
-}
+    return parse(body)
 
 
 def complete(

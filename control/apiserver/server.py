@@ -201,6 +201,7 @@ class ApiServer:
             # What stands now stays: the collector need not look at it again.
             gc.collect()
             gc.freeze()
+            gc.enable()
             log.info("ready address=%s port=%s grpc=%s", *bound.getsockname()[:2], hub.port if hub else "none")
 
     async def _compact(self) -> None:
