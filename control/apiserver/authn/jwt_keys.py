@@ -1,4 +1,4 @@
-"""Signs and verifies JSON Web Tokens, publishes the keys as a JWKS; the door to pyjwt, imported with the first token."""
+"""Signs and verifies JSON Web Tokens, publishes the keys as a JWKS; pyjwt is imported with the first token."""
 
 from __future__ import annotations
 
