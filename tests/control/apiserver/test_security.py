@@ -53,7 +53,7 @@ class SecuredApi(Api):
                 ranges,
                 lambda *_: None,
                 lambda _, obj: obj,
-                self.feed.revision_of,
+                revision_of=self.feed.revision_of,
             )
         )
         self.registry.admission = self.security.admission

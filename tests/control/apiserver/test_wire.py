@@ -90,6 +90,32 @@ async def failure(channel: Channel, message: bytes = b"x", timeout_s: float = 5.
     return caught.value
 
 
+async def test_a_server_that_allows_no_table_is_told_of_none() -> None:
+    """Such a one refuses the first headers else, as HPACK asks it to (RFC 7541, 4.2)."""
+    decoder = hpack.Decoder()
+    decoder.max_allowed_table_size = 0
+    told: list[str] = []
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readexactly(len(frames.PREFACE))
+        writer.write(frames.settings(((frames.TABLE_SIZE, 0), (3, 100))))
+        while True:
+            head = await reader.readexactly(9)
+            payload = await reader.readexactly(int.from_bytes(head[:3], "big"))
+            if head[3] == frames.HEADERS:
+                told.extend(str(value) for name, value in decoder.decode(payload) if str(name) == ":path")
+
+    async with talking(talk) as channel:
+        calls = [asyncio.ensure_future(channel.unary(PATH, b"x", 5.0)) for _ in range(3)]
+        async with asyncio.timeout(5):
+            while len(told) < len(calls):
+                await asyncio.sleep(0.005)
+        for each in calls:
+            each.cancel()
+        await asyncio.gather(*calls, return_exceptions=True)
+    assert told == [PATH] * 3
+
+
 async def test_many_calls_share_a_connection() -> None:
     async with echo(max_concurrent_streams=7) as channel:
         wanted = [b"%d" % number * number for number in range(200)]
