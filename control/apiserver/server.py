@@ -22,6 +22,7 @@ from control.apiserver.feed import Feed
 from control.apiserver.flow.gate import FlowGate
 from control.apiserver.flow.inflight import InFlightGate
 from control.apiserver.flow.keeper import FlowKeeper
+from control.apiserver.flow.measures import measure
 from control.apiserver.grpc import HubServer
 from control.apiserver.identity import IdentityLease
 from control.apiserver.keys import Keys
@@ -140,6 +141,7 @@ class ApiServer:
             return None
         gate = FlowGate(reads + writes, config.request_timeout_s * WAITING_SHARE, self._count)
         self.service.gate = gate
+        measure(self.metrics, gate)
         return FlowKeeper(gate, self.feed, self.client)
 
     def _count(self, info: RequestInfo) -> int:
