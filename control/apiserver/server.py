@@ -72,7 +72,17 @@ class ApiServer:
         self.client = LoopbackClient()
         ranges = EtcdRanges(self.store, config.etcd.prefix)
         self.security: Security = secure(
-            Hub(config, self.feed, self.client, self.handlers, ranges, self._find, self._complete, self.metrics)
+            Hub(
+                config,
+                self.feed,
+                self.client,
+                self.handlers,
+                ranges,
+                self._find,
+                self._complete,
+                self.metrics,
+                self.feed.revision_of,
+            )
         )
         self.registry.admission = self.security.admission
         self.registry.allocators = self.security.allocators
@@ -261,6 +271,7 @@ class ApiServer:
             # What stands now stays: the collector need not look at it again.
             gc.collect()
             gc.freeze()
+            gc.enable()
             log.info("ready address=%s port=%s grpc=%s", *bound.getsockname()[:2], hub.port if hub else "none")
 
     async def _compact(self) -> None:
