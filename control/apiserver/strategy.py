@@ -191,6 +191,8 @@ def prepare_update(kind: Kind, obj: Object, old: Object, subresource: str) -> Ob
         return obj
     if subresource == "status":
         obj = _custom_status_update(obj, old) if kind.custom is not None else _status_update(obj, old)
+        if name == ("", "pods"):
+            _keep_quality(obj, old)
     elif subresource == "resize":
         obj = _resized(obj, old)
     elif parts := PARTS.get((*name, subresource)):
@@ -224,6 +226,13 @@ def _status_update(obj: Object, old: Object) -> Object:
     for field in ("labels", "deletionGracePeriodSeconds", "ownerReferences"):
         _take(made["metadata"], old["metadata"], field)
     return made
+
+
+def _keep_quality(obj: Object, old: Object) -> None:
+    """Keep a pod's class where its status is written without."""
+    was, status = (old.get("status") or {}).get("qosClass"), obj.get("status")
+    if was and isinstance(status, dict) and not status.get("qosClass"):
+        obj["status"] = {**status, "qosClass": was}
 
 
 def _custom_status_update(obj: Object, old: Object) -> Object:
