@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
 import orjson
 
 from control.api import status
 from control.api.meta import Object
-from control.apiserver.audit.record import Record
 from control.apiserver.request import ASGIScope, Credentials, Passage, Receive, Send
+
+if TYPE_CHECKING:
+    # Imported for real where audit is configured.
+    from control.apiserver.audit.record import Record
 
 JSON_TYPE = b"application/json"
 WARNING_CHARACTERS_MAX = 256

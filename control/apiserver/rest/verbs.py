@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from typing import Any
 
 import orjson
-import yaml
 
 from control.api import status
 from control.api.meta import Object
@@ -125,6 +124,8 @@ class Verbs:
     @staticmethod
     async def _write(exchange: Exchange, code: int, body: Object, media: MediaType) -> None:
         if media.type == YAML:
+            import yaml  # few ask for it
+
             text = yaml.dump(body, Dumper=yaml.CSafeDumper, sort_keys=False, allow_unicode=True)
             await exchange.answer(code, text.encode(), b"application/yaml")
         else:
