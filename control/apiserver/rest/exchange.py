@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import gzip
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import parse_qsl
@@ -13,6 +15,15 @@ from control.api.meta import Object
 from control.apiserver.request import ASGIScope, Credentials, Receive, Send
 
 JSON_TYPE = b"application/json"
+GZIP_BYTES_MIN = 128 << 10
+"""Shorter answers are sent as they are: on their way they cost less than compressing does."""
+GZIP_LEVEL = 1
+PRETTY_BYTES_MAX = 4 << 20
+"""Longer answers stay on one line: nobody reads them, and laying them out would hold up everybody else."""
+NOT_CACHED = b"no-cache, private"
+_TRUE = frozenset({"1", "t", "T", "true", "True", "TRUE"})
+_PERSONS = ("curl", "Wget", "Mozilla/5.0")
+"""Programs that a person looks through, by the beginnings of their names."""
 
 
 def read_query(raw: bytes) -> Mapping[str, tuple[str, ...]]:
@@ -89,10 +100,15 @@ class Exchange:
         await self._send(message)
 
     async def start(
-        self, code: int, content_type: bytes, length: int | None, extra: tuple[tuple[bytes, bytes], ...] = ()
+        self,
+        code: int,
+        content_type: bytes,
+        length: int | None,
+        extra: tuple[tuple[bytes, bytes], ...] = (),
+        cache_control: bytes = NOT_CACHED,
     ) -> None:
         """Send status line and headers."""
-        headers = [(b"content-type", content_type), (b"cache-control", b"no-cache, private"), *extra]
+        headers = [(b"content-type", content_type), (b"cache-control", cache_control), *extra]
         if length is not None:
             headers.append((b"content-length", str(length).encode()))
         for text in dict.fromkeys(self.warnings):
@@ -100,11 +116,27 @@ class Exchange:
         await self.send({"type": "http.response.start", "status": code, "headers": headers})
 
     async def answer(
-        self, code: int, body: bytes, content_type: bytes = JSON_TYPE, extra: tuple[tuple[bytes, bytes], ...] = ()
+        self,
+        code: int,
+        body: bytes,
+        content_type: bytes = JSON_TYPE,
+        extra: tuple[tuple[bytes, bytes], ...] = (),
+        cache_control: bytes = NOT_CACHED,
     ) -> None:
-        """Send a whole answer."""
-        await self.start(code, content_type, len(body), extra)
+        """Send a whole answer: laid out where a person reads it, compressed where it is long."""
+        if content_type is JSON_TYPE and body and self._pretty():
+            body = laid_out(body)
+        if len(body) > GZIP_BYTES_MIN and accepts_gzip(self.header("accept-encoding")):
+            # In a thread, because zlib lets others run meanwhile.
+            body = await asyncio.to_thread(gzip.compress, body, GZIP_LEVEL, mtime=0)
+            extra = (*extra, (b"content-encoding", b"gzip"), (b"vary", b"Accept-Encoding"))
+        await self.start(code, content_type, len(body), extra, cache_control)
         await self.send({"type": "http.response.body", "body": body})
+
+    def _pretty(self) -> bool:
+        if "pretty" in self.query:
+            return self.parameter("pretty") in _TRUE
+        return self.header("user-agent").startswith(_PERSONS)
 
     async def part(self, body: bytes, last: bool = False) -> None:
         """Send a part of a streamed answer."""
@@ -119,6 +151,18 @@ class Exchange:
         if retry_after:
             extra = ((b"retry-after", str(retry_after).encode()),)
         await self.answer(error.code, orjson.dumps(error.status), JSON_TYPE, extra)
+
+
+def accepts_gzip(accept_encoding: str) -> bool:
+    """Tell whether gzip is among the encodings that a client takes."""
+    return any(token.strip() == "gzip" for token in accept_encoding.split(","))
+
+
+def laid_out(body: bytes) -> bytes:
+    """Return JSON as a person reads it."""
+    if len(body) > PRETTY_BYTES_MAX:
+        return body
+    return orjson.dumps(orjson.loads(body), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
 
 
 def too_large(bytes_max: int) -> status.ApiError:
