@@ -1,4 +1,4 @@
-"""A plain gRPC client of the hub. Three lines list every pod, in any language that has gRPC:
+"""A plain gRPC client of the hub: three lines list every pod, in any language that has gRPC.
 
     hub = ResourcesStub(grpc.secure_channel(address, grpc.ssl_channel_credentials(authority, key, certificate)))
     pods = hub.List(ListRequest(target=Target(version="v1", resource="pods"))).items

@@ -206,12 +206,14 @@ def _compile_list(kind: str, owner: str) -> Walk:
 def _compile_map(kind: str, owner: str) -> Walk:
     inner = _compile(schema.element(kind), owner)
     zero = _ZEROES.get(schema.element(kind), {})
+    # Wrong types are told of the map as a whole; only what is unknown inside of values is told with its key.
+    keyed = schema.resolve(schema.element(kind)) is not None
 
     def walk(value: Any, path: str, report: Report) -> Any:
         if not isinstance(value, dict):
             raise _mismatch(value, owner, path, kind)
         return {
-            key: zero if item is None else inner(item, f"{path}.{key}" if path else key, report)
+            key: zero if item is None else inner(item, f"{path}.{key}" if path and keyed else path or key, report)
             for key, item in value.items()
         }
 

@@ -61,8 +61,8 @@ async def _copy(source: asyncio.StreamReader | None, channel: int, socket: Serve
 async def _feed(socket: ServerConnection, sink: asyncio.StreamWriter | None) -> None:
     """Hand on what comes as input, until it ends."""
     try:
-        async for message in socket:
-            assert isinstance(message, bytes)
+        async for received in socket:
+            message = received.encode() if isinstance(received, str) else received
             if sink is not None and message[:1] == bytes([STDIN]):
                 sink.write(message[1:])
                 await sink.drain()
@@ -94,7 +94,6 @@ async def _echo(socket: ServerConnection, ports: list[int]) -> None:
         for channel in (2 * index, 2 * index + 1):
             await socket.send(bytes([channel]) + port.to_bytes(2, "little"))
     async for message in socket:
-        assert isinstance(message, bytes)
         if len(message) > 1:
             await socket.send(message)
 

@@ -130,7 +130,9 @@ async def test_openapi_v2_says_the_same_in_both_of_its_forms() -> None:
     assert {entry[1][0].decode() for entry in named} == set(definitions)
     spec = next(fields(entry[2][0]) for entry in named if entry[1] == [b"io.k8s.api.core.v1.PodSpec"])
     properties = {fields(each)[1][0].decode(): fields(fields(each)[2][0]) for each in fields(spec[25][0])[1]}
-    marks = {fields(mark)[1][0]: orjson.loads(fields(fields(mark)[2][0])[2][0]) for mark in properties["containers"][31]}
+    marks = {
+        fields(mark)[1][0]: orjson.loads(fields(fields(mark)[2][0])[2][0]) for mark in properties["containers"][31]
+    }
     assert marks[b"x-kubernetes-patch-merge-key"] == "name"
     assert len([entry for part in message[8] for entry in fields(part)[2]]) == len(document["paths"])
 

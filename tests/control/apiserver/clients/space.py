@@ -31,7 +31,8 @@ class Space:
     def run_pod(self, name: str) -> None:
         """Create a pod that is already running."""
         self.create(pod(name))
-        running = {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}
+        conditions = [{"type": kind, "status": "True"} for kind in ("Initialized", "ContainersReady", "Ready")]
+        running: dict[str, Any] = {"phase": "Running", "conditions": conditions}
         running |= {"containerStatuses": [{"name": "c", "ready": True, "image": "", "imageID": "", "restartCount": 0}]}
         self.kubectl(
             "patch", "pod", name, "--subresource=status", "--type=merge", "-p", json.dumps({"status": running})

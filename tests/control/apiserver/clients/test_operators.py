@@ -26,12 +26,14 @@ def until(what: str, check: Callable[[], bool], log: Path) -> None:
         time.sleep(0.1)
 
 
-def test_an_operator_keeps_what_its_resource_asks_for(space: Space, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_operator_keeps_what_its_resource_asks_for(
+    space: Space, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     kubectl, log = space.kubectl, tmp_path / "kopf.log"
-    kubectl("apply", "-f", str(EXAMPLES / "operator.yaml"))
+    kubectl("apply", "-f", str(EXAMPLES / "boats.yaml"))
     kubectl("wait", "--for=condition=Established", "crd/boats.examples.raftsman.dev", "--timeout=30s")
     monkeypatch.setenv("KUBECONFIG", str(space.kubeconfig))
-    command = [sys.executable, "-m", "kopf", "run", "--standalone", "-n", space.name, str(EXAMPLES / "operator.py")]
+    command = [sys.executable, "-m", "kopf", "run", "--standalone", "-n", space.name, str(EXAMPLES / "boats.py")]
 
     def shows(path: str, wanted: str) -> Callable[[], bool]:
         return lambda: kubectl.run("get", "boat", "argo", "-o", f"jsonpath={path}").stdout == wanted
@@ -44,7 +46,7 @@ def test_an_operator_keeps_what_its_resource_asks_for(space: Space, tmp_path: Pa
         kubectl("patch", "boat", "argo", "--type=merge", "-p", '{"spec":{"crew":2}}')
         until("the change", shows("{.status.rowing}", "2 at the oars"), log)
         assert kubectl("get", "configmap", "argo-crew", "-o", "jsonpath={.data.seat-3}") == ""
-        assert "succeeded" in kubectl("events", "--for=boat/argo")
+        until("an event", lambda: "2 rowers have a seat" in kubectl("events", "--for=boat/argo"), log)
         kubectl("delete", "boat", "argo", "--timeout=30s")
         assert "argo is moored" in log.read_text()
 

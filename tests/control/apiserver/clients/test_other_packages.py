@@ -1,9 +1,7 @@
-
 from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator
 
 import kr8s
 import lightkube
@@ -20,14 +18,17 @@ from lightkube.types import PatchType
 
 from tests.control.apiserver.clients.space import Space
 
-pytestmark = pytest.mark.root
+pytestmark = [
+    pytest.mark.root,
+    # It names the versions that it was made for, and goes on with others.
+    pytest.mark.filterwarnings("ignore:Kubernetes version"),
+]
 
 
 @pytest.fixture
-def light(space: Space) -> Iterator[lightkube.Client]:
+def light(space: Space) -> lightkube.Client:
     config = lightkube.KubeConfig.from_file(space.kubeconfig)
-    made = lightkube.Client(config=config, namespace=space.name, field_manager="light")
-    yield made
+    return lightkube.Client(config=config, namespace=space.name, field_manager="light")
 
 
 def config_map(name: str, **data: str) -> ConfigMap:
@@ -72,7 +73,7 @@ def test_lightkube_scales_waits_and_reads_logs(light: lightkube.Client, space: S
     assert light.patch(Deployment.Status, "web", {"status": {"replicas": 2}}).status.replicas == 2
     space.run_pod("p")
     light.wait(Pod, "p", for_conditions=["Ready"])
-    assert list(light.log("p", tail_lines=2)) == [f"log of {space.name}/p c tailLines=2\n"]
+    assert list(light.log("p", tail_lines=2)) == [f"log of {space.name}/p c follow=false timestamps=false tailLines=2\n"]
 
 
 def test_lightkube_watches(light: lightkube.Client) -> None:

@@ -151,10 +151,17 @@ class _Background:
         while not done() and time.monotonic() < deadline and self._reader.is_alive():
             time.sleep(0.02)
 
+    @property
+    def _as_expected(self) -> bool:
+        return matches(self.step.expected, "".join(self._lines))
+
     def finish(self) -> str:
         """Wait until everything has been said or nothing more can come; return it."""
-        self._until(lambda: matches(self.step.expected, "".join(self._lines)))
-        if self._process.poll() is None and "-w" not in self.step.words:
+        if "-w" in self.step.words:
+            # It goes on for ever, so what comes after the expected lines is nobody's.
+            self.step.expected.append("…")
+            self._until(lambda: self._as_expected)
+        else:
             self._until(lambda: self._process.poll() is not None)
         self.end()
         return "".join(self._lines)

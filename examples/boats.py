@@ -1,7 +1,7 @@
 """An operator as users of Kubernetes write them, with kopf: each Boat gets a ConfigMap that seats its crew.
 
-    kubectl apply -f examples/operator.yaml
-    kopf run examples/operator.py -n default &
+    kubectl apply -f examples/boats.yaml
+    kopf run examples/boats.py -n default &
     kubectl apply -f examples/boat.yaml
     kubectl get boats,configmaps
 
@@ -19,8 +19,8 @@ BOATS = ("examples.raftsman.dev", "v1", "boats")
 
 
 @kopf.on.create(*BOATS, id="rowing")
-@kopf.on.update(*BOATS, id="rowing", field="spec")
-def seat(spec: dict[str, Any], name: str, **_: Any) -> str:
+@kopf.on.update(*BOATS, id="rowing")
+def seat(spec: dict[str, Any], name: str, body: Any, **_: Any) -> str:
     """Write who sits where; what is returned stands in the boat's status under the handler's id."""
     seats = {f"seat-{number}": "rower" for number in range(1, spec["crew"] + 1)}
     wanted = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": f"{name}-crew"}, "data": seats}
@@ -28,6 +28,7 @@ def seat(spec: dict[str, Any], name: str, **_: Any) -> str:
     cluster = kubernetes.dynamic.DynamicClient(kubernetes.client.ApiClient())
     config_maps = cluster.resources.get(api_version="v1", kind="ConfigMap")
     config_maps.server_side_apply(body=wanted, field_manager="boats", force_conflicts=True)
+    kopf.info(body, reason="Seated", message=f"{len(seats)} rowers have a seat")
     return f"{len(seats)} at the oars"
 
 
