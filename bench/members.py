@@ -31,7 +31,7 @@ class Members:
         self.flags = tuple(flags)
         self.tls: ssl.SSLContext | None = None
         self._scheme = "https" if tls else "http"
-        ports = _free_ports(6)
+        ports = free_ports(6)
         self.client_ports = ports[:3]
         self.peer_ports = ports[3:]
         self.processes: list[asyncio.subprocess.Process] = []
@@ -145,7 +145,8 @@ def cpu_of(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
+    """Return ports that nobody listens on now."""
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
     ports = [int(one.getsockname()[1]) for one in sockets]
     for one in sockets:

@@ -8,6 +8,8 @@ from pathlib import Path
 from lab.state import Cluster, LabError, NodeSpec
 
 BRIDGE = "br0"
+BRIDGE_MAC = "02:00:00:00:00:01"
+"""Of its own: else it is a port's, and changes under the nodes' feet with every cable."""
 NAMESPACES = Path("/run/netns")
 
 
@@ -30,7 +32,7 @@ def make(cluster: Cluster) -> None:
     run_ip(
         [
             "link set lo up",
-            f"link add {BRIDGE} type bridge",
+            f"link add {BRIDGE} address {BRIDGE_MAC} type bridge",
             f"address add {cluster.gateway}/{cluster.fabric.prefixlen} dev {BRIDGE}",
             *([f"address add {cluster.second_fabric[1]}/64 dev {BRIDGE} nodad"] if cluster.dual_stack else []),
             f"link set {BRIDGE} up",

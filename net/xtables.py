@@ -46,7 +46,7 @@ class XtablesError(Exception):
 class Xtables(Protocol):
     """What the rest of the network needs of iptables; tests have an interpreter in its place."""
 
-    async def save(self, table: str) -> str:
+    async def save(self, table: str, *, counters: bool = False) -> str:
         """Return iptables-save's output for one table."""
         ...
 
@@ -74,9 +74,9 @@ class IptablesDoor:
             raise XtablesError(f"{name} is not installed: install the package iptables")
         return found
 
-    async def save(self, table: str) -> str:
+    async def save(self, table: str, *, counters: bool = False) -> str:
         """Return iptables-save's output for one table."""
-        return await _run([self._program("-save"), "-t", table])
+        return await _run([self._program("-save"), *(["-c"] if counters else []), "-t", table])
 
     async def restore(self, text: str) -> None:
         """Apply iptables-restore --noflush input, each table atomically."""

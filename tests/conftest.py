@@ -2,11 +2,14 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
+from xdist.scheduler.loadscope import LoadScopeScheduling
 
 from lab import peers
+from tests import rows
 
 # The same examples every time: what lands must not depend on luck. Fresh ones: pytest --hypothesis-profile=explore
 settings.register_profile("fixed", derandomize=True, deadline=None, database=None)
@@ -16,6 +19,24 @@ settings.load_profile("fixed")
 CACHE = Path(__file__).parent.parent / ".cache" / "peers"
 KUBECTL_SUITES = ("sid", "trixie")
 ETCD_SUITE = "sid"
+
+
+class Rows(LoadScopeScheduling):  # type: ignore[misc]
+    """Gives whole rows of tests to workers, where several run (`pytest -n N`)."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return rows.row(nodeid)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Rows:
+    """Keep rows together, in the order of collection."""
+    config.option.loadscopereorder = False
+    return Rows(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes longest."""
+    items.sort(key=lambda item: rows.rank(item.nodeid))
 
 
 @pytest.fixture(scope="session")

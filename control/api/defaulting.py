@@ -271,14 +271,14 @@ def _structures(name: str) -> dict[str, str]:
 
 @cache
 def _filler(name: str) -> Fill:
-    plain = tuple(PLAIN.get(name, {}).items())
+    plain = tuple((field, value, isinstance(value, dict | list)) for field, value in PLAIN.get(name, {}).items())
     dependent = DEPENDENT.get(name)
     deeper = tuple((field, kind) for field, kind in _structures(name).items() if _reaches_defaults(kind))
 
     def fill(value: dict[str, Any]) -> None:
-        for field, default in plain:
+        for field, default, shared in plain:
             if value.get(field) is None:
-                value[field] = _fresh(default)
+                value[field] = _fresh(default) if shared else default
         if dependent is not None:
             dependent(value)
         for field, kind in deeper:

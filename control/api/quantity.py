@@ -94,15 +94,16 @@ def from_milli(thousandths: int) -> str:
 
 def add(left: str | float, right: str | float) -> str:
     """Return the canonical sum, in the form of the left one."""
-    return _like(left, parse(left) + parse(right))
+    return like(left, parse(left) + parse(right))
 
 
 def subtract(left: str | float, right: str | float) -> str:
     """Return the canonical difference, in the form of the left one."""
-    return _like(left, parse(left) - parse(right))
+    return like(left, parse(left) - parse(right))
 
 
-def _like(text: str | float, value: Decimal) -> str:
+def like(text: str | float, value: Decimal) -> str:
+    """Return the canonical text of a value, in the form (decimal, binary, exponent) of another quantity."""
     family = _parse(str(text))[1]
     if family == "binary" and abs(value) >= 1024 and value == value.to_integral_value():
         return _binary(int(value))

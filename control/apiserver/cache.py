@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -27,6 +27,9 @@ from proto.control import resources_pb2
 
 EVENTS_MAX = 2048
 EVENT_BYTES_MAX = 8 << 20
+BATCHES_MAX = 256
+READY_MAX = 1024
+SELECT_KEYS = 4096
 
 DeliveryType = Literal["ADDED", "MODIFIED", "DELETED", "BOOKMARK", "ERROR"]
 _NOTHING: dict[str, str] = {}
@@ -143,6 +146,31 @@ class CacheEvent:
         return made
 
 
+class Batch(list[Delivery]):
+    """Events that one watch, and all others with its filter and position, are told at once."""
+
+    __slots__ = ("_lines", "_message")
+
+    def __init__(self, deliveries: Iterable[Delivery] = ()) -> None:
+        super().__init__(deliveries)
+        self._lines: bytes | None = None
+        self._message: bytes | None = None
+
+    @property
+    def lines(self) -> bytes:
+        """All events as lines of REST's watch stream, joined once for all who are told of them."""
+        if self._lines is None:
+            self._lines = b"".join([delivery.line for delivery in self])
+        return self._lines
+
+    @property
+    def message(self) -> bytes:
+        """All events as one serialized WatchResponse."""
+        if self._message is None:
+            self._message = b"".join([delivery.message for delivery in self])
+        return self._message
+
+
 class ResourceCache:
     """All objects of one kind at the feed's revision, and their recent changes."""
 
@@ -166,7 +194,11 @@ class ResourceCache:
         self.unreadable: dict[str, str] = {}
         """Stored values that are no objects, and why; they are left out."""
         self._bytes = 0
+        self._batches: dict[tuple[int, Filter], Batch] = {}
+        """What was told since the last event: watches that stand alike are told alike."""
         self._waiters: set[asyncio.Future[None]] = set()
+        self._ready: dict[str, Entry] = {}
+        """Objects just written here, by key, so that their events need not be parsed."""
 
     def load(self, items: list[KeyValue], revision: int) -> list[CacheEvent]:
         """Take the whole state as of ``revision``; return how it differs from what was held."""
@@ -187,6 +219,7 @@ class ResourceCache:
         changes.extend(CacheEvent(old, None, revision) for old in before.values())
         self.first += len(self.events)
         self.events.clear()
+        self._batches.clear()
         self._bytes = 0
         self.floor = self.changed = self.loaded_at = revision
         self.loaded = True
@@ -204,6 +237,7 @@ class ResourceCache:
     def lose(self) -> None:
         """Note that events were lost: the state must be loaded again and all watches must end."""
         self.loaded = False
+        self._ready.clear()
         self.epoch += 1
         self.wake()
 
@@ -219,13 +253,17 @@ class ResourceCache:
             del self.entries[key]
             new = None
         else:
-            new = self._entry(key, change.value, change.revision)
+            new = self._ready.pop(key, None) if self._ready else None
+            if new is None or new.revision != change.revision:
+                new = self._entry(key, change.value, change.revision)
             if new is None:
                 return None
             self.entries[key] = new
         event = CacheEvent(old, new, change.revision)
         self.changed = change.revision
         self.events.append(event)
+        if self._batches:
+            self._batches.clear()
         self._bytes += event.size
         if len(self.events) > EVENTS_MAX or self._bytes > EVENT_BYTES_MAX:
             self._trim()
@@ -237,6 +275,7 @@ class ResourceCache:
         self.floor = self.events[keep_from - 1].revision
         self.first += keep_from
         del self.events[:keep_from]
+        self._batches.clear()
         self._bytes = sum(event.size for event in self.events)
 
     def position(self, revision: int) -> int:
@@ -247,22 +286,71 @@ class ResourceCache:
         """Return the events from a sequence number on, None where they are forgotten."""
         return self.events[position - self.first :] if position >= self.first else None
 
+    def told(self, position: int, chosen: Filter) -> Batch | None:
+        """Return what a filter is told of the events from a sequence number on, None where they are forgotten."""
+        asked = position, chosen
+        made = self._batches.get(asked)
+        if made is None:
+            events = self.since(position)
+            if events is None:
+                return None
+            made = Batch(found for event in events if (found := event.delivery(chosen)) is not None)
+            if len(self._batches) < BATCHES_MAX:
+                self._batches[asked] = made
+        return made
+
     @property
     def next_position(self) -> int:
         """The sequence number of the next event to come."""
         return self.first + len(self.events)
 
-    def select(self, chosen: Filter, after: str = "") -> Iterator[Entry]:
-        """Yield the objects that are meant, in the store's order, behind the key ``after``."""
-        if chosen.namespace and self.kind.resource.namespaced:
-            low, high = f"{chosen.namespace}/", f"{chosen.namespace}0"  # "0" follows "/"
-            keys = self.entries.irange(max(low, after), high, (not after, False))
-        else:
-            keys = self.entries.irange(after or None, None, (not after, True))
-        for key in keys:
-            entry = self.entries[key]
-            if chosen.matches(entry):
-                yield entry
+    def written(self, obj: Object, revision: int) -> Entry:
+        """Return the entry of an object that was just written here; its event, once it comes, takes it as it is."""
+        metadata = obj["metadata"]
+        name = metadata["name"]
+        key = f"{metadata['namespace']}/{name}" if self.kind.resource.namespaced else name
+        known: Entry | None = self.entries.get(key)
+        if known is not None and known.revision == revision:
+            return known
+        made = Entry(self.kind, key, obj, revision)
+        made.labels = dict(made.labels)
+        if self.loaded and self.changed < revision and len(self._ready) < READY_MAX:
+            self._ready[key] = made
+        return made
+
+    def _span(self, namespace: str, after: str) -> tuple[int, int]:
+        """Return between which places in order the objects of a namespace, or all, behind a key stand."""
+        if namespace and self.kind.resource.namespaced:
+            low = self.entries.bisect_right(after) if after > namespace else self.entries.bisect_left(f"{namespace}/")
+            return low, max(low, self.entries.bisect_left(f"{namespace}0"))  # "0" follows "/"
+        return self.entries.bisect_right(after) if after else 0, len(self.entries)
+
+    def count(self, namespace: str = "", after: str = "") -> int:
+        """Return how many objects there are behind a key, of all namespaces where none is named."""
+        low, high = self._span(namespace, after)
+        return high - low
+
+    def select(self, chosen: Filter, after: str = "", limit: int = 0) -> Iterator[Entry]:
+        """Yield the objects that are meant, in the store's order, behind the key ``after``; at most ``limit`` (0: all).
+
+        The keys are copied first, so that what is written meanwhile disturbs nobody.
+        """
+        low, high = self._span(chosen.namespace, after)
+        entries, get = self.entries, self.entries.get
+        if not chosen.selects:
+            stop = min(low + limit, high) if limit else high
+            # A namespaced kind's span is its namespace's; others have none.
+            yield from [entries[key] for key in entries.keys()[low:stop]]
+            return
+        found = 0
+        for start in range(low, high, SELECT_KEYS):
+            for key in entries.keys()[start : min(start + SELECT_KEYS, high)]:
+                entry = get(key)
+                if entry is not None and chosen.matches(entry):
+                    yield entry
+                    found += 1
+                    if limit and found == limit:
+                        return
 
     def wake(self) -> None:
         """Let all waiting watches look at what is new."""
@@ -273,9 +361,17 @@ class ResourceCache:
 
     async def wait(self, timeout_s: float) -> None:
         """Return at the next event, or after the timeout."""
-        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        waiter: asyncio.Future[None] = loop.create_future()
         self._waiters.add(waiter)
+        timer = loop.call_later(timeout_s, _expire, waiter)
         try:
-            await asyncio.wait([waiter], timeout=timeout_s)
+            await waiter
         finally:
+            timer.cancel()
             self._waiters.discard(waiter)
+
+
+def _expire(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)

@@ -14,6 +14,7 @@ import uvloop
 
 from control.apiserver.config import ApiServerConfig, EtcdConfig
 from control.apiserver.server import run
+from control.client.flags import DURATION
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
@@ -143,7 +144,52 @@ def _cidr(context: click.Context, parameter: click.Parameter, value: str) -> str
     help="How long pods stay on a node that is unreachable.",
 )
 @click.option("--event-ttl-seconds", "event_ttl_s", default=3600, show_default=True, help="How long events are kept.")
-@click.option("--max-requests-inflight", default=400, show_default=True, help="Requests served at once.")
+@click.option(
+    "--enable-priority-and-fairness",
+    type=bool,
+    default=True,
+    show_default=True,
+    help="Let requests wait in fair queues, by FlowSchemas and PriorityLevelConfigurations.",
+)
+@click.option(
+    "--max-requests-inflight",
+    default=400,
+    show_default=True,
+    help="Reads served at once; with the writes' number the seats of priority and fairness.",
+)
+@click.option("--max-mutating-requests-inflight", default=200, show_default=True, help="Writes served at once.")
+@click.option(
+    "--request-timeout",
+    "request_timeout_s",
+    type=DURATION,
+    default="1m",
+    show_default=True,
+    help="How long a request other than a watch or a stream may take.",
+)
+@click.option(
+    "--etcd-healthcheck-timeout",
+    "etcd_healthcheck_timeout_s",
+    type=DURATION,
+    default="2s",
+    show_default=True,
+    help="How long the store may take to answer livez and healthz.",
+)
+@click.option(
+    "--etcd-readycheck-timeout",
+    "etcd_readycheck_timeout_s",
+    type=DURATION,
+    default="2s",
+    show_default=True,
+    help="How long the store may take to answer readyz.",
+)
+@click.option(
+    "--livez-grace-period",
+    "livez_grace_period_s",
+    type=DURATION,
+    default="0s",
+    show_default=True,
+    help="How long the start may go on before livez fails for it.",
+)
 @click.option(
     "--min-request-timeout",
     "min_request_timeout_s",
@@ -152,9 +198,10 @@ def _cidr(context: click.Context, parameter: click.Parameter, value: str) -> str
     help="Seconds that watches live at least.",
 )
 @click.option(
-    "--shutdown-delay-seconds",
+    "--shutdown-delay-duration",
     "shutdown_delay_s",
-    default=0.0,
+    type=DURATION,
+    default="0s",
     show_default=True,
     help="Time between the first sign of the end and the closing of the ports.",
 )
@@ -170,6 +217,11 @@ def command(log_level: str, **flags: Any) -> None:
 def config_of(flags: dict[str, Any]) -> ApiServerConfig:
     """Return the configuration that the command's flags, `--log-level` apart, stand for."""
     rest = dict(flags)
+    if rest["enable_priority_and_fairness"]:
+        seats = rest["max_requests_inflight"] + rest["max_mutating_requests_inflight"]
+        if seats <= 0:
+            text = "--max-requests-inflight and --max-mutating-requests-inflight must add up to something positive"
+            raise click.UsageError(text)
     etcd = EtcdConfig(
         rest.pop("etcd_servers"),
         rest.pop("etcd_cafile"),

@@ -72,7 +72,14 @@ class ApiServerConfig:
     """Requests other than watches and streams end after this."""
     min_request_timeout_s: int = 1800
     """Watches without timeoutSeconds end after this or up to twice as long."""
+    enable_priority_and_fairness: bool = True
     max_requests_inflight: int = 400
-    """Requests served at once, watches and streams apart; the rest is told to try again."""
+    """Reads served at once, watches and streams apart; with writes' limit the seats of priority and fairness."""
+    max_mutating_requests_inflight: int = 200
+    """Writes served at once; 0 in either sets no limit where priority and fairness is off."""
+    etcd_healthcheck_timeout_s: float = 2.0
+    etcd_readycheck_timeout_s: float = 2.0
+    livez_grace_period_s: float = 0.0
+    """For this long after the start, what has not been started yet does not make livez fail."""
     shutdown_delay_s: float = 0.0
     """Time between the first sign of the end (readyz fails) and the closing of the ports."""

@@ -10,16 +10,23 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any, TypeVar
-
-import grpc
-import grpc.aio
+from typing import TypeVar
 
 from control.apiserver.config import EtcdConfig
-from proto.etcd import kv_pb2, rpc_pb2, rpc_pb2_grpc
+from control.apiserver.wire.channel import Channel
+from control.apiserver.wire.connection import (
+    CANCELLED,
+    DEADLINE_EXCEEDED,
+    RESOURCE_EXHAUSTED,
+    UNAVAILABLE,
+    WireError,
+)
+from proto.etcd import kv_pb2, rpc_pb2
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +37,8 @@ LEASE_REUSE_S = 60
 LEASE_OBJECTS_MAX = 1000
 LIST_PAGE_KEYS = 1000
 COMPACT_KEY = b"compact_rev_key"
-_RETRIED = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED})
+_RETRIED = frozenset({UNAVAILABLE, DEADLINE_EXCEEDED, CANCELLED})
+_KV, _WATCH, _LEASE = "/etcdserverpb.KV/", "/etcdserverpb.Watch/Watch", "/etcdserverpb.Lease/"
 _NEEDS_LEADER = (("hasleader", "true"),)
 
 Answer = TypeVar("Answer")
@@ -106,38 +114,47 @@ class Batch:
 
 
 class _Member:
-    """One member's channel and stubs."""
+    """One member and the way to it."""
 
-    def __init__(self, server: str, credentials: grpc.ChannelCredentials | None, message_bytes_max: int) -> None:
-        scheme, _, rest = server.rpartition("://")
-        target = rest.rstrip("/")
-        options = [
-            ("grpc.max_receive_message_length", message_bytes_max),
-            ("grpc.max_send_message_length", message_bytes_max),
-            ("grpc.initial_reconnect_backoff_ms", 100),
-            ("grpc.min_reconnect_backoff_ms", 100),
-            ("grpc.max_reconnect_backoff_ms", 1000),
-            ("grpc.keepalive_time_ms", 10_000),
-            ("grpc.keepalive_timeout_ms", 5_000),
-            ("grpc.enable_http_proxy", 0),
-        ]
+    def __init__(self, server: str, tls: ssl.SSLContext | None, message_bytes_max: int) -> None:
         self.server = server
         self.quiet_until = 0.0
-        if scheme == "https" and credentials is not None:
-            self.channel = grpc.aio.secure_channel(target, credentials, options)
-        else:
-            self.channel = grpc.aio.insecure_channel(target, options)
-        self.kv = rpc_pb2_grpc.KVStub(self.channel)
-        self.watch = rpc_pb2_grpc.WatchStub(self.channel)
-        self.lease = rpc_pb2_grpc.LeaseStub(self.channel)
-        self.maintenance = rpc_pb2_grpc.MaintenanceStub(self.channel)
+        self.channel = Channel(server, tls, message_bytes_max)
+
+    async def range(self, request: rpc_pb2.RangeRequest, timeout_s: float) -> rpc_pb2.RangeResponse:
+        """KV.Range."""
+        body = await self.channel.unary(_KV + "Range", request.SerializeToString(), timeout_s)
+        return rpc_pb2.RangeResponse.FromString(body)
+
+    async def txn(self, request: rpc_pb2.TxnRequest, timeout_s: float) -> rpc_pb2.TxnResponse:
+        """KV.Txn."""
+        body = await self.channel.unary(_KV + "Txn", request.SerializeToString(), timeout_s)
+        return rpc_pb2.TxnResponse.FromString(body)
+
+    async def put(self, request: rpc_pb2.PutRequest, timeout_s: float) -> rpc_pb2.PutResponse:
+        """KV.Put."""
+        body = await self.channel.unary(_KV + "Put", request.SerializeToString(), timeout_s)
+        return rpc_pb2.PutResponse.FromString(body)
+
+    async def compact(self, request: rpc_pb2.CompactionRequest, timeout_s: float) -> rpc_pb2.CompactionResponse:
+        """KV.Compact."""
+        body = await self.channel.unary(_KV + "Compact", request.SerializeToString(), timeout_s)
+        return rpc_pb2.CompactionResponse.FromString(body)
+
+    async def grant(self, request: rpc_pb2.LeaseGrantRequest, timeout_s: float) -> rpc_pb2.LeaseGrantResponse:
+        """Lease.LeaseGrant."""
+        body = await self.channel.unary(_LEASE + "LeaseGrant", request.SerializeToString(), timeout_s)
+        return rpc_pb2.LeaseGrantResponse.FromString(body)
 
 
-def _credentials(config: EtcdConfig) -> grpc.ChannelCredentials | None:
+def _tls(config: EtcdConfig) -> ssl.SSLContext | None:
     if not any(server.startswith("https://") for server in config.servers):
         return None
-    read = [path.read_bytes() if path else None for path in (config.ca_file, config.key_file, config.cert_file)]
-    return grpc.ssl_channel_credentials(*read)
+    context = ssl.create_default_context(cafile=str(config.ca_file) if config.ca_file else None)
+    context.set_alpn_protocols(["h2"])
+    if config.cert_file is not None:
+        context.load_cert_chain(config.cert_file, config.key_file)
+    return context
 
 
 def range_end(prefix: bytes) -> bytes:
@@ -154,9 +171,9 @@ class Etcd:
     """A client of an etcd cluster that stays with one member until that one fails."""
 
     def __init__(self, config: EtcdConfig) -> None:
-        credentials = _credentials(config)
+        tls = _tls(config)
         self._config = config
-        self._members = [_Member(server, credentials, config.message_bytes_max) for server in config.servers]
+        self._members = [_Member(server, tls, config.message_bytes_max) for server in config.servers]
         self._current = 0
         self._leases: dict[int, _SharedLease] = {}
 
@@ -176,28 +193,28 @@ class Etcd:
             left_s = deadline - time.monotonic()
             try:
                 return await send(member, min(self._config.attempt_timeout_s, left_s)), uncertain
-            except grpc.aio.AioRpcError as error:
-                if error.code() not in _RETRIED:
+            except WireError as error:
+                if error.code not in _RETRIED:
                     raise _translate(error) from None
                 self._complain(member, error)
                 uncertain = True
                 if self._current == index:
                     self._current = (index + 1) % len(self._members)
                 if deadline - time.monotonic() <= backoff_s:
-                    raise StoreUnavailableError(f"no store member answered: {error.details()}") from None
+                    raise StoreUnavailableError(f"no store member answered: {error.details}") from None
             await asyncio.sleep(backoff_s * random.uniform(0.5, 1.0))
             backoff_s = min(backoff_s * 2, BACKOFF_MAX_S)
 
-    def _complain(self, member: _Member, error: grpc.aio.AioRpcError) -> None:
+    def _complain(self, member: _Member, error: WireError) -> None:
         """Log a member's failure, but not each of the many that one outage brings."""
         now = time.monotonic()
         if now >= member.quiet_until:
             member.quiet_until = now + COMPLAINT_INTERVAL_S
-            log.warning("store member fails server=%s error=%s", member.server, error.details())
+            log.warning("store member fails server=%s error=%s", member.server, error.details)
 
     async def _range(self, request: rpc_pb2.RangeRequest) -> rpc_pb2.RangeResponse:
         answer: rpc_pb2.RangeResponse
-        answer, _ = await self._call(lambda member, timeout_s: member.kv.Range(request, timeout=timeout_s))
+        answer, _ = await self._call(lambda member, timeout_s: member.range(request, timeout_s))
         return answer
 
     async def get(self, key: str) -> tuple[KeyValue | None, int]:
@@ -236,7 +253,7 @@ class Etcd:
         )
         request = rpc_pb2.TxnRequest(compare=[guard], success=[then], failure=otherwise)
         answer: rpc_pb2.TxnResponse
-        answer, uncertain = await self._call(lambda member, timeout_s: member.kv.Txn(request, timeout=timeout_s))
+        answer, uncertain = await self._call(lambda member, timeout_s: member.txn(request, timeout_s))
         return answer, uncertain
 
     async def _write(
@@ -287,14 +304,14 @@ class Etcd:
         """Return a new lease: keys put with it vanish ``ttl_s`` seconds later."""
         request = rpc_pb2.LeaseGrantRequest(TTL=ttl_s)
         answer: rpc_pb2.LeaseGrantResponse
-        answer, _ = await self._call(lambda member, timeout_s: member.lease.LeaseGrant(request, timeout=timeout_s))
+        answer, _ = await self._call(lambda member, timeout_s: member.grant(request, timeout_s))
         return answer.ID
 
     async def put(self, key: str, value: bytes, lease: int = 0) -> int:
         """Store a value whatever stands there."""
         request = rpc_pb2.PutRequest(key=key.encode(), value=value, lease=lease)
         answer: rpc_pb2.PutResponse
-        answer, _ = await self._call(lambda member, timeout_s: member.kv.Put(request, timeout=timeout_s))
+        answer, _ = await self._call(lambda member, timeout_s: member.put(request, timeout_s))
         return answer.header.revision
 
     async def _shared_lease(self, ttl_s: int) -> int:
@@ -321,13 +338,13 @@ class Etcd:
         read = rpc_pb2.RequestOp(request_range=rpc_pb2.RangeRequest(key=COMPACT_KEY))
         request = rpc_pb2.TxnRequest(compare=[guard], success=[put], failure=[read])
         answer: rpc_pb2.TxnResponse
-        answer, _ = await self._call(lambda member, timeout_s: member.kv.Txn(request, timeout=timeout_s))
+        answer, _ = await self._call(lambda member, timeout_s: member.txn(request, timeout_s))
         if not answer.succeeded:
             found = answer.responses[0].response_range.kvs
             return (found[0].version if found else 0), answer.header.revision
         if seen_revision:
             done = rpc_pb2.CompactionRequest(revision=seen_revision)
-            await self._call(lambda member, timeout_s: member.kv.Compact(done, timeout=timeout_s))
+            await self._call(lambda member, timeout_s: member.compact(done, timeout_s))
         return seen_version + 1, answer.header.revision
 
     async def watch(self, start_revision: int) -> AsyncIterator[Batch]:
@@ -344,7 +361,7 @@ class Etcd:
                     failures = 0
                     yield batch
                     start_revision = batch.revision + 1
-            except grpc.aio.AioRpcError as error:
+            except WireError as error:
                 self._complain(member, error)
             if self._members[self._current] is member:
                 self._current = (self._current + 1) % len(self._members)
@@ -355,10 +372,10 @@ class Etcd:
         create = rpc_pb2.WatchCreateRequest(
             key=b"\0", range_end=b"\0", start_revision=start_revision, progress_notify=True
         )
-        call: Any = member.watch.Watch(metadata=_NEEDS_LEADER)
-        try:
-            await call.write(rpc_pb2.WatchRequest(create_request=create))
-            async for response in call:
+        first = rpc_pb2.WatchRequest(create_request=create).SerializeToString()
+        async with aclosing(member.channel.stream(_WATCH, first, _NEEDS_LEADER)) as messages:
+            async for message in messages:
+                response = rpc_pb2.WatchResponse.FromString(message)
                 if response.canceled:
                     if response.compact_revision:
                         raise CompactedError(f"compacted at {response.compact_revision}")
@@ -366,8 +383,6 @@ class Etcd:
                     return
                 if batch := _batch(response):
                     yield batch
-        finally:
-            call.cancel()
 
 
 @dataclass(slots=True)
@@ -392,12 +407,12 @@ def _batch(response: rpc_pb2.WatchResponse) -> Batch | None:
     return Batch(changes, changes[-1].revision)
 
 
-def _translate(error: grpc.aio.AioRpcError) -> StoreError:
-    details = error.details() or ""
+def _translate(error: WireError) -> StoreError:
+    details = error.details
     if "required revision has been compacted" in details:
         return CompactedError(details)
     if "required revision is a future revision" in details:
         return FutureRevisionError(details)
-    if error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED:
+    if error.code == RESOURCE_EXHAUSTED:
         return StoreBusyError(details)
-    return StoreError(f"{error.code().name}: {details}")
+    return StoreError(f"code {error.code}: {details}")

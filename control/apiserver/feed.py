@@ -236,9 +236,20 @@ class Feed:
 
     # Reading without waiting: request.Lookup.
 
-    def _loaded(self, resource: Resource) -> ResourceCache | None:
-        cache = self._caches.get(self.kinds.key_prefix(self.kinds.of(resource)))
+    def loaded(self, kind: Kind) -> ResourceCache | None:
+        """Return the kind's cache where it is loaded."""
+        cache = self._caches.get(self.kinds.key_prefix(kind))
         return cache if cache is not None and cache.loaded else None
+
+    def _loaded(self, resource: Resource) -> ResourceCache | None:
+        return self.loaded(self.kinds.of(resource))
+
+    def count(self, kind: Kind, namespace: str = "") -> int:
+        """Return how many objects of a kind are in memory."""
+        cache = self._caches.get(self.kinds.key_prefix(kind))
+        if cache is None:
+            return 0
+        return cache.count(namespace) if kind.resource.namespaced else len(cache.entries)
 
     async def warm(self, resource: Resource) -> None:
         """Load the resource's cache."""

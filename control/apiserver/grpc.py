@@ -7,7 +7,7 @@ message, since concatenated WatchResponses are a WatchResponse.
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from ssl import PEM_cert_to_DER_cert
 from typing import Any, NoReturn
 
@@ -25,7 +25,7 @@ from control.apiserver.etcd import StoreError
 from control.apiserver.kinds import Kind
 from control.apiserver.paging import ListQuery
 from control.apiserver.registry import Context
-from control.apiserver.request import Credentials, RequestInfo, RequestOptions, UserInfo
+from control.apiserver.request import Credentials, Passage, RequestInfo, RequestOptions, UserInfo
 from control.apiserver.rest.app import translate
 from control.apiserver.service import Service
 from control.apiserver.watch import WatchOptions
@@ -37,7 +37,6 @@ SERVICE = "raftsman.control.v1.Resources"
 STATUS_KEY = "status-bin"
 MESSAGE_BYTES_MAX = 64 << 20
 STREAMS_MAX = 10_000
-GRACE_S = 2.0
 
 _CODES = {
     400: grpc.StatusCode.INVALID_ARGUMENT,
@@ -58,13 +57,16 @@ _CODES = {
 }
 
 ServicerContext = grpc.aio.ServicerContext[Any, Any]
+Query = Mapping[str, tuple[str, ...]]
+NO_QUERY: Query = {}
 
 
 async def _fail(call: ServicerContext, error: status.ApiError) -> NoReturn:
     code = _CODES.get(error.code, grpc.StatusCode.UNKNOWN)
     if error.reason == "AlreadyExists":
         code = grpc.StatusCode.ALREADY_EXISTS
-    await call.abort(code, error.message[:1000], ((STATUS_KEY, orjson.dumps(error.status)),))
+    told = (*(call.trailing_metadata() or ()), (STATUS_KEY, orjson.dumps(error.status)))
+    await call.abort(code, error.message[:1000], told)
     raise AssertionError("abort raises")
 
 
@@ -93,21 +95,54 @@ def _info(verb: str, target: resources_pb2.Target, field_selector: str = "") -> 
     )
 
 
+def _list_query(request: resources_pb2.ListRequest) -> Query:
+    """Return what tells how much work a list is, as REST would say it."""
+    return {
+        "limit": (str(request.limit),),
+        "continue": (getattr(request, "continue"),),
+        "resourceVersion": (request.resource_version,),
+        "resourceVersionMatch": (request.resource_version_match,),
+        "labelSelector": (request.label_selector,),
+        "fieldSelector": (request.field_selector,),
+    }
+
+
+def _watch_query(request: resources_pb2.WatchRequest) -> Query:
+    initial = ("true",) if request.send_initial_events else ()
+    return {"sendInitialEvents": initial, "resourceVersion": (request.resource_version,)}
+
+
 class Resources:
     """The service's methods."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
 
-    async def _admit(
-        self, call: ServicerContext, verb: str, target: resources_pb2.Target, fields: str = ""
-    ) -> tuple[UserInfo, RequestInfo, Kind]:
-        info = _info(verb, target, fields)
+    async def _enter(self, call: ServicerContext, info: RequestInfo, query: Query) -> tuple[UserInfo, Passage | None]:
+        """Find out who asks and wait until the request may be served."""
         user = await self._service.authenticate(_credentials(call))
+        gate = self._service.gate
+        if gate is None:
+            return user, None
+        passage = gate.enter(user, info, query)
+        call.add_done_callback(lambda _: passage.leave())  # type: ignore[arg-type]
+        call.set_trailing_metadata(tuple((name.decode(), value.decode()) for name, value in passage.headers))
+        if not passage.admitted:
+            await passage.admission()
+        return user, passage
+
+    async def _allow(self, user: UserInfo, info: RequestInfo) -> Kind:
         await self._service.authorize(user, info)
         kind = await self._service.kind(info)
         self._service.check_verb(kind, info)
-        return user, info, kind
+        return kind
+
+    async def _admit(
+        self, call: ServicerContext, verb: str, target: resources_pb2.Target, fields: str = "", query: Query = NO_QUERY
+    ) -> tuple[UserInfo, RequestInfo, Kind]:
+        info = _info(verb, target, fields)
+        user, _ = await self._enter(call, info, query)
+        return user, info, await self._allow(user, info)
 
     async def get(self, request: resources_pb2.GetRequest, call: ServicerContext) -> resources_pb2.ObjectResponse:
         """Return one object."""
@@ -124,7 +159,8 @@ class Resources:
 
     async def list(self, request: resources_pb2.ListRequest, call: ServicerContext) -> resources_pb2.ListResponse:
         """Return one page of objects."""
-        _, info, kind = await self._admit(call, "list", request.target, request.field_selector)
+        asked = _list_query(request)
+        _, info, kind = await self._admit(call, "list", request.target, request.field_selector, asked)
         chosen = self._service.filter(kind, info, request.label_selector, request.field_selector)
         query = ListQuery(
             request.limit, getattr(request, "continue"), request.resource_version, request.resource_version_match
@@ -183,7 +219,9 @@ class Resources:
 
     async def watch(self, request: resources_pb2.WatchRequest, call: ServicerContext) -> AsyncIterator[bytes]:
         """Yield serialized WatchResponses."""
-        _, info, kind = await self._admit(call, "watch", request.target, request.field_selector)
+        info = _info("watch", request.target, request.field_selector)
+        user, passage = await self._enter(call, info, _watch_query(request))
+        kind = await self._allow(user, info)
         chosen = self._service.filter(kind, info, request.label_selector, request.field_selector)
         options = WatchOptions(
             request.resource_version,
@@ -193,13 +231,15 @@ class Resources:
             self._service.watch_timeout_s(request.timeout_s),
         )
         watch = await self._service.watch(kind, chosen, options)
+        if passage is not None:
+            watch.initialized = passage.initialized
         converts = self._service.registry.kinds.converts(kind)
         await call.send_initial_metadata(())
         async for batch in watch.batches():
             if converts:
                 yield _converted(kind, batch)
             else:
-                yield b"".join([delivery.message for delivery in batch])
+                yield batch.message
 
 
 def _converted(kind: Kind, batch: Sequence[Any]) -> bytes:
@@ -288,7 +328,7 @@ class HubServer:
         try:
             await self._server.wait_for_termination()
         finally:
-            await self._server.stop(GRACE_S)
+            await self._server.stop(self._config.request_timeout_s)
 
 
 def _handlers(resources: Resources) -> grpc.GenericRpcHandler:

@@ -36,7 +36,7 @@ def parse_body(body: bytes, content_type: str, validation: str) -> tuple[Any, li
             value = orjson.loads(body)
         except orjson.JSONDecodeError as error:
             raise status.bad_request(f"couldn't get version/kind; json parse error: {error}") from None
-        return value, duplicate_fields(body) if validation in ("Strict", "Warn") else []
+        return value, duplicate_fields(body, value) if validation in ("Strict", "Warn") else []
     if kind == PROTOBUF:
         try:
             return decode_body(body), []

@@ -56,6 +56,8 @@ class Context:
     user: UserInfo
     options: RequestOptions = field(default_factory=RequestOptions)
     warnings: list[str] = field(default_factory=list)
+    written: Entry | None = None
+    """The object as it was stored, once it was and where its kind is in memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,17 +168,11 @@ class Registry:
     def _page(self, cache: ResourceCache, chosen: Filter, limit: int, revision: int, after: str) -> ListResult:
         if not limit:
             return ListResult(list(cache.select(chosen, after)), revision)
-        entries: list[Entry] = []
-        remaining = 0
-        for entry in cache.select(chosen, after):
-            if len(entries) < limit:
-                entries.append(entry)
-            else:
-                remaining += 1
-                if chosen.selects:
-                    break
-        if not remaining:
+        entries = list(cache.select(chosen, after, limit + 1 if chosen.selects else limit))
+        remaining = len(entries) - limit if chosen.selects else cache.count(chosen.namespace, after) - len(entries)
+        if remaining <= 0:
             return ListResult(entries, revision)
+        del entries[limit:]
         token = paging.encode(Continue(revision, entries[-1].key))
         return ListResult(entries, revision, token, None if chosen.selects else remaining)
 
@@ -280,12 +276,21 @@ class Registry:
             ttl_s = self.settings.event_ttl_s if kind.key_prefix == "events" else 0
             key = self.kinds.key(kind, request.namespace, obj["metadata"]["name"])
             revision = await self.store.create(key, stored_bytes(obj), ttl_s)
-        except BaseException:
+        except BaseException as error:
             await _roll_back(allocation)
+            await _reverse(request, error)
             raise
+        return await self._stored_now(kind, obj, revision, allocation, context)
+
+    async def _stored_now(
+        self, kind: Kind, obj: Object, revision: int, allocation: Allocation | None, context: Context
+    ) -> Object:
+        """Return an object as it stands in the store since ``revision``."""
         obj["metadata"]["resourceVersion"] = str(revision)
         if allocation is not None:
             await allocation.commit(obj)
+        if (cache := self.feed.loaded(kind)) is not None:
+            context.written = cache.written(obj, revision)
         return obj
 
     # Changing.
@@ -342,36 +347,45 @@ class Registry:
             dry_run=context.options.dry_run,
             warnings=context.warnings,
         )
-        await self.admission.mutate(request)
+        # A binding was admitted as what it is; the pod that it changes is not judged as if its owner had sent it.
+        if subresource != "binding":
+            await self.admission.mutate(request)
         obj = request.object or obj
         allocator = self.allocators.get(kind.resource) if not subresource else None
         allocation = await allocator.allocate(request) if allocator is not None else None
         try:
             objects.validate(kind, obj, old, subresource)
-            await self.admission.validate(request)
+            if subresource != "binding":
+                await self.admission.validate(request)
             if context.options.dry_run:
                 await _roll_back(allocation)
                 return obj
-            revision = await self._replace(kind, obj, old, found)
-        except BaseException:
+            revision, stands = await self._replace(kind, obj, old, found)
+        except BaseException as error:
             await _roll_back(allocation)
+            await _reverse(request, error)
             raise
+        if stands:
+            return await self._stored_now(kind, obj, revision, allocation, context)
         obj["metadata"]["resourceVersion"] = str(revision)
         if allocation is not None:
             await allocation.commit(obj)
         return obj
 
-    async def _replace(self, kind: Kind, obj: Object, old: Object, found: KeyValue) -> int:
-        """Store the new object, or delete it where the change was the last thing that its deletion waited for."""
+    async def _replace(self, kind: Kind, obj: Object, old: Object, found: KeyValue) -> tuple[int, bool]:
+        """Store the new object, or delete it where the change was the last thing that its deletion waited for.
+
+        Return the revision, and whether the object was written at it.
+        """
         metadata = obj["metadata"]
         if metadata.get("deletionTimestamp") and deletion_is_complete(obj):
             revision = await self.store.delete(found.key, found.revision)
             await self.after_deletion(kind, obj)
-            return revision
+            return revision, False
         if obj == old:
-            return found.revision
+            return found.revision, False
         ttl_s = self.settings.event_ttl_s if kind.key_prefix == "events" else 0
-        return await self.store.update(found.key, stored_bytes(obj), found.revision, ttl_s)
+        return await self.store.update(found.key, stored_bytes(obj), found.revision, ttl_s), True
 
     async def after_deletion(self, kind: Kind, deleted: Object) -> None:
         """Free what the object held outside of itself."""
@@ -427,3 +441,11 @@ async def _roll_back(allocation: Allocation | None) -> None:
     if allocation is not None:
         # The request may be cancelled here, and what was taken must not stay taken.
         await asyncio.shield(allocation.rollback())
+
+
+async def _reverse(request: AdmissionRequest, error: BaseException) -> None:
+    """Undo what admission wrote for a write that was not stored; what is not certain, controllers find out."""
+    reversals, request.reversals = request.reversals, None
+    if reversals and isinstance(error, (status.ApiError, KeyExistsError, RevisionMismatchError)):
+        for reverse in reversals:
+            await reverse()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Literal, Protocol
 
 from control.api.meta import Object
@@ -91,6 +92,48 @@ class Authorizer(Protocol):
         ...
 
 
+class Passage(Protocol):
+    """One request on its way through the gate."""
+
+    @property
+    def admitted(self) -> bool:
+        """Whether it may be served now."""
+        ...
+
+    @property
+    def headers(self) -> tuple[tuple[bytes, bytes], ...]:
+        """What the answer tells of the way it went."""
+        ...
+
+    async def admission(self) -> None:
+        """Wait until it may be served; raises TooManyRequests where that will not be soon."""
+        ...
+
+    def initialized(self) -> None:
+        """Note that a watch has begun: what it still costs is not counted."""
+        ...
+
+    def leave(self) -> None:
+        """End, however; to be called once for each request that entered."""
+        ...
+
+
+class Gate(Protocol):
+    """Decides which requests are served at once, which wait and which come back later."""
+
+    def enter(self, user: UserInfo, info: RequestInfo, query: Mapping[str, tuple[str, ...]]) -> Passage:
+        """Take a request in, once it is known who asks."""
+        ...
+
+    def dump(self, what: str, details: bool) -> bytes | None:
+        """Return a table of its state for people, None where there is none of this name."""
+        ...
+
+
+LONG_RUNNING = frozenset({"attach", "exec", "log", "portforward", "proxy"})
+"""Subresources whose requests no gate counts: they last as long as their users want."""
+
+
 @dataclass(slots=True)
 class AdmissionRequest:
     """One write on its way into the store; mutating admission changes ``object`` in place."""
@@ -110,6 +153,8 @@ class AdmissionRequest:
     dry_run: bool = False
     warnings: list[str] = field(default_factory=list)
     """Texts for Warning headers; append to it."""
+    reversals: list[Callable[[], Awaitable[None]]] | None = None
+    """What undoes admission's own writes (charged quota); called where the write certainly was not stored."""
 
 
 class Admission(Protocol):
@@ -309,6 +354,15 @@ _NAMESPACE_SUBRESOURCES = frozenset({"status", "finalize"})
 
 def parse(method: str, path: str, query: Mapping[str, tuple[str, ...]]) -> RequestInfo:
     """Read method, path and query as Kubernetes does."""
+    return _read(method, path, query) if query else _remembered(method, path)
+
+
+@lru_cache(maxsize=2048)
+def _remembered(method: str, path: str) -> RequestInfo:
+    return _read(method, path, {})
+
+
+def _read(method: str, path: str, query: Mapping[str, tuple[str, ...]]) -> RequestInfo:
     parts = [part for part in path.split("/") if part]
     if len(parts) >= 3 and parts[0] == "api":
         group, version, rest = "", parts[1], parts[2:]

@@ -7,24 +7,28 @@ import gc
 import logging
 import socket
 import ssl
-from dataclasses import dataclass
+from collections.abc import Callable
 
 from control.api.meta import Object
 from control.api.resources import CLUSTER_ROLE_BINDINGS, Resource
 from control.apiserver import bootstrap, kinds, objects
+from control.apiserver.checks import Life, health_of
 from control.apiserver.config import ApiServerConfig
 from control.apiserver.custom.keeper import DefinitionKeeper
 from control.apiserver.etcd import Etcd, StoreError
 from control.apiserver.feed import Feed
+from control.apiserver.flow.gate import FlowGate
+from control.apiserver.flow.inflight import InFlightGate
+from control.apiserver.flow.keeper import FlowKeeper
 from control.apiserver.grpc import HubServer
+from control.apiserver.identity import IdentityLease
 from control.apiserver.loopback import LoopbackClient
 from control.apiserver.pods import PodSubresources
 from control.apiserver.ranges import EtcdRanges
 from control.apiserver.registry import Registry, Settings
-from control.apiserver.request import Handlers, Hub, Security
+from control.apiserver.request import Handlers, Hub, RequestInfo, Security
 from control.apiserver.rest.app import App
 from control.apiserver.rest.discovery import Discovery
-from control.apiserver.rest.health import Health
 from control.apiserver.rest.openapi import OpenAPI
 from control.apiserver.rest.server import bind, serve, tls_context
 from control.apiserver.security import secure
@@ -34,14 +38,8 @@ log = logging.getLogger(__name__)
 
 COMPACT_INTERVAL_S = 300.0
 START_RETRY_S = 0.5
-
-
-@dataclass(slots=True)
-class _Life:
-    """What health checks look at."""
-
-    started: bool = False
-    ending: bool = False
+WAITING_SHARE = 0.25
+"""How much of its time a request may wait for a seat."""
 
 
 class ApiServer:
@@ -67,9 +65,52 @@ class ApiServer:
         self.client.service = self.service
         PodSubresources(self.registry).install(self.handlers)
         self.definitions = DefinitionKeeper(self.feed, self.client)
-        self._life = _Life()
-        health = Health({"ping": lambda: ""}, {"etcd": self._store_fault, "shutdown": self._ending_fault})
+        self.flow = self._open_gate()
+        self._identity: IdentityLease | None = None
+        self._life = Life()
+        health = health_of(config, self.store, self.feed, self._life, self._hooks())
         self.app = App(self.service, Discovery(self.kinds), health, OpenAPI(self.kinds))
+
+    def _open_gate(self) -> FlowKeeper | None:
+        """Set who limits what is served at once; return who keeps that, where there is somebody."""
+        config = self.config
+        reads, writes = config.max_requests_inflight, config.max_mutating_requests_inflight
+        if not config.enable_priority_and_fairness:
+            self.service.gate = InFlightGate(reads, writes)
+            return None
+        gate = FlowGate(reads + writes, config.request_timeout_s * WAITING_SHARE, self._count)
+        self.service.gate = gate
+        return FlowKeeper(gate, self.feed, self.client)
+
+    def _count(self, info: RequestInfo) -> int:
+        kind = self.kinds.find(info.group, info.version, info.resource)
+        return self.feed.count(kind, info.namespace) if kind is not None else 0
+
+    def _hooks(self) -> dict[str, Callable[[], bool]]:
+        """Return what happens once after the start, under upstream's names, and whether it has."""
+        life = self._life
+
+        def prepared() -> bool:
+            return life.prepared
+
+        hooks: dict[str, Callable[[], bool]] = {
+            "start-system-namespaces-controller": prepared,
+            "scheduling/bootstrap-system-priority-classes": prepared,
+            "crd-informer-synced": prepared,
+            "start-apiextensions-controllers": prepared,
+            "start-service-ip-repair-controllers": prepared,
+            "bootstrap-controller": prepared,
+            "start-kube-apiserver-identity-lease-controller": lambda: (
+                self._identity is not None and self._identity.held
+            ),
+        }
+        if "RBAC" in self.config.authorization_modes:
+            hooks["rbac/bootstrap-roles"] = prepared
+        if (flow := self.flow) is not None:
+            hooks["priority-and-fairness-config-consumer"] = lambda: flow.following
+            hooks["priority-and-fairness-filter"] = lambda: flow.following
+            hooks["priority-and-fairness-config-producer"] = lambda: flow.complete
+        return hooks
 
     def _find(self, api_version: str, kind: str) -> Resource | None:
         served = (each.resource for each in self.kinds.all)
@@ -77,12 +118,6 @@ class ApiServer:
 
     def _complete(self, resource: Resource, obj: Object) -> Object:
         return objects.complete(self.kinds.of(resource), obj, "Ignore", [])
-
-    def _store_fault(self) -> str:
-        return "" if self.feed.following else "the store does not answer"
-
-    def _ending_fault(self) -> str:
-        return "this server is going away" if self._life.ending else ""
 
     def _tls(self) -> ssl.SSLContext | None:
         config = self.config
@@ -97,34 +132,50 @@ class ApiServer:
         """Serve until cancelled."""
         bound = bind(self.config.bind_address, self.config.secure_port)
         hub = HubServer(self.config, self.service) if self.config.grpc_port >= 0 else None
+        address = f"{bootstrap.advertised_address(self.config)}:{bound.getsockname()[1]}"
+        identity = self._identity = IdentityLease(self.client, address)
         try:
             async with asyncio.TaskGroup() as tasks:
                 following = tasks.create_task(self.feed.run())
                 await self.feed.ready()
                 await self._prepare()
+                self._life.prepared = True
                 doors = tasks.create_task(self._serve(bound, hub))
+                announced = [
+                    tasks.create_task(bootstrap.keep_kubernetes_service(self.config, self.store, self.client, bound)),
+                    tasks.create_task(identity.run()),
+                ]
                 upkeep = [
                     tasks.create_task(self.security.run()),
                     tasks.create_task(self._compact()),
                     tasks.create_task(self.definitions.run()),
-                    tasks.create_task(bootstrap.keep_kubernetes_service(self.config, self.store, self.client, bound)),
                 ]
+                if self.flow is not None:
+                    upkeep.append(tasks.create_task(self.flow.run()))
                 try:
                     await asyncio.shield(doors)
                 finally:
-                    # Requests end before what they stand on does.
-                    self._life.ending = True
-                    await asyncio.sleep(self.config.shutdown_delay_s)
-                    self.feed.end_watches()
-                    doors.cancel()
-                    await asyncio.wait([doors])
-                    for task in upkeep:
-                        task.cancel()
-                    await asyncio.wait(upkeep)
+                    await self._end(doors, announced, upkeep)
                     following.cancel()
         finally:
             bound.close()
             await self.store.close()
+
+    async def _end(
+        self, doors: asyncio.Task[None], announced: list[asyncio.Task[None]], upkeep: list[asyncio.Task[None]]
+    ) -> None:
+        """End so that no client is surprised: told of first, gone last, and requests before what they stand on."""
+        self._life.ending = True
+        log.info("ending: requests are served for another %.0f s", self.config.shutdown_delay_s)
+        for task in announced:
+            task.cancel()
+        await asyncio.sleep(self.config.shutdown_delay_s)
+        self.feed.end_watches()
+        doors.cancel()
+        await asyncio.wait([doors, *announced])
+        for task in upkeep:
+            task.cancel()
+        await asyncio.wait(upkeep)
 
     async def _prepare(self) -> None:
         """Make what must be there before the first request, however long the store takes to answer."""
@@ -141,7 +192,7 @@ class ApiServer:
 
     async def _serve(self, bound: socket.socket, hub: HubServer | None) -> None:
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(serve(self.app, bound, self._tls()))
+            tasks.create_task(serve(self.app, bound, self._tls(), lambda: self.app.in_flight > 0))
             if hub is not None:
                 await hub.start()
                 tasks.create_task(hub.run())

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from control.api import selectors, status
+from control.api.decode import decode
 from control.api.meta import Object
 from control.api.patch import copy_json
 from control.api.selectors import SelectorError
@@ -23,6 +24,7 @@ from control.apiserver.request import (
     Authenticator,
     Authorizer,
     Credentials,
+    Gate,
     Handlers,
     RequestInfo,
     ResourceRequest,
@@ -50,6 +52,8 @@ class Service:
         self.registry = registry
         self.handlers = handlers
         self.feed: Feed = registry.feed
+        self.gate: Gate | None = None
+        """Who limits what is served at once; None for nobody."""
         self._authenticator = authenticator
         self._authorizer = authorizer
 
@@ -152,7 +156,8 @@ class Service:
         handler = self.handlers.object_handler(info)
         if handler is None:
             return None
-        request = ResourceRequest(info, kind.resource, context.user, value, context.options, query, context.warnings)
+        body = _handled_body(kind, info, value) if value is not None or info.verb == "create" else None
+        request = ResourceRequest(info, kind.resource, context.user, body, context.options, query, context.warnings)
         return await handler(request)
 
     async def create(
@@ -269,6 +274,23 @@ class Service:
         """Delete all objects that are meant."""
         kind = self.registry.kinds.storage(kind)
         return await deletion.delete_collection(self.registry, kind, chosen, deletion.read_options(options), context)
+
+
+_OLDER = {("policy/v1beta1", "Eviction"): "policy/v1"}
+"""Bodies that are taken in an older version, too; it has the same fields."""
+
+
+def _handled_body(kind: Kind, info: RequestInfo, value: Any) -> Object:
+    """Return the body of a request that a handler answers, as its kind has it; raises BadRequest."""
+    if not isinstance(value, dict):
+        raise status.bad_request("couldn't get version/kind; json parse error: the body is not an object")
+    if newer := _OLDER.get((str(value.get("apiVersion")), str(value.get("kind")))):
+        value = {**value, "apiVersion": newer}
+    offered = kind.subresource(info.subresource) if info.subresource else None
+    wanted = (offered.group, offered.version, offered.kind) if offered is not None else None
+    group, version, name = wanted or (kind.resource.group, kind.resource.version, kind.resource.kind)
+    body, _ = decode(value, group, version, name, "Ignore")
+    return body
 
 
 def unknown_path() -> status.ApiError:

@@ -7,6 +7,7 @@ from typing import Any
 
 from control.api.custom.definition import CLEANUP_FINALIZER
 from control.api.meta import Object
+from control.api.pod_resources import quality_of_service
 from control.apiserver.kinds import Kind
 from control.apiserver.request import UserInfo
 
@@ -144,7 +145,6 @@ def prepare_create(kind: Kind, obj: Object, user: UserInfo) -> None:
 
 PARTS: dict[tuple[str, str, str], tuple[tuple[str, ...], ...]] = {
     ("", "pods", "ephemeralcontainers"): (("spec", "ephemeralContainers"),),
-    ("", "pods", "resize"): (("spec", "containers"), ("spec", "initContainers"), ("spec", "resources")),
     ("", "namespaces", "finalize"): (("spec", "finalizers"),),
     ("certificates.k8s.io", "certificatesigningrequests", "approval"): (("status", "conditions"),),
 }
@@ -161,6 +161,8 @@ def prepare_update(kind: Kind, obj: Object, old: Object, subresource: str) -> Ob
         return obj
     if subresource == "status":
         obj = _custom_status_update(obj, old) if kind.custom is not None else _status_update(obj, old)
+    elif subresource == "resize":
+        obj = _resized(obj, old)
     elif parts := PARTS.get((*name, subresource)):
         obj = _partial_update(obj, old, parts)
     else:
@@ -205,7 +207,7 @@ def _custom_status_update(obj: Object, old: Object) -> Object:
 
 def _partial_update(obj: Object, old: Object, parts: tuple[tuple[str, ...], ...]) -> Object:
     made: Object = {**old, "metadata": {**old["metadata"]}}
-    for field in ("resourceVersion", "finalizers"):
+    for field in ("resourceVersion", "finalizers", "managedFields"):
         _take(made["metadata"], obj["metadata"], field)
     for outer, inner in parts:
         section: dict[str, Any] = {**(made.get(outer) or {})}
@@ -214,22 +216,31 @@ def _partial_update(obj: Object, old: Object, parts: tuple[tuple[str, ...], ...]
     return made
 
 
+def _resized(obj: Object, old: Object) -> Object:
+    """Take resources from the request; containers that are not the stored ones are left for validation to refuse."""
+    made: Object = {**old, "metadata": {**old["metadata"]}, "spec": {**(old.get("spec") or {})}}
+    for field in ("resourceVersion", "finalizers", "managedFields"):
+        _take(made["metadata"], obj["metadata"], field)
+    wanted = obj.get("spec") or {}
+    _take(made["spec"], wanted, "resources")
+    for field in ("containers", "initContainers"):
+        new, held = wanted.get(field) or [], made["spec"].get(field) or []
+        if [each.get("name") for each in new] != [each.get("name") for each in held]:
+            _take(made["spec"], wanted, field)
+            continue
+        if held:
+            made["spec"][field] = [_with_resources(before, after) for before, after in zip(held, new, strict=True)]
+    return made
+
+
+def _with_resources(before: Object, after: Object) -> Object:
+    made = dict(before)
+    for field in ("resources", "resizePolicy"):
+        _take(made, after, field)
+    return made
+
+
 def _wishes(kind: Kind, obj: Object) -> dict[str, Any]:
     """Return what is wished for; custom objects whose status is no part of its own are wished for as a whole."""
     apart = NOT_WISHED if kind.custom is None or kind.has_status else ("apiVersion", "kind", "metadata")
     return {field: value for field, value in obj.items() if field not in apart}
-
-
-def quality_of_service(pod: Object) -> str:
-    """Return the QoS class of a pod: Guaranteed, Burstable or BestEffort."""
-    spec = pod.get("spec", {})
-    containers = [*(spec.get("containers") or ()), *(spec.get("initContainers") or ())]
-    guaranteed, any_named = bool(containers), False
-    for container in containers:
-        resources = container.get("resources") or {}
-        limits, requests = resources.get("limits") or {}, resources.get("requests") or {}
-        for resource in ("cpu", "memory"):
-            limit, request = limits.get(resource), requests.get(resource)
-            any_named = any_named or bool(limit or request)
-            guaranteed = guaranteed and bool(limit) and (request is None or request == limit)
-    return "Guaranteed" if guaranteed else "Burstable" if any_named else "BestEffort"

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
 import orjson
 
 from control.api import status
-from control.apiserver.cache import Delivery, Filter, ResourceCache
+from control.apiserver.cache import Batch, Delivery, Filter, ResourceCache
 from control.apiserver.feed import Feed
 from control.apiserver.kinds import Kind
 
@@ -78,6 +78,8 @@ class Watch:
         self._initial: list[Delivery] = []
         self._position = 0
         self._epoch = 0
+        self.initialized: Callable[[], None] | None = None
+        """Called once what was there at the beginning has been read."""
 
     async def start(self) -> None:
         """Find the place to start from; raises ApiError."""
@@ -114,26 +116,28 @@ class Watch:
         obj = {"kind": resource.kind, "apiVersion": resource.api_version, "metadata": metadata}
         return Delivery("BOOKMARK", orjson.dumps(obj))
 
-    async def batches(self) -> AsyncIterator[list[Delivery]]:
+    async def batches(self) -> AsyncIterator[Batch]:
         """Yield events in order, those together that waited together, until the watch's time is over."""
         now = asyncio.get_running_loop().time
         end = now() + self._options.timeout_s
         bookmark_at = now() + BOOKMARK_INTERVAL_S * random.uniform(0.75, 1.0)
         initial, self._initial = self._initial, []
         for start in range(0, len(initial), INITIAL_BATCH):
-            yield initial[start : start + INITIAL_BATCH]
+            yield Batch(initial[start : start + INITIAL_BATCH])
         del initial
+        if self.initialized is not None:
+            self.initialized()
         cache, chosen = self._cache, self._chosen
         while True:
-            events = cache.since(self._position) if cache.epoch == self._epoch else None
-            if events is None:
-                yield [error_delivery(too_old(self._feed.revision, cache.floor))]
+            made = cache.told(self._position, chosen) if cache.epoch == self._epoch else None
+            if made is None:
+                yield Batch([error_delivery(too_old(self._feed.revision, cache.floor))])
                 return
-            self._position += len(events)
-            made = [delivery for event in events if (delivery := event.delivery(chosen)) is not None]
+            self._position = cache.next_position
             over = self._feed.ended or now() >= end
             if self._options.allow_bookmarks and (over or now() >= bookmark_at):
-                made.append(self._bookmark())
+                # Others are told the same events, but not this.
+                made = Batch([*made, self._bookmark()])
                 bookmark_at = now() + BOOKMARK_INTERVAL_S
             if made:
                 yield made

@@ -131,6 +131,14 @@ def take_mask_sizes(flags: dict[str, Any], clusters: Sequence[str]) -> dict[str,
     show_default=True,
     help="Finished pods that are kept; 0 keeps all.",
 )
+@click.option(
+    "--resource-quota-sync-period",
+    "resource_quota_sync_period_s",
+    type=DURATION,
+    default="5m",
+    show_default=True,
+    help="How often ResourceQuotas are counted anew without any news.",
+)
 @click.option("--cluster-signing-cert-file", type=FILE, help="The cluster's certificate authority.")
 @click.option("--cluster-signing-key-file", type=FILE, help="Its key.")
 @click.option(

@@ -29,6 +29,8 @@ class ControllersConfig:
     cluster_signing_key_file: Path | None = None
     cluster_signing_duration: timedelta = timedelta(days=365)
     root_ca_file: Path | None = None
+    resource_quota_sync_period_s: float = 300.0
+    """How often quotas are counted anew without any news."""
     terminated_pods_max: int = 12500
     """Finished pods kept; 0 keeps all."""
 

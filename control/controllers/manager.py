@@ -20,6 +20,7 @@ from control.controllers.certificates import (
 )
 from control.controllers.config import ControllersConfig
 from control.controllers.deployment.controller import DeploymentController
+from control.controllers.disruption import DisruptionController, DisruptionTargetController
 from control.controllers.endpoints import EndpointsController
 from control.controllers.endpointslice import EndpointSliceController
 from control.controllers.garbage.collector import GarbageCollector
@@ -28,7 +29,9 @@ from control.controllers.namespacedefaults import root_ca_controller, service_ac
 from control.controllers.nodeipam import NodeIpamController, mask_sizes
 from control.controllers.nodelifecycle import NodeLifecycleController
 from control.controllers.podeviction import PodCollector, TaintEvictionController
+from control.controllers.protection import ClaimProtection, VolumeProtection
 from control.controllers.replicaset import ReplicaSetController
+from control.controllers.resourcequota import ResourceQuotaController
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +44,8 @@ NAMES = (
     "certificatesigningrequest-cleaner",
     "certificatesigningrequest-signing",
     "deployment",
+    "disruption",
+    "disruption-target",
     "endpoints",
     "endpointslice",
     "garbagecollector",
@@ -48,7 +53,10 @@ NAMES = (
     "nodeipam",
     "nodelifecycle",
     "pod-garbage-collector",
+    "pv-protection",
+    "pvc-protection",
     "replicaset",
+    "resourcequota",
     "root-ca-certificate-publisher",
     "serviceaccount",
     "taint-eviction-controller",
@@ -72,10 +80,16 @@ def build(context: Context, config: ControllersConfig) -> list[Controller]:
         "garbagecollector": GarbageCollector,
         "bootstrap-signer-controller": BootstrapSigner,
         "token-cleaner-controller": TokenCleaner,
+        "disruption": DisruptionController,
+        "disruption-target": DisruptionTargetController,
+        "pvc-protection": ClaimProtection,
+        "pv-protection": VolumeProtection,
     }
     for name, make in makers.items():
         if config.wants(name):
             found.append(make(context))
+    if config.wants("resourcequota"):
+        found.append(ResourceQuotaController(context, config.resource_quota_sync_period_s))
     if config.wants("nodelifecycle"):
         found.append(NodeLifecycleController(context, config.node_lifecycle))
     if config.wants("pod-garbage-collector"):

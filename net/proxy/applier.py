@@ -62,8 +62,8 @@ class Applier(Protocol):
         """Wait until somebody else changed the rules, and say what; who hears of nothing looks every so often."""
         ...
 
-    def connections(self) -> Mapping[bytes, int]:
-        """Return how many connections each front has seen, by its key; nothing where the kernel does not count."""
+    async def connections(self) -> Mapping[bytes, int]:
+        """Return how many connections each front has seen, by its key."""
         ...
 
     def close(self) -> None:

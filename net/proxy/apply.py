@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 
 from net import chains
 from net.chains import Tables
-from net.proxy import iptables
+from net.proxy import iptables, iptables_counters
 from net.proxy.applier import Mode, Services, SyncResult
 from net.proxy.iptables import CANARY, PortText
 from net.proxy.rules import PortRules, RuleSettings
@@ -167,9 +167,9 @@ class IptablesApplier:
             except XtablesError as error:
                 log.warning("canary cannot be seen error=%s", error)
 
-    def connections(self) -> dict[bytes, int]:
-        """Return nothing: iptables' counters could be read only with all rules."""
-        return {}
+    async def connections(self) -> dict[bytes, int]:
+        """Return how many connections each front has seen since its chain was last written, by its key."""
+        return iptables_counters.connections(await self.door.save("nat", counters=True))
 
     def close(self) -> None:
         """Do nothing: no socket is kept."""

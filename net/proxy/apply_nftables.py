@@ -208,7 +208,7 @@ class NftablesApplier:
         """Wait until somebody else changes the table; say what it was."""
         return await self._kernel.disturbed()
 
-    def connections(self) -> dict[bytes, int]:
+    async def connections(self) -> dict[bytes, int]:
         """Return how many connections each front has seen, by its key."""
         return {**self._kernel.counters(schema.CONNECTIONS), **self._kernel.counters(schema.NODEPORT_CONNECTIONS)}
 

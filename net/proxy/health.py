@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -21,7 +21,7 @@ REASONS = {200: "OK", 404: "Not Found", 503: "Service Unavailable"}
 
 Answer = tuple[int, str, dict[str, str]]
 """Status code, body and further headers."""
-Responder = Callable[[str], Answer]
+Responder = Callable[[str], Awaitable[Answer]]
 """Answers a path."""
 
 
@@ -116,7 +116,7 @@ async def _serve_one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter,
             head = await reader.readuntil(b"\r\n\r\n")
             words = head.split(b"\r\n", 1)[0].split(b" ")
             path = words[1].decode("latin-1").partition("?")[0] if len(words) == 3 else "/"
-            code, body, headers = respond(path)
+            code, body, headers = await respond(path)
             payload = body.encode()
             lines = [
                 f"HTTP/1.1 {code} {REASONS[code]}",

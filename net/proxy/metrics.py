@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -45,10 +45,10 @@ class FrontCount:
 
 
 class _Connections(Collector):
-    """Read the kernel's counters when they are asked for, and not before."""
+    """Hold what the kernel had counted when it was asked last."""
 
-    def __init__(self, read: Callable[[], Iterable[FrontCount]]) -> None:
-        self._read = read
+    def __init__(self) -> None:
+        self.counts: Iterable[FrontCount] = ()
 
     def collect(self) -> Iterator[CounterMetricFamily]:
         """Yield the one family."""
@@ -57,7 +57,7 @@ class _Connections(Collector):
             "Connections that asked for a Service on this node, by the address that they asked for.",
             labels=("namespace", "service", "port", "protocol", "front"),
         )
-        for count in self._read():
+        for count in self.counts:
             namespace, _, name = count.service.partition("/")
             family.add_metric([namespace, name, count.port, count.protocol, count.front], count.connections)
         yield family
@@ -68,6 +68,8 @@ class ProxyMetrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self._connections = _Connections()
+        self.registry.register(self._connections)
         family = ("ip_family",)
         self._sync = Histogram(
             "kubeproxy_sync_proxy_rules_duration_seconds", "How long a sync took.", family,
@@ -133,10 +135,7 @@ class ProxyMetrics:
         self._flows.labels(FAMILIES[ip_version]).inc(dropped)
         self._flows_took.labels(FAMILIES[ip_version]).observe(took_s)
 
-    def count_connections(self, read: Callable[[], Iterable[FrontCount]]) -> None:
-        """Serve the kernel's counters, too."""
-        self.registry.register(_Connections(read))
-
-    def text(self) -> tuple[str, str]:
-        """Return the exposition and its content type."""
+    def text(self, counts: Iterable[FrontCount] = ()) -> tuple[str, str]:
+        """Return the exposition, with these counts of the kernel's, and its content type."""
+        self._connections.counts = counts
         return generate_latest(self.registry).decode(), CONTENT_TYPE_LATEST

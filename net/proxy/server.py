@@ -13,7 +13,7 @@ import gc
 import logging
 import socket as sockets
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 
 from control.api import meta
@@ -24,6 +24,7 @@ from control.client.client import Client
 from control.client.informer import Informer
 from net.netlink import NetlinkError, RouteEvents, RouteSocket, read_sysctl
 from net.proxy import modes
+from net.proxy.applier import APPLY_ERRORS, Services
 from net.proxy.config import ProxyConfig
 from net.proxy.family import FamilyLoop
 from net.proxy.health import Answer, Health, HealthServer, proxy_answer, service_answer
@@ -80,7 +81,6 @@ class ProxyServer:
             version: FamilyLoop(config, self._node, make(self._settings(version)), self.metrics, self._told)
             for version, make in makers.items()
         }
-        self.metrics.count_connections(self._connections)
         services = Informer(client, SERVICES, label_selector=SERVICE_SELECTOR, transform=dict)
         slices = Informer(client, ENDPOINT_SLICES, label_selector=SERVICE_SELECTOR, transform=dict)
         node = Informer(client, NODES, field_selector=f"metadata.name={self._name}", transform=keep_node_facts)
@@ -192,7 +192,7 @@ class ProxyServer:
     async def _listen(self) -> None:
         if self._config.healthz_bind_address:
             host, port = _bind_address(self._config.healthz_bind_address)
-            await self._health_server.listen(host, port, lambda path: proxy_answer(self._health, path, time.time()))
+            await self._health_server.listen(host, port, self._answer_health)
         if self._config.metrics_bind_address:
             host, port = _bind_address(self._config.metrics_bind_address)
             try:
@@ -200,29 +200,30 @@ class ProxyServer:
             except OSError as error:
                 log.warning("metrics are not served address=%s error=%s", self._config.metrics_bind_address, error)
 
-    def _answer_metrics(self, path: str) -> Answer:
+    async def _answer_health(self, path: str) -> Answer:
+        return proxy_answer(self._health, path, time.time())
+
+    async def _answer_metrics(self, path: str) -> Answer:
         if path == "/metrics":
-            body, content_type = self.metrics.text()
+            body, content_type = self.metrics.text(await self.connections())
             return 200, body, {"Content-Type": content_type}
         if path == "/proxyMode":
             mode = next(iter(self.families.values())).applier.mode
             return 200, mode, {"Content-Type": "text/plain; charset=utf-8"}
         return proxy_answer(self._health, path, time.time())
 
-    def _connections(self) -> Iterator[FrontCount]:
+    async def connections(self) -> list[FrontCount]:
+        """Return what the kernel has counted; ways in that saw nothing are left out."""
+        found: list[FrontCount] = []
         for family in self.families.values():
-            counts = family.applier.connections()
-            if not counts:
+            try:
+                counts = await family.applier.connections()
+            except APPLY_ERRORS as error:
+                log.warning("connections cannot be counted family=%d error=%s", family.ip_version, error)
                 continue
-            for service, ports in family.book.decided.items():
-                for rules in ports:
-                    for front in rules.fronts:
-                        count = counts.get(place(front.address, rules.port.protocol, front.port))
-                        if count:
-                            where = f"[{front.address}]" if ":" in front.address else front.address
-                            yield FrontCount(
-                                service, rules.port.name.port, rules.port.name.protocol, f"{where}:{front.port}", count
-                            )
+            if counts:
+                found += _by_front(family.book.decided, counts)
+        return found
 
     async def _keep_checks(self) -> None:
         while True:
@@ -248,9 +249,20 @@ class ProxyServer:
                 continue
             self._check_ports[port] = service
 
-    def _check(self, service: str, _path: str) -> Answer:
+    async def _check(self, service: str, _path: str) -> Answer:
         count = max(family.book.ready_here(service) for family in self.families.values())
         return service_answer(service, count, self._health.is_healthy(time.time()))
+
+
+def _by_front(services: Services, counts: Mapping[bytes, int]) -> Iterator[FrontCount]:
+    for service, ports in services.items():
+        for rules in ports:
+            name = rules.port.name
+            for front in rules.fronts:
+                count = counts.get(place(front.address, rules.port.protocol, front.port))
+                if count:
+                    where = f"[{front.address}]" if ":" in front.address else front.address
+                    yield FrontCount(service, name.port, name.protocol, f"{where}:{front.port}", count)
 
 
 def _bind_address(text: str) -> tuple[str, int]:

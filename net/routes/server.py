@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket as sockets
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from control.api import meta
@@ -166,10 +167,7 @@ class RoutesServer:
             await asyncio.sleep(self._config.settle_s)
             self._due.clear()
             try:
-                # In one go and without a thread: a handful of routes, a few milliseconds.
-                self.sync_routes()
-                if (own := self._peers.get(self._name)) is not None:
-                    await self._rules.sync(own, self._peers)
+                await self._sync(dict(self._peers))
                 failures = 0
             except (NetlinkError, TunnelError, NftablesError, XtablesError) as error:
                 log.warning("routes are not as wanted, trying again error=%s", error)
@@ -179,6 +177,20 @@ class RoutesServer:
                 failures = min(failures + 1, FAILURES_MAX)
                 await self._pause(failures)
 
+    async def _sync(self, known: Mapping[str, Peer]) -> None:
+        """Bring rules and routes to what these Nodes need; routes do not wait for rules that are refused."""
+        refused: NftablesError | XtablesError | None = None
+        if (own := known.get(self._name)) is not None:
+            # Before there is a way to new pods: a flow's first packet decides who all of it seems to be from.
+            try:
+                await self._rules.sync(own, known)
+            except (NftablesError, XtablesError) as error:
+                refused = error
+        # In one go and without a thread: a handful of routes, a few milliseconds.
+        self._sync_routes(known)
+        if refused is not None:
+            raise refused
+
     async def _pause(self, failures: int) -> None:
         """Wait before the next attempt, or until something changes: a link that comes back need not be waited for."""
         try:
@@ -187,31 +199,28 @@ class RoutesServer:
         except TimeoutError:
             self._due.set()
 
-    def sync_routes(self) -> int:
-        """Bring the kernel to the plan; return how many requests that took."""
-        own = self._peers.get(self._name)
+    def _sync_routes(self, known: Mapping[str, Peer]) -> None:
+        own = known.get(self._name)
         if own is None:
-            return 0  # our Node is being made; its first appearance brings the rest
+            return  # our Node is being made; its first appearance brings the rest
         with RouteSocket() as socket:
             if self._around is None or self._standing is None:
                 self._around, self._standing = _look_around(socket), None
             around = self._around
             down = {link.index for link in around.uplinks.values() if not link.is_up}
             backend = self._config.backend
-            ways = peers.ways(own, self._peers.values(), peers.places(around.addresses, around.uplinks), backend, down)
+            ways = peers.ways(own, known.values(), peers.places(around.addresses, around.uplinks), backend, down)
             underlays = {version: around.underlay_mtu(own, version) for version in peers.VERSIONS}
             needed = peers.tunnel_versions(ways, own, backend)
             tunnels_wanted = tunnels.wanted(own, needed, underlays, self._config)
             self._ensure(socket, tunnels_wanted)
-            self._wanted = self._plan(own, ways, min(underlays.values()))
+            self._wanted = self._plan(own, known, ways, min(underlays.values()))
             todo = self._differences(socket, own)
-            requests = todo.messages()
-            socket.batch(requests)
+            socket.batch(todo.messages())
             self._standing = plan.after(self._standing or State(), todo)
             for name in kernel.remove_others(socket, tunnels_wanted):
                 log.info("tunnel is removed interface=%s", name)
         self._tell(todo, ways)
-        return len(requests)
 
     def _ensure(self, socket: RouteSocket, wanted: list[Tunnel]) -> None:
         found = {}
@@ -224,9 +233,9 @@ class RoutesServer:
         if found != self._tunnels:
             self._tunnels, self._standing = found, None
 
-    def _plan(self, own: Peer, ways: dict[tuple[str, str], Way], underlay_mtu: int) -> State:
+    def _plan(self, own: Peer, known: Mapping[str, Peer], ways: dict[tuple[str, str], Way], underlay_mtu: int) -> State:
         pods = mtu.pod_mtu(underlay_mtu, self._tunnels)
-        return plan.wanted(own, self._peers, ways, self._tunnels, pods if pods < underlay_mtu else 0)
+        return plan.wanted(own, known, ways, self._tunnels, pods if pods < underlay_mtu else 0)
 
     def _differences(self, socket: RouteSocket, own: Peer) -> Changes:
         addresses = self._around.addresses if self._around is not None else []

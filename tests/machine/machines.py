@@ -123,7 +123,7 @@ def site(directory: Path) -> Iterator[Site]:
     subprocess.run(["ip", "netns", "add", namespace], check=True)
     made = Site(namespace, directory)
     try:
-        lines = f"link set lo up\nlink add br0 type bridge\naddress add {NETWORK}.1/24 dev br0\nlink set br0 up\n"
+        lines = f"link set lo up\nlink add br0 address 02:00:00:00:00:01 type bridge\naddress add {NETWORK}.1/24 dev br0\nlink set br0 up\n"
         subprocess.run(["ip", "-n", namespace, "-batch", "-"], input=lines, text=True, check=True)
         yield made
     finally:

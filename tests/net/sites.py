@@ -31,7 +31,7 @@ class Router(Fabric):
     def __init__(self) -> None:
         Namespace.__init__(self, "router")
         for network, (four, six) in NETWORKS.items():
-            self.ip(f"link add br{network} type bridge")
+            self.ip(f"link add br{network} address 02:00:00:00:00:0{network} type bridge")
             self.ip(f"addr add {four}.1/24 dev br{network}")
             self.ip(f"addr add {six}::1/64 dev br{network} nodad")
             self.ip(f"link set br{network} up")

@@ -12,10 +12,9 @@ WEB = Way("default/web", "http", "TCP", "10.96.0.1:80")
 def exposition(connections: int, latencies_s: list[float]) -> str:
     """Return what a proxy answers that counted and wrote this."""
     metrics = ProxyMetrics()
-    metrics.count_connections(lambda: [FrontCount("default/web", "http", "TCP", "10.96.0.1:80", connections)])
     for latency_s in latencies_s:
         metrics.synced(4, 0.0015, [latency_s], 0.0)
-    return metrics.text()[0]
+    return metrics.text([FrontCount("default/web", "http", "TCP", "10.96.0.1:80", connections)])[0]
 
 
 def test_connections_are_summed_by_way_and_node() -> None:

@@ -426,14 +426,17 @@ def test_behaviour_35_the_families_are_independent(stage: Stage) -> None:
         stage.stop()
 
 
-def test_connections_and_latency_are_counted(stage: Stage) -> None:
-    with stage.proxy() as server:
+@pytest.mark.parametrize(
+    "makers", [NFTABLES, iptables("legacy"), iptables("nft")], ids=["nftables", "iptables-legacy", "iptables-nft"]
+)
+def test_connections_and_latency_are_counted(stage: Stage, makers: Makers) -> None:
+    with stage.proxy(makers) as server:
         assert stage.answers() == {"pod0", "pod1"}
         made = endpoint_slice("web", [(stage.pods[0].ip_address, "n1")])
         made["metadata"]["annotations"] = {TRIGGER_ANNOTATION: datetime.now(UTC).isoformat()}
         stage.put(ENDPOINT_SLICES, made)
         eventually(lambda: stage.answers() == {"pod0"})
-        text, _ = server.metrics.text()
+        text, _ = server.metrics.text(stage.node.call(server.connections()))
         found = {
             line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in text.splitlines() if line[0] != "#"
         }

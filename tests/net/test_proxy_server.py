@@ -14,7 +14,7 @@ from control.api.resources import ENDPOINT_SLICES, NODES, SERVICES
 from net.proxy.apply import IptablesApplier
 from net.proxy.command import Duration
 from net.proxy.config import ProxyConfig
-from net.proxy.health import Health, HealthServer, proxy_answer, service_answer
+from net.proxy.health import Answer, Health, HealthServer, proxy_answer, service_answer
 from net.proxy.server import ProxyServer
 from net.xtables import XtablesError
 from tests.fakes.fake_client import FakeClient
@@ -140,7 +140,11 @@ async def ask(port: int, path: str) -> tuple[int, str]:
 
 async def test_health_is_answered_over_http() -> None:
     server, health = HealthServer(), Health(patience_s=60.0)
-    port = await server.listen("127.0.0.1", 0, lambda path: proxy_answer(health, path, 100.0))
+
+    async def respond(path: str) -> Answer:
+        return proxy_answer(health, path, 100.0)
+
+    port = await server.listen("127.0.0.1", 0, respond)
     try:
         assert (await ask(port, "/healthz"))[0] == 503
         health.synced(99.0)

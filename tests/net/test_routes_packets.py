@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import socket
+import time
 from collections.abc import Iterator
 from functools import partial
 
 import pytest
 
+from control.api.resources import NODES
 from net.netlink import RouteSocket, inside
 from net.routes import mtu
 from net.routes.tunnels import mac_of
@@ -253,3 +256,32 @@ def test_behaviour_41_over_ipv6_where_nodes_have_no_other_address(site: Site) ->
     eventually(lambda: TUNNEL in n1.ip("route show 10.244.3.0/24"), REPAIR_TIMEOUT_S)
     eventually(lambda: "raftsman-vx6" not in n1.ip("link"), REPAIR_TIMEOUT_S)
     all_reach(site)
+
+
+def test_a_flow_that_waited_for_a_new_node_has_its_pods_own_address(site: Site) -> None:
+    """What a flow's first packet that has a way seems to be from, all of them do."""
+    n1 = site.nodes["n1"]
+    n9 = site.add(9, RIGHT)
+    for known in site.nodes.values():
+        n9.put(NODES, known.as_object())
+    with inside(n9.pod.descriptor):
+        heard = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    heard.bind((n9.pod_addresses[4], 0))
+    heard.settimeout(0.002)
+    with inside(n1.pod.descriptor):
+        asking = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    sources: set[str] = set()
+    with heard, asking:
+        asking.sendto(b"early", heard.getsockname())
+        n9.keep_routes()
+        site.announce(n9)
+        deadline = time.monotonic() + REPAIR_TIMEOUT_S
+        while len(sources) < 1 and time.monotonic() < deadline:
+            asking.sendto(b"hello", heard.getsockname())
+            try:
+                sources.add(heard.recvfrom(64)[1][0])
+            except TimeoutError:
+                continue
+    site.forget("n9")
+    del site.nodes["n9"]
+    assert sources == {n1.pod_addresses[4]}

@@ -272,7 +272,7 @@ class Fabric(Namespace):
 
     def __init__(self) -> None:
         super().__init__("fabric")
-        self.ip("link add br0 type bridge")
+        self.ip("link add br0 address 02:00:00:00:00:01 type bridge")
         self.ip(f"addr add {FABRIC}.1/24 dev br0")
         self.ip("link set br0 up")
         self.run("sysctl -qw net.ipv4.ip_forward=1")

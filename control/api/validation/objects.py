@@ -12,6 +12,7 @@ from control.api.validation import cluster, core, network, pods, policies, workl
 from control.api.validation.faults import Faults
 from control.api.validation.generic import check_facts
 from control.api.validation.metadata import check_metadata, check_metadata_update
+from control.api.validation.resize import check_pod_resize
 
 Check = Callable[[Object, Faults], None]
 CheckUpdate = Callable[[Object, Object, Faults], None]
@@ -105,6 +106,8 @@ def validate(resource: Resource, obj: Object, old: Object | None = None, subreso
             pods.check_pod_update(obj, old, faults)
         elif subresource == "ephemeralcontainers":
             pods.check_ephemeral_update(obj, old, faults)
+        elif subresource == "resize":
+            check_pod_resize(obj, old, faults)
         return faults.causes
     if (check := CHECKS.get(name)) is not None:
         check(obj, faults)

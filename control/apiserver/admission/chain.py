@@ -12,14 +12,15 @@ class AdmissionChain:
     """The plugins of one API server, asked in turn; the first refusal ends it."""
 
     def __init__(self, plugins: Sequence[Plugin]) -> None:
-        self._plugins = tuple(plugins)
+        self._mutating = [plugin for plugin in plugins if type(plugin).mutate is not Plugin.mutate]
+        self._validating = [plugin for plugin in plugins if type(plugin).validate is not Plugin.validate]
 
     async def mutate(self, request: AdmissionRequest) -> None:
         """Let every plugin complete the object."""
-        for plugin in self._plugins:
+        for plugin in self._mutating:
             await plugin.mutate(request)
 
     async def validate(self, request: AdmissionRequest) -> None:
         """Let every plugin judge the object as it will be stored."""
-        for plugin in self._plugins:
+        for plugin in self._validating:
             await plugin.validate(request)

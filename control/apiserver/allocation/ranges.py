@@ -108,6 +108,8 @@ class PortBitmap:
         first, _, last = str(value.get("range") or ports).partition("-")
         stored = PortRange(int(first), int(last))
         taken = int.from_bytes(base64.b64decode(str(value.get("data") or "")), "big")
+        if stored == ports:
+            return cls(ports, taken & (1 << ports.size) - 1)
         bitmap = cls(ports)
         for offset in range(stored.size):
             port = stored.first + offset
@@ -125,6 +127,10 @@ class PortBitmap:
             "range": str(self._ports),
             "data": base64.b64encode(data).decode(),
         }
+
+    def copy(self) -> PortBitmap:
+        """Return a bitmap of its own with the same ports taken."""
+        return PortBitmap(self._ports, self._taken)
 
     def has(self, port: int) -> bool:
         """Whether the port is taken."""

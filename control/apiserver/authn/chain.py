@@ -55,6 +55,8 @@ class TokenAuthenticator:
         self._client = client
         self._bootstrap = bootstrap
         self._clock = clock
+        self._is_warm = False
+        """Whether the caches were loaded once; where one was lost since, the store is asked."""
 
     async def authenticate(self, token: str, audiences: Sequence[str] = ()) -> Authenticated:
         """Return who holds the token, for those of the wanted audiences that it serves; else InvalidCredentialError."""
@@ -77,8 +79,10 @@ class TokenAuthenticator:
     async def _service_account(self, claims: dict[str, Any]) -> UserInfo:
         """Check the bindings in the cache; ask the store where the cache may only be behind."""
         now_s = self._clock().timestamp()
-        for resource in _BOUND_RESOURCES.values():
-            await self._lookup.warm(resource)
+        if not self._is_warm:
+            for resource in _BOUND_RESOURCES.values():
+                await self._lookup.warm(resource)
+            self._is_warm = True
         try:
             return service_accounts.user_from_claims(claims, self._lookup.get, now_s)
         except InvalidCredentialError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ _CURVES = {
     "secp521r1": ("ES512", "P-521", 66),
 }
 """By curve: JWS algorithm, JWK name, bytes of a coordinate."""
+VERIFIED_MAX = 4096
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,8 @@ class TokenVerifier:
     def __init__(self, keys: Iterable[VerificationKey], issuers: Sequence[str]) -> None:
         self._keys = {key.key_id: key for key in keys}
         self._issuers = tuple(issuers)
+        self._verified: OrderedDict[str, dict[str, Any]] = OrderedDict()
+        """Claims of tokens whose signature was found right; whether they hold now is asked each time."""
 
     @property
     def keys(self) -> tuple[VerificationKey, ...]:
@@ -65,6 +69,8 @@ class TokenVerifier:
 
     def is_ours(self, token: str) -> bool:
         """Whether the token claims one of our issuers; nothing is verified."""
+        if token in self._verified:
+            return True
         try:
             claims = jwt.decode(token, options={"verify_signature": False})
         except jwt.PyJWTError:
@@ -73,15 +79,12 @@ class TokenVerifier:
 
     def verify(self, token: str, audiences: Sequence[str], now_s: float) -> dict[str, Any]:
         """Return the claims of a good token; its `aud` is narrowed to the wanted audiences that it is for."""
-        try:
-            header = jwt.get_unverified_header(token)
-            named = self._keys.get(str(header.get("kid", "")))
-            candidates = [named] if named else list(self._keys.values())
-            claims = self._decoded(token, candidates)
-        except jwt.PyJWTError as error:
-            raise InvalidCredentialError(f"token: {error}") from error
-        if claims.get("iss") not in self._issuers:
-            raise InvalidCredentialError("token: another issuer")
+        claims = self._verified.get(token)
+        if claims is None:
+            claims = self._checked(token)
+            self._verified[token] = claims
+            if len(self._verified) > VERIFIED_MAX:
+                self._verified.popitem(last=False)
         if not _number(claims, "nbf", 0) <= now_s:
             raise InvalidCredentialError("token: not valid yet")
         if now_s >= _number(claims, "exp", 0):
@@ -91,7 +94,19 @@ class TokenVerifier:
         shared = [audience for audience in audiences if audience in held]
         if not shared:
             raise InvalidCredentialError(f"token audiences {held!r} is invalid for the target audiences {audiences!r}")
-        claims["aud"] = shared
+        return {**claims, "aud": shared}
+
+    def _checked(self, token: str) -> dict[str, Any]:
+        """Return the claims of a token that one of our issuers signed."""
+        try:
+            header = jwt.get_unverified_header(token)
+            named = self._keys.get(str(header.get("kid", "")))
+            candidates = [named] if named else list(self._keys.values())
+            claims = self._decoded(token, candidates)
+        except jwt.PyJWTError as error:
+            raise InvalidCredentialError(f"token: {error}") from error
+        if claims.get("iss") not in self._issuers:
+            raise InvalidCredentialError("token: another issuer")
         return claims
 
     def _decoded(self, token: str, candidates: Sequence[VerificationKey]) -> dict[str, Any]:

@@ -12,7 +12,16 @@ import orjson
 from control.api import status
 from control.apiserver.etcd import StoreBusyError, StoreError
 from control.apiserver.kinds import Kind
-from control.apiserver.request import ASGIScope, Receive, RequestInfo, Send, StreamRequest, UserInfo, parse
+from control.apiserver.request import (
+    LONG_RUNNING,
+    ASGIScope,
+    Receive,
+    RequestInfo,
+    Send,
+    StreamRequest,
+    UserInfo,
+    parse,
+)
 from control.apiserver.rest.discovery import Discovery, version_info
 from control.apiserver.rest.exchange import JSON_TYPE, Exchange
 from control.apiserver.rest.health import Health
@@ -22,6 +31,8 @@ from control.apiserver.rest.verbs import Verbs
 from control.apiserver.service import Service, unknown_path
 
 log = logging.getLogger(__name__)
+
+_READS = frozenset({"get", "list"})
 
 PathHandler = Callable[[Exchange], Awaitable[None]]
 
@@ -50,7 +61,8 @@ class App:
         self._discovery = discovery
         self._health = health
         self._openapi = openapi
-        self._in_flight = 0
+        self.in_flight = 0
+        """Requests that are being served and will end soon: watches and streams apart."""
 
     async def __call__(self, scope: ASGIScope, receive: Receive, send: Send) -> None:
         """Answer one request; nothing but an answer leaves."""
@@ -70,6 +82,21 @@ class App:
     async def _serve(self, exchange: Exchange) -> None:
         info = parse(exchange.method, exchange.path, exchange.query)
         user = await self._service.authenticate(exchange.credentials)
+        gate = self._service.gate
+        if gate is None or info.subresource in LONG_RUNNING:
+            await self._judge(exchange, user, info)
+            return
+        passage = exchange.passage = gate.enter(user, info, exchange.query)
+        try:
+            if not passage.admitted:
+                await passage.admission()
+                if exchange.gone:
+                    raise ConnectionResetError
+            await self._judge(exchange, user, info)
+        finally:
+            passage.leave()
+
+    async def _judge(self, exchange: Exchange, user: UserInfo, info: RequestInfo) -> None:
         await self._service.authorize(user, info)
         if not info.is_resource_request:
             await self._path(exchange)
@@ -96,15 +123,16 @@ class App:
         await self._bounded(exchange, user, info, kind)
 
     async def _bounded(self, exchange: Exchange, user: UserInfo, info: RequestInfo, kind: Kind) -> None:
-        config = self._service.config
-        if self._in_flight >= config.max_requests_inflight:
-            raise status.too_many_requests("Too many requests, please try again later.")
-        self._in_flight += 1
+        self.in_flight += 1
         try:
-            async with asyncio.timeout(config.request_timeout_s):
+            if info.verb in _READS:
+                # What a read may wait for, the store and the feed, has bounds of its own.
+                await self._verbs.serve(exchange, user, info, kind)
+                return
+            async with asyncio.timeout(self._service.config.request_timeout_s):
                 await self._verbs.serve(exchange, user, info, kind)
         finally:
-            self._in_flight -= 1
+            self.in_flight -= 1
 
     # Paths that name no resource.
 
@@ -133,10 +161,20 @@ class App:
                 await self._openapi.serve(exchange, "/".join(rest))
             case ["healthz" | "livez" | "readyz" | "metrics", *_]:
                 await self._health.serve(exchange, parts)
+            case ["debug", "api_priority_and_fairness", what]:
+                await self._dump(exchange, what)
             case _:
                 if (handler := self._service.handlers.path_handler(exchange.path)) is None:
                     raise unknown_path()
                 await exchange.answer(200, await handler())
+
+    async def _dump(self, exchange: Exchange, what: str) -> None:
+        gate = self._service.gate
+        details = bool(exchange.parameter("includeRequestDetails"))
+        body = gate.dump(what, details) if gate is not None else None
+        if body is None:
+            raise unknown_path()
+        await exchange.answer(200, body, b"text/plain; charset=utf-8")
 
     def _paths(self) -> list[str]:
         found = [

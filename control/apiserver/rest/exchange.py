@@ -12,9 +12,10 @@ import orjson
 
 from control.api import status
 from control.api.meta import Object
-from control.apiserver.request import ASGIScope, Credentials, Receive, Send
+from control.apiserver.request import ASGIScope, Credentials, Passage, Receive, Send
 
 JSON_TYPE = b"application/json"
+<<<<<<< HEAD
 GZIP_BYTES_MIN = 128 << 10
 """Shorter answers are sent as they are: on their way they cost less than compressing does."""
 GZIP_LEVEL = 1
@@ -24,6 +25,9 @@ NOT_CACHED = b"no-cache, private"
 _TRUE = frozenset({"1", "t", "T", "true", "True", "TRUE"})
 _PERSONS = ("curl", "Wget", "Mozilla/5.0")
 """Programs that a person looks through, by the beginnings of their names."""
+=======
+_NO_QUERY: Mapping[str, tuple[str, ...]] = {}
+>>>>>>> main
 
 
 def read_query(raw: bytes) -> Mapping[str, tuple[str, ...]]:
@@ -45,6 +49,18 @@ def read_headers(raw: list[tuple[bytes, bytes]]) -> Mapping[str, tuple[str, ...]
     return found
 
 
+def _remembered_headers(scope: ASGIScope) -> Mapping[str, tuple[str, ...]]:
+    """Return the request's headers; most clients send the same ones again and again on their connection."""
+    raw, state = scope["headers"], scope.get("state")
+    if state is None:
+        return read_headers(raw)
+    known = state.get("headers")
+    if known is None or known[0] != raw:
+        known = state["headers"] = raw, read_headers(raw)
+    headers: Mapping[str, tuple[str, ...]] = known[1]
+    return headers
+
+
 class Exchange:
     """A request that can be read once and answered once."""
 
@@ -54,9 +70,10 @@ class Exchange:
         self._send = send
         self.method: str = scope.get("method", "GET")
         self.path: str = scope["path"]
-        self.query = read_query(scope["query_string"])
-        self.headers = read_headers(scope["headers"])
+        self.query = read_query(scope["query_string"]) if scope["query_string"] else _NO_QUERY
+        self.headers = _remembered_headers(scope)
         self.warnings: list[str] = []
+        self.passage: Passage | None = None
         self.started = False
 
     def header(self, name: str) -> str:
@@ -74,6 +91,12 @@ class Exchange:
         certificate = self.scope.get("state", {}).get("certificate")
         address = client[0] if client else ""
         return Credentials(certificate, self.header("authorization"), self.headers, address)
+
+    @property
+    def gone(self) -> bool:
+        """Whether the client has hung up, as far as the server has noticed."""
+        is_gone = self.scope.get("is_gone")
+        return is_gone is not None and bool(is_gone())
 
     async def body(self, bytes_max: int) -> bytes:
         """Read the body; raises RequestEntityTooLarge."""
@@ -99,6 +122,14 @@ class Exchange:
         self.started = True
         await self._send(message)
 
+    def _head(self, content_type: bytes, extra: tuple[tuple[bytes, bytes], ...]) -> list[tuple[bytes, bytes]]:
+        headers = [(b"content-type", content_type), (b"cache-control", b"no-cache, private"), *extra]
+        if self.passage is not None:
+            headers += self.passage.headers
+        for text in dict.fromkeys(self.warnings):
+            headers.append((b"warning", f'299 - "{_quoted(text)}"'.encode("utf-8", "replace")))
+        return headers
+
     async def start(
         self,
         code: int,
@@ -108,11 +139,13 @@ class Exchange:
         cache_control: bytes = NOT_CACHED,
     ) -> None:
         """Send status line and headers."""
+<<<<<<< HEAD
         headers = [(b"content-type", content_type), (b"cache-control", cache_control), *extra]
+=======
+        headers = self._head(content_type, extra)
+>>>>>>> main
         if length is not None:
             headers.append((b"content-length", str(length).encode()))
-        for text in dict.fromkeys(self.warnings):
-            headers.append((b"warning", f'299 - "{_quoted(text)}"'.encode("utf-8", "replace")))
         await self.send({"type": "http.response.start", "status": code, "headers": headers})
 
     async def answer(
@@ -123,6 +156,7 @@ class Exchange:
         extra: tuple[tuple[bytes, bytes], ...] = (),
         cache_control: bytes = NOT_CACHED,
     ) -> None:
+<<<<<<< HEAD
         """Send a whole answer: laid out where a person reads it, compressed where it is long."""
         if content_type is JSON_TYPE and body and self._pretty():
             body = laid_out(body)
@@ -131,6 +165,14 @@ class Exchange:
             body = await asyncio.to_thread(gzip.compress, body, GZIP_LEVEL, mtime=0)
             extra = (*extra, (b"content-encoding", b"gzip"), (b"vary", b"Accept-Encoding"))
         await self.start(code, content_type, len(body), extra, cache_control)
+=======
+        """Send a whole answer."""
+        if (at_once := self.scope.get("answer")) is not None:
+            self.started = True
+            at_once(code, self._head(content_type, extra), body)
+            return
+        await self.start(code, content_type, len(body), extra)
+>>>>>>> main
         await self.send({"type": "http.response.body", "body": body})
 
     def _pretty(self) -> bool:

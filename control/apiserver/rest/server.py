@@ -1,89 +1,22 @@
-"""The door to uvicorn: HTTP/1.1 over TLS, certificates in the scope, connections that can be taken over."""
+"""HTTP/1.1 over TLS on one socket: client certificates are asked for, not demanded."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import uvicorn
-
-from control.apiserver.streams.upgrade import UpgradableProtocol
+from control.apiserver.rest.connection import HEAD_BYTES_MAX as HEAD_BYTES_MAX
+from control.apiserver.rest.connection import Connection
+from control.apiserver.rest.door import Application, Door
 
 BACKLOG = 2048
 KEEP_ALIVE_S = 120
-GRACEFUL_SHUTDOWN_S = 5
-HEAD_BYTES_MAX = 128 << 10
+STREAMS_END_S = 5.0
+"""How long streams may go on when the server ends; requests end in their own time."""
 HEAD_TIMEOUT_S = 30.0
 """A connection that has not sent a whole request line and headers by then is closed."""
-_HEAD_TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
-
-
-class CertificateProtocol(UpgradableProtocol):
-    """Puts ``certificate`` (DER, None without one) into scope["state"].
-
-    It bounds what uvicorn does not: the bytes of a request's head, and the time that one may take to arrive.
-    """
-
-    _head_bytes = 0
-    _in_head = False
-    _head_timer: asyncio.TimerHandle | None = None
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Remember who is at the other end."""
-        tls = transport.get_extra_info("ssl_object")
-        certificate = tls.getpeercert(True) if tls is not None else None
-        self.app_state = {**self.app_state, "certificate": certificate}
-        super().connection_made(transport)
-        self._expect_head()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the connection."""
-        self._head_arrived()
-        super().connection_lost(exc)
-
-    def _expect_head(self) -> None:
-        self._head_arrived()
-        self._head_timer = self.loop.call_later(HEAD_TIMEOUT_S, self.transport.close)
-
-    def _head_arrived(self) -> None:
-        if self._head_timer is not None:
-            self._head_timer.cancel()
-            self._head_timer = None
-
-    def on_message_begin(self) -> None:
-        """Begin a request."""
-        self._in_head, self._head_bytes = True, 0
-        self._expect_head()
-        super().on_message_begin()
-
-    def on_headers_complete(self) -> None:
-        """Hand the request on."""
-        self._in_head = False
-        self._head_arrived()
-        super().on_headers_complete()
-
-    def data_received(self, data: bytes) -> None:
-        """Parse what arrived, unless it is a head without end."""
-        if self._in_head:
-            self._head_bytes += len(data)
-            if self._head_bytes > HEAD_BYTES_MAX:
-                self.transport.write(_HEAD_TOO_LARGE)
-                self.transport.close()
-                return
-        super().data_received(data)
-
-
-class _Server(uvicorn.Server):
-    """A server whose life is its task's: no signal handlers."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
 
 
 def tls_context(certificate: Path, key: Path, client_ca_files: tuple[Path, ...]) -> ssl.SSLContext:
@@ -109,28 +42,19 @@ def bind(address: str, port: int) -> socket.socket:
     return bound
 
 
-async def serve(app: Any, bound: socket.socket, context: ssl.SSLContext | None) -> None:
-    """Serve an ASGI application until cancelled, then let running requests end."""
-    config = uvicorn.Config(
-        app,
-        http=CertificateProtocol,
-        ws="none",
-        lifespan="off",
-        access_log=False,
-        log_config=None,
-        server_header=False,
-        date_header=True,
-        proxy_headers=False,
-        timeout_keep_alive=KEEP_ALIVE_S,
-        timeout_graceful_shutdown=GRACEFUL_SHUTDOWN_S,
-    )
-    config.load()
-    config.ssl = context
-    server = _Server(config)
-    serving = asyncio.ensure_future(server.serve(sockets=[bound]))
+def never() -> bool:
+    """Say no."""
+    return False
+
+
+async def serve(
+    app: Application, bound: socket.socket, context: ssl.SSLContext | None, busy: Callable[[], bool] = never
+) -> None:
+    """Serve an ASGI application until cancelled, then for as long as it is ``busy`` with requests."""
+    door = Door(app, HEAD_TIMEOUT_S, KEEP_ALIVE_S)
+    listening = await door.loop.create_server(lambda: Connection(door), sock=bound, ssl=context, backlog=BACKLOG)
     try:
-        await asyncio.shield(serving)
-    except asyncio.CancelledError:
-        server.should_exit = True
-        await serving
-        raise
+        await door.watch_over()
+    finally:
+        listening.close()
+        await door.end(STREAMS_END_S, busy)

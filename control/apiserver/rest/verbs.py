@@ -13,7 +13,7 @@ from control.api import status
 from control.api.meta import Object
 from control.api.printers.table import IncludeObject
 from control.apiserver import objects
-from control.apiserver.cache import Delivery, Entry, Filter
+from control.apiserver.cache import Batch, Delivery, Entry, Filter
 from control.apiserver.convert import convert
 from control.apiserver.kinds import Kind
 from control.apiserver.paging import ListQuery
@@ -150,6 +150,8 @@ class Verbs:
             self._service.watch_timeout_s(_number(exchange, "timeoutSeconds")),
         )
         watch = await self._service.watch(kind, self._filter(exchange, info, kind), options)
+        if exchange.passage is not None:
+            watch.initialized = exchange.passage.initialized
         await exchange.start(200, b"application/json", None)
         await exchange.part(b"")
         pump = asyncio.ensure_future(self._pump(exchange, watch, media, kind))
@@ -168,7 +170,7 @@ class Verbs:
         include = table.read_include(exchange.parameter("includeObject"))
         shape = _Shape(kind, media, include, self._converts(kind))
         async for batch in watch.batches():
-            await exchange.part(b"".join([shape.line(delivery) for delivery in batch]))
+            await exchange.part(shape.lines(batch))
 
     # Writing.
 
@@ -194,7 +196,7 @@ class Verbs:
                 405, "MethodNotAllowed", "the server does not allow this method on the requested resource"
             )
         obj = convert(await self._service.create(kind, info, value, duplicates, context), kind.resource)
-        await self._answer(exchange, 201, obj, media, kind)
+        await self._answer_written(exchange, 201, obj, media, kind, context)
 
     async def _update(self, exchange: Exchange, user: UserInfo, info: RequestInfo, kind: Kind) -> None:
         media = choose(exchange.header("accept"))
@@ -203,7 +205,7 @@ class Verbs:
         made = await self._service.handle(kind, info, value, context, exchange.query)
         if made is None:
             made = await self._service.update(kind, info, value, duplicates, context)
-        await self._answer(exchange, 200, made, media, kind)
+        await self._answer_written(exchange, 200, made, media, kind, context)
 
     async def _patch(self, exchange: Exchange, user: UserInfo, info: RequestInfo, kind: Kind) -> None:
         media = choose(exchange.header("accept"))
@@ -211,7 +213,17 @@ class Verbs:
         body = await exchange.body(self._service.config.body_bytes_max)
         patch_type, patch = objects.parse_patch(body, exchange.header("content-type"))
         obj, created = await self._service.patch(kind, info, patch_type, patch, context)
-        await self._answer(exchange, 201 if created else 200, obj, media, kind)
+        await self._answer_written(exchange, 201 if created else 200, obj, media, kind, context)
+
+    async def _answer_written(
+        self, exchange: Exchange, code: int, obj: Object, media: MediaType, kind: Kind, context: Context
+    ) -> None:
+        """Answer with an object that was stored, in the bytes that reads of it are answered with, where these serve."""
+        entry = context.written
+        if entry is None or media.transform or media.type == YAML or obj.get("kind") != kind.resource.kind:
+            await self._answer(exchange, code, obj, media, kind)
+        else:
+            await exchange.answer(code, entry.data if not self._converts(kind) else orjson.dumps(obj))
 
     async def _options_body(self, exchange: Exchange) -> Object:
         """Return the DeleteOptions of body and query together."""
@@ -263,9 +275,14 @@ class _Shape:
         self._converts = converts
         self._columns = True
 
-    def line(self, delivery: Delivery) -> bytes:
-        """Return an event as a line of the stream."""
-        if delivery.type == "ERROR" or not (self._media.transform or self._converts):
+    def lines(self, batch: Batch) -> bytes:
+        """Return events as lines of the stream."""
+        if not (self._media.transform or self._converts):
+            return batch.lines
+        return b"".join([self._line(delivery) for delivery in batch])
+
+    def _line(self, delivery: Delivery) -> bytes:
+        if delivery.type == "ERROR":
             return delivery.line
         obj: Object = orjson.loads(delivery.data)
         if delivery.type != "BOOKMARK":

@@ -113,6 +113,21 @@ def test_duplicate_fields_are_found_with_their_path() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("body", "faults"),
+    [
+        (b'{"a" :1, "a"\n:2}', ["a"]),
+        (b'{"a":"\\":", "b":1}', []),
+        (b'{"a":"x\\":", "a":"y"}', ["a"]),
+        (b'{"\\u0061":1,"a":2}', ["a"]),
+        (b'[{"a":1},{"a":2}]', []),
+        (b'{"a":{"a":{"a":1,"b":":"}}}', []),
+    ],
+)
+def test_duplicate_fields_are_told_from_what_looks_like_them(body: bytes, faults: list[str]) -> None:
+    assert decode.duplicate_fields(body) == [f'duplicate field "{name}"' for name in faults]
+
+
 def test_another_version_is_refused() -> None:
     with pytest.raises(ApiError, match="does not match the expected API version"):
         decode.decode({"apiVersion": "v1", "kind": "Deployment"}, "apps", "v1", "Deployment")

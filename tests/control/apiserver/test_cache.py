@@ -47,6 +47,8 @@ class Watcher:
         if events is None:
             self.restart()
             return
+        told = self.cache.told(self.position, self.chosen)
+        assert told == [made for event in events if (made := event.delivery(self.chosen)) is not None]
         self.position += len(events)
         for event in events:
             if (delivery := event.delivery(self.chosen)) is None:

@@ -119,3 +119,86 @@ async def test_running_requests_end_before_the_server_does() -> None:
     await asyncio.wait([task], timeout=10)
     assert task.cancelled()
     bound.close()
+
+
+async def test_requests_in_one_go_are_answered_in_order() -> None:
+    async with serving() as port:
+        first = b"POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc"
+        second = b"POST /b HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n3\r\ncde\r\n0\r\n\r\n"
+        answer = await exchange(port, first + second + request())
+        assert [part[:3] for part in answer.split(b"\r\n\r\n")[1:]] == [b"0 3", b"0 5", b"0 0"]
+        assert answer.count(b"connection: close") == 1
+
+
+async def test_a_body_is_asked_for() -> None:
+    async with serving() as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n")
+        assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+        writer.write(b"ab")
+        assert (await reader.readuntil(b"0 2")).startswith(b"HTTP/1.1 200 OK")
+        writer.close()
+
+
+async def test_large_bodies_pass_both_ways() -> None:
+    async def back(scope: ASGIScope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        more = True
+        while more:
+            message = await receive()
+            more = message["more_body"]
+            await send({"type": "http.response.body", "body": message["body"], "more_body": more})
+
+    async with serving(app=back) as port:
+        body = bytes(range(256)) * 20_000
+        answer = await exchange(port, request(f"Content-Length: {len(body)}", body=body))
+        assert b"transfer-encoding: chunked" in answer
+        at, found = answer.index(b"\r\n\r\n") + 4, b""
+        while size := int(answer[at : (stop := answer.index(b"\r\n", at))], 16):
+            found += answer[stop + 2 : stop + 2 + size]
+            at = stop + 4 + size
+        assert found == body
+
+
+@pytest.mark.parametrize(
+    ("head", "told", "body"),
+    [
+        (b"HEAD / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", b"content-length: 3\r\n", b""),
+        (b"GET / HTTP/1.0\r\n\r\n", b"connection: close\r\n", b"0 0"),
+        (b"GET http://x/y?z HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", b"date: ", b"0 0"),
+    ],
+    ids=["head", "1.0", "absolute"],
+)
+async def test_forms_of_requests(head: bytes, told: bytes, body: bytes) -> None:
+    async with serving() as port:
+        answer = await exchange(port, head)
+        assert told in answer
+        assert answer.endswith(b"\r\n\r\n" + body)
+
+
+async def test_what_an_application_leaves_open_is_ended() -> None:
+    async def broken(scope: ASGIScope, receive: Receive, send: Send) -> None:
+        if scope["path"] == "/half":
+            await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"9")]})
+        raise ValueError("broken")
+
+    async with serving(app=broken) as port:
+        assert (await exchange(port, request())).startswith(b"HTTP/1.1 500")
+        assert (await exchange(port, b"GET /half HTTP/1.1\r\nHost: x\r\n\r\n")).endswith(b"\r\n\r\n")
+
+
+async def test_a_client_that_leaves_is_noticed() -> None:
+    left = asyncio.Event()
+
+    async def patient(scope: ASGIScope, receive: Receive, send: Send) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        left.set()
+
+    async with serving(app=patient) as port:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(request())
+        await writer.drain()
+        writer.close()
+        async with asyncio.timeout(10):
+            await left.wait()

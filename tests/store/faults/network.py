@@ -59,7 +59,12 @@ class Network:
         for namespace in (self.hub, *map(self.namespace, NAMES)):
             self._made.append(namespace)
             _run("ip", "netns", "add", namespace)
-        _ip(self.hub, "link set lo up", "link add br0 type bridge", f"address add {HUB_ADDRESS}/24 dev br0")
+        _ip(
+            self.hub,
+            "link set lo up",
+            "link add br0 address 02:00:00:00:00:01 type bridge",
+            f"address add {HUB_ADDRESS}/24 dev br0",
+        )
         _ip(self.hub, "link set br0 up")
         for name in NAMES:
             _ip(self.hub, f"link add name to-{name} type veth peer name eth0 netns {self.namespace(name)}")
