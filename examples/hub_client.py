@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import grpc
 
@@ -52,7 +53,8 @@ def tour(hub: ResourcesStub) -> None:
         hub.Create(CreateRequest(target=CONFIG_MAPS, object=b'{"metadata": {"name": "Not A Name"}}'))
     except grpc.RpcError as error:
         # The whole Status object of Kubernetes stands in the trailing metadata.
-        status = next(json.loads(value) for key, value in error.trailing_metadata() if key == "status-bin")
+        metadata: dict[str, Any] = dict(error.trailing_metadata())  # type: ignore[arg-type]
+        status = json.loads(metadata["status-bin"])
         sys.stdout.write(f"refused: {status['reason']} {status['details']['causes'][0]['field']}\n")
 
 

@@ -210,13 +210,9 @@ def _compile_list(kind: str, owner: str) -> Walk:
 
 def _compile_map(kind: str, owner: str) -> Walk:
     inner = _compile(schema.element(kind), owner)
-<<<<<<< HEAD
-    zero = _ZEROES.get(schema.element(kind), {})
+    zero, exact = _ZEROES.get(schema.element(kind), {}), _EXACT.get(schema.element(kind))
     # Wrong types are told of the map as a whole; only what is unknown inside of values is told with its key.
     keyed = schema.resolve(schema.element(kind)) is not None
-=======
-    zero, exact = _ZEROES.get(schema.element(kind), {}), _EXACT.get(schema.element(kind))
->>>>>>> main
 
     def walk(value: Any, path: str, report: Report) -> Any:
         if not isinstance(value, dict):

@@ -19,32 +19,34 @@ PROTOBUF_TYPE = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
 """What is answered; clients ask with an @ before v1.0, which no MIME parser takes back."""
 Part = tuple[Mapping[str, Any], Mapping[str, Any]]
 """Paths and definitions."""
+Encoded = tuple[bytes, bytes]
+"""The same two as a document holds them."""
 
 
-def json_part(part: Part) -> tuple[bytes, bytes]:
+def json_part(part: Part) -> Encoded:
     """Return one part's share of the JSON document: paths and definitions, without their braces."""
     paths, definitions = part
     return orjson.dumps(paths)[1:-1], orjson.dumps(definitions)[1:-1]
 
 
-def json_document(encoded: Iterable[tuple[bytes, bytes]]) -> bytes:
+def json_document(encoded: Iterable[Encoded]) -> bytes:
     """Return the JSON document of all parts."""
     paths, definitions = (b",".join(filter(None, each)) for each in zip(*encoded, strict=True))
     return orjson.dumps(swagger.HEAD)[:-1] + b',"paths":{%s},"definitions":{%s}}' % (paths, definitions)
 
 
-def protobuf_document(encoded: Iterable[bytes]) -> bytes:
+def protobuf_document(encoded: Iterable[Encoded]) -> bytes:
     """Return gnostic's Document of all parts."""
     info = swagger.HEAD["info"]
     head = _text(1, "2.0") + _field(2, _text(1, info["title"]) + _text(2, info["version"]))
-    return head + b"".join(encoded)
+    return head + b"".join(paths + definitions for paths, definitions in encoded)
 
 
-def protobuf_part(part: Part) -> bytes:
+def protobuf_part(part: Part) -> Encoded:
     """Return one part's share of the Document."""
     paths = b"".join(_field(2, _named(path, _path_item(item))) for path, item in part[0].items())
     definitions = b"".join(_field(1, _named(name, _schema(found))) for name, found in part[1].items())
-    return _field(8, paths) + _field(9, definitions)
+    return _field(8, paths), _field(9, definitions)
 
 
 def _length(number: int) -> bytes:
@@ -155,3 +157,8 @@ def _path_item(found: Mapping[str, Any]) -> bytes:
     made = [_field(number, _operation(found[key])) for key, number in _METHODS.items() if key in found]
     made += [_field(9, _parameter(each)) for each in found.get("parameters", ())]
     return b"".join(made)
+
+
+JSON = (json_part, json_document)
+PROTOBUF = (protobuf_part, protobuf_document)
+"""How the parts of each form are made and joined."""

@@ -65,7 +65,7 @@ def schema(found: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _path_item(item: Mapping[str, Any]) -> dict[str, Any]:
-    made = {method: _operation(item[method]) for method in METHODS if method in item}
+    made: dict[str, Any] = {method: _operation(item[method]) for method in METHODS if method in item}
     if item.get("parameters"):
         made["parameters"] = [_parameter(each) for each in item["parameters"]]
     return made

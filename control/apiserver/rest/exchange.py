@@ -15,7 +15,6 @@ from control.api.meta import Object
 from control.apiserver.request import ASGIScope, Credentials, Passage, Receive, Send
 
 JSON_TYPE = b"application/json"
-<<<<<<< HEAD
 GZIP_BYTES_MIN = 128 << 10
 """Shorter answers are sent as they are: on their way they cost less than compressing does."""
 GZIP_LEVEL = 1
@@ -25,9 +24,7 @@ NOT_CACHED = b"no-cache, private"
 _TRUE = frozenset({"1", "t", "T", "true", "True", "TRUE"})
 _PERSONS = ("curl", "Wget", "Mozilla/5.0")
 """Programs that a person looks through, by the beginnings of their names."""
-=======
 _NO_QUERY: Mapping[str, tuple[str, ...]] = {}
->>>>>>> main
 
 
 def read_query(raw: bytes) -> Mapping[str, tuple[str, ...]]:
@@ -63,6 +60,8 @@ def _remembered_headers(scope: ASGIScope) -> Mapping[str, tuple[str, ...]]:
 
 class Exchange:
     """A request that can be read once and answered once."""
+
+    cache_control = NOT_CACHED
 
     def __init__(self, scope: ASGIScope, receive: Receive, send: Send) -> None:
         self.scope = scope
@@ -123,7 +122,7 @@ class Exchange:
         await self._send(message)
 
     def _head(self, content_type: bytes, extra: tuple[tuple[bytes, bytes], ...]) -> list[tuple[bytes, bytes]]:
-        headers = [(b"content-type", content_type), (b"cache-control", b"no-cache, private"), *extra]
+        headers = [(b"content-type", content_type), (b"cache-control", self.cache_control), *extra]
         if self.passage is not None:
             headers += self.passage.headers
         for text in dict.fromkeys(self.warnings):
@@ -131,32 +130,17 @@ class Exchange:
         return headers
 
     async def start(
-        self,
-        code: int,
-        content_type: bytes,
-        length: int | None,
-        extra: tuple[tuple[bytes, bytes], ...] = (),
-        cache_control: bytes = NOT_CACHED,
+        self, code: int, content_type: bytes, length: int | None, extra: tuple[tuple[bytes, bytes], ...] = ()
     ) -> None:
         """Send status line and headers."""
-<<<<<<< HEAD
-        headers = [(b"content-type", content_type), (b"cache-control", cache_control), *extra]
-=======
         headers = self._head(content_type, extra)
->>>>>>> main
         if length is not None:
             headers.append((b"content-length", str(length).encode()))
         await self.send({"type": "http.response.start", "status": code, "headers": headers})
 
     async def answer(
-        self,
-        code: int,
-        body: bytes,
-        content_type: bytes = JSON_TYPE,
-        extra: tuple[tuple[bytes, bytes], ...] = (),
-        cache_control: bytes = NOT_CACHED,
+        self, code: int, body: bytes, content_type: bytes = JSON_TYPE, extra: tuple[tuple[bytes, bytes], ...] = ()
     ) -> None:
-<<<<<<< HEAD
         """Send a whole answer: laid out where a person reads it, compressed where it is long."""
         if content_type is JSON_TYPE and body and self._pretty():
             body = laid_out(body)
@@ -164,15 +148,11 @@ class Exchange:
             # In a thread, because zlib lets others run meanwhile.
             body = await asyncio.to_thread(gzip.compress, body, GZIP_LEVEL, mtime=0)
             extra = (*extra, (b"content-encoding", b"gzip"), (b"vary", b"Accept-Encoding"))
-        await self.start(code, content_type, len(body), extra, cache_control)
-=======
-        """Send a whole answer."""
         if (at_once := self.scope.get("answer")) is not None:
             self.started = True
             at_once(code, self._head(content_type, extra), body)
             return
         await self.start(code, content_type, len(body), extra)
->>>>>>> main
         await self.send({"type": "http.response.body", "body": body})
 
     def _pretty(self) -> bool:

@@ -14,7 +14,7 @@ from control.api import openapi, openapi_v2, swagger
 from control.api.custom.openapi import document
 from control.api.custom.version import CustomVersion
 from control.apiserver.kinds import Kinds
-from control.apiserver.rest.exchange import JSON_TYPE, NOT_CACHED, Exchange
+from control.apiserver.rest.exchange import JSON_TYPE, Exchange
 from control.apiserver.service import unknown_path
 
 
@@ -55,7 +55,6 @@ class OpenAPI:
         else:
             raise unknown_path()
         extra: tuple[tuple[bytes, bytes], ...] = ((b"etag", f'"{mark}"'.encode()), (b"vary", b"Accept"))
-        cache_control = NOT_CACHED
         if asked := exchange.parameter("hash"):
             if asked != mark:
                 # The document has changed since the client read the index.
@@ -64,11 +63,12 @@ class OpenAPI:
                 return
             # What stands under its own hash never changes.
             expires = format_datetime(datetime.now(UTC) + timedelta(days=365), usegmt=True)
-            extra, cache_control = (*extra, (b"expires", expires.encode())), b"public, immutable"
+            extra = (*extra, (b"expires", expires.encode()))
+            exchange.cache_control = b"public, immutable"
         if exchange.header("if-none-match").strip('"') == mark:
-            await exchange.answer(304, b"", JSON_TYPE, extra, cache_control)
+            await exchange.answer(304, b"", JSON_TYPE, extra)
             return
-        await exchange.answer(200, body, JSON_TYPE, extra, cache_control)
+        await exchange.answer(200, body, JSON_TYPE, extra)
 
     async def _index(self, exchange: Exchange) -> None:
         for group, version in self._built_in.values():
@@ -84,13 +84,15 @@ class OpenAPI:
         """Answer /openapi/v2: JSON, or protobuf where a client asks for that before anything else."""
         self._renew()
         protobuf = "protobuf" in exchange.header("accept").partition(",")[0]
+        encode, join = openapi_v2.PROTOBUF if protobuf else openapi_v2.JSON
         kept = self._v2.get(protobuf)
         if kept is None:
-            generation, encoded = self._generation, []
+            generation, parts = self._generation, []
             for part in swagger.parts(self._documents()):
-                encoded.append(openapi_v2.protobuf_part(part) if protobuf else openapi_v2.json_part(part))
+                # Each takes milliseconds, and others wait for answers meanwhile.
+                parts.append(encode(part))
                 await asyncio.sleep(0)
-            body = openapi_v2.protobuf_document(encoded) if protobuf else openapi_v2.json_document(encoded)
+            body = join(parts)
             kept = body, openapi.hash_of(body)
             if generation == self._generation:
                 self._v2[protobuf] = kept

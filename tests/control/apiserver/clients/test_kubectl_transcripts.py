@@ -101,7 +101,7 @@ class Sessions:
 def sessions(request: pytest.FixtureRequest, server: Server, kubectl_versions: dict[str, Path]) -> Iterator[Sessions]:
     programs = {version: kubectl_versions[suite] for version, suite in VERSIONS.items()}
     wanted = {
-        (item.callspec.params["version"], item.callspec.params["story"])
+        (str(item.callspec.params["version"]), str(item.callspec.params["story"]))
         for item in request.session.items
         if isinstance(item, pytest.Function) and item.function is test_a_session
     }
