@@ -19,7 +19,7 @@ from sortedcontainers import SortedDict
 from control.api.meta import Object
 from control.api.selectors import EVERYTHING as ALL_LABELS
 from control.api.selectors import Selector
-from control.apiserver.etcd import Change, KeyValue
+from control.apiserver.etcd import Change, KeyValue, UnreadableValue
 from control.apiserver.fields import EVERYTHING as ALL_FIELDS
 from control.apiserver.fields import FieldSelector
 from control.apiserver.kinds import Kind
@@ -193,6 +193,12 @@ class ResourceCache:
         """Sequence number of events[0]."""
         self.unreadable: dict[str, str] = {}
         """Stored values that are no objects, and why; they are left out."""
+        self.sealed: dict[str, str] = {}
+        """Stored values that cannot be decrypted, and why; while there are any, the whole is not known."""
+        self.sent = 0
+        """Events that watches were sent."""
+        self.received = 0
+        """Changes that the store's watch brought."""
         self._bytes = 0
         self._batches: dict[tuple[int, Filter], Batch] = {}
         """What was told since the last event: watches that stand alike are told alike."""
@@ -204,6 +210,7 @@ class ResourceCache:
         """Take the whole state as of ``revision``; return how it differs from what was held."""
         before = dict(self.entries)
         self.entries.clear()
+        self.sealed.clear()
         changes = []
         for item in items:
             key = item.key[len(self.key_prefix) :]
@@ -229,7 +236,11 @@ class ResourceCache:
         try:
             entry = Entry(self.kind, key, orjson.loads(value), revision)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            self.unreadable[key] = repr(error)
+            if isinstance(value, UnreadableValue):
+                self.sealed[key] = value.reason
+                self.unreadable[key] = value.reason
+            else:
+                self.unreadable[key] = repr(error)
             return None
         self.unreadable.pop(key, None)
         return entry
@@ -246,7 +257,10 @@ class ResourceCache:
         key = change.key[len(self.key_prefix) :]
         if change.revision <= self.loaded_at:
             return None
+        self.received += 1
         old = self.entries.get(key)
+        if self.sealed:
+            self.sealed.pop(key, None)
         if change.value is None:
             if old is None:
                 return None

@@ -67,9 +67,14 @@ def _within_grace(check: Check, life: Life, grace_s: float) -> Check:
 
 
 def health_of(
-    config: ApiServerConfig, store: Etcd, feed: Feed, life: Life, hooks: dict[str, Callable[[], bool]]
+    config: ApiServerConfig,
+    store: Etcd,
+    feed: Feed,
+    life: Life,
+    hooks: dict[str, Callable[[], bool]],
+    more: dict[str, Check] | None = None,
 ) -> Health:
-    """Return the checks of one server; ``hooks`` tells of what happens once after its start."""
+    """Return the checks of one server, ``more`` among them; ``hooks`` tells of what happens once after its start."""
 
     async def informers() -> str:
         return "" if feed.following else "the store's changes are not being followed"
@@ -86,6 +91,7 @@ def health_of(
             f"poststarthook/{name}": _within_grace(check, life, config.livez_grace_period_s)
             for name, check in started.items()
         },
+        **(more or {}),
     }
     ready: dict[str, Check] = {
         "etcd-readiness": StoreCheck(store, config.etcd_readycheck_timeout_s),

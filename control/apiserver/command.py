@@ -12,7 +12,8 @@ from typing import Any
 import click
 import uvloop
 
-from control.apiserver.config import ApiServerConfig, EtcdConfig
+from control.apiserver.audit.settings import audit_config, audit_flags
+from control.apiserver.config import ApiServerConfig, ConfigurationError, EtcdConfig
 from control.apiserver.server import run
 from control.client.flags import DURATION
 
@@ -205,13 +206,29 @@ def _cidr(context: click.Context, parameter: click.Parameter, value: str) -> str
     show_default=True,
     help="Time between the first sign of the end and the closing of the ports.",
 )
+@audit_flags
+@click.option(
+    "--encryption-provider-config", type=FILE, help="EncryptionConfiguration: what is encrypted in the store, and how."
+)
+@click.option(
+    "--encryption-provider-config-automatic-reload",
+    type=bool,
+    default=False,
+    is_flag=False,
+    flag_value=True,
+    show_default=True,
+    help="Take up changes of the encryption configuration.",
+)
 @click.option("--log-level", default="info", show_default=True, help="debug, info, warning or error.")
 def command(log_level: str, **flags: Any) -> None:
     """Serve the Kubernetes API over an etcd-compatible store."""
     logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s")
     config = config_of(flags)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_until_signalled(config))
+        try:
+            runner.run(_until_signalled(config))
+        except ConfigurationError as error:
+            raise click.ClickException(str(error)) from None
 
 
 def config_of(flags: dict[str, Any]) -> ApiServerConfig:
@@ -229,7 +246,7 @@ def config_of(flags: dict[str, Any]) -> ApiServerConfig:
         rest.pop("etcd_keyfile"),
         rest.pop("etcd_prefix"),
     )
-    return ApiServerConfig(etcd, **rest)
+    return ApiServerConfig(etcd, audit=audit_config(rest), **rest)
 
 
 async def _until_signalled(config: ApiServerConfig) -> None:

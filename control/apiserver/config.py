@@ -24,6 +24,56 @@ class EtcdConfig:
     """Largest message that is accepted from a member."""
 
 
+class ConfigurationError(ValueError):
+    """A flag or a file that cannot be used; the text says what is wrong and where."""
+
+
+@dataclass(frozen=True)
+class BatchConfig:
+    """How audit events wait for being written."""
+
+    mode: str = "batch"
+    """batch lets requests go on; blocking lets them wait; blocking-strict lets them fail where writing fails."""
+    events_max: int = 10_000
+    """Events that may wait; more are lost, and counted."""
+    batch_events_max: int = 400
+    wait_s: float = 30.0
+    """A batch that is not full goes after this."""
+    batches_per_s: float = 10.0
+    """0 does not bound them."""
+    burst: int = 15
+
+
+@dataclass(frozen=True)
+class TruncateConfig:
+    """How large audit events may be."""
+
+    event_bytes_max: int = 100 << 10
+    batch_bytes_max: int = 10 << 20
+
+
+@dataclass(frozen=True)
+class AuditConfig:
+    """What is audited and where it goes."""
+
+    policy_file: Path
+    log_path: str = ""
+    """Empty writes no file, "-" to standard output."""
+    log_age_days_max: int = 0
+    """Old files are removed after this; 0 keeps them."""
+    log_backups_max: int = 0
+    """Old files kept; 0 keeps all."""
+    log_megabytes_max: int = 0
+    """A file that has reached this is put aside; 0 means 100."""
+    log_batch: BatchConfig = BatchConfig("blocking", batch_events_max=1, wait_s=0.0, batches_per_s=0.0)
+    log_truncate: TruncateConfig | None = None
+    webhook_config_file: Path | None = None
+    webhook_backoff_s: float = 10.0
+    """Wait before a request that failed is sent again; it grows."""
+    webhook_batch: BatchConfig = BatchConfig()
+    webhook_truncate: TruncateConfig | None = None
+
+
 @dataclass(frozen=True)
 class ApiServerConfig:
     """One API server: flags of kube-apiserver, under their own names."""
@@ -83,3 +133,8 @@ class ApiServerConfig:
     """For this long after the start, what has not been started yet does not make livez fail."""
     shutdown_delay_s: float = 0.0
     """Time between the first sign of the end (readyz fails) and the closing of the ports."""
+    audit: AuditConfig | None = None
+    encryption_provider_config: Path | None = None
+    """An EncryptionConfiguration: what is encrypted in the store, and how."""
+    encryption_provider_config_automatic_reload: bool = False
+    """Whether changes of that file are taken up."""

@@ -15,7 +15,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from control.apiserver.config import EtcdConfig
 from control.apiserver.wire.channel import Channel
@@ -36,9 +36,11 @@ COMPLAINT_INTERVAL_S = 5.0
 LEASE_REUSE_S = 60
 LEASE_OBJECTS_MAX = 1000
 LIST_PAGE_KEYS = 1000
+SIZE_TIMEOUT_S = 1.0
 COMPACT_KEY = b"compact_rev_key"
 _RETRIED = frozenset({UNAVAILABLE, DEADLINE_EXCEEDED, CANCELLED})
 _KV, _WATCH, _LEASE = "/etcdserverpb.KV/", "/etcdserverpb.Watch/Watch", "/etcdserverpb.Lease/"
+_MAINTENANCE = "/etcdserverpb.Maintenance/"
 _NEEDS_LEADER = (("hasleader", "true"),)
 
 Answer = TypeVar("Answer")
@@ -66,6 +68,30 @@ class CompactedError(StoreError):
 
 class FutureRevisionError(StoreError):
     """The revision asked for has not been written yet."""
+
+
+class TransformationError(StoreError):
+    """A value cannot be encrypted or decrypted as it is configured."""
+
+
+class UnreadableValue(bytes):
+    """Stands in lists and watches for a value that cannot be decrypted: empty, and it says why."""
+
+    reason: str
+
+    def __new__(cls, reason: str) -> UnreadableValue:
+        """Make an empty value with a reason."""
+        made = super().__new__(cls, b"")
+        made.reason = reason
+        return made
+
+
+class Notes(Protocol):
+    """Where the door notes how long the store took."""
+
+    def note(self, operation: str, key: bytes, seconds: float, failed: bool) -> None:
+        """Note one request."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +167,11 @@ class _Member:
         body = await self.channel.unary(_KV + "Compact", request.SerializeToString(), timeout_s)
         return rpc_pb2.CompactionResponse.FromString(body)
 
+    async def status(self, request: rpc_pb2.StatusRequest, timeout_s: float) -> rpc_pb2.StatusResponse:
+        """Maintenance.Status."""
+        body = await self.channel.unary(_MAINTENANCE + "Status", request.SerializeToString(), timeout_s)
+        return rpc_pb2.StatusResponse.FromString(body)
+
     async def grant(self, request: rpc_pb2.LeaseGrantRequest, timeout_s: float) -> rpc_pb2.LeaseGrantResponse:
         """Lease.LeaseGrant."""
         body = await self.channel.unary(_LEASE + "LeaseGrant", request.SerializeToString(), timeout_s)
@@ -170,9 +201,10 @@ def _key_value(found: kv_pb2.KeyValue) -> KeyValue:
 class Etcd:
     """A client of an etcd cluster that stays with one member until that one fails."""
 
-    def __init__(self, config: EtcdConfig) -> None:
+    def __init__(self, config: EtcdConfig, notes: Notes | None = None) -> None:
         tls = _tls(config)
         self._config = config
+        self._notes = notes
         self._members = [_Member(server, tls, config.message_bytes_max) for server in config.servers]
         self._current = 0
         self._leases: dict[int, _SharedLease] = {}
@@ -181,6 +213,21 @@ class Etcd:
         """Close all connections."""
         for member in self._members:
             await member.channel.close()
+
+    async def _noted(
+        self, operation: str, key: bytes, send: Callable[[_Member, float], Awaitable[Answer]]
+    ) -> tuple[Answer, bool]:
+        """Ask as ``_call`` does, and note how long that took."""
+        if self._notes is None:
+            return await self._call(send)
+        since = time.perf_counter()
+        failed = True
+        try:
+            answer = await self._call(send)
+            failed = False
+            return answer
+        finally:
+            self._notes.note(operation, key, time.perf_counter() - since, failed)
 
     async def _call(self, send: Callable[[_Member, float], Awaitable[Answer]]) -> tuple[Answer, bool]:
         """Ask members in turn until one answers; tell too whether an earlier attempt's outcome is open."""
@@ -212,19 +259,23 @@ class Etcd:
             member.quiet_until = now + COMPLAINT_INTERVAL_S
             log.warning("store member fails server=%s error=%s", member.server, error.details)
 
-    async def _range(self, request: rpc_pb2.RangeRequest) -> rpc_pb2.RangeResponse:
+    async def _range(self, operation: str, request: rpc_pb2.RangeRequest) -> rpc_pb2.RangeResponse:
         answer: rpc_pb2.RangeResponse
-        answer, _ = await self._call(lambda member, timeout_s: member.range(request, timeout_s))
+        answer, _ = await self._noted(
+            operation, request.key, lambda member, timeout_s: member.range(request, timeout_s)
+        )
         return answer
 
     async def get(self, key: str) -> tuple[KeyValue | None, int]:
         """Return the key's value and the store's revision, as of now."""
-        answer = await self._range(rpc_pb2.RangeRequest(key=key.encode(), limit=1))
+        answer = await self._range("get", rpc_pb2.RangeRequest(key=key.encode(), limit=1))
         return (_key_value(answer.kvs[0]) if answer.kvs else None), answer.header.revision
 
     async def revision(self) -> int:
         """Return the store's revision: everything that was acknowledged before the call is in it."""
-        answer = await self._range(rpc_pb2.RangeRequest(key=COMPACT_KEY, limit=1, count_only=True))
+        answer = await self._range(
+            "getCurrentResourceRV", rpc_pb2.RangeRequest(key=COMPACT_KEY, limit=1, count_only=True)
+        )
         return answer.header.revision
 
     async def page(self, prefix: str, *, limit: int = 0, revision: int = 0, after: str = "") -> Page:
@@ -233,7 +284,7 @@ class Etcd:
         request = rpc_pb2.RangeRequest(
             key=start, range_end=range_end(prefix.encode()), limit=limit, revision=max(revision, 0)
         )
-        answer = await self._range(request)
+        answer = await self._range("list", request)
         return Page([_key_value(kv) for kv in answer.kvs], answer.header.revision, answer.more, answer.count)
 
     async def everything(self, prefix: str) -> tuple[list[KeyValue], int]:
@@ -246,14 +297,14 @@ class Etcd:
         return items, revision
 
     async def _txn(
-        self, key: bytes, revision: int, then: rpc_pb2.RequestOp, otherwise: list[rpc_pb2.RequestOp]
+        self, operation: str, key: bytes, revision: int, then: rpc_pb2.RequestOp, otherwise: list[rpc_pb2.RequestOp]
     ) -> tuple[rpc_pb2.TxnResponse, bool]:
         guard = rpc_pb2.Compare(
             result=rpc_pb2.Compare.EQUAL, target=rpc_pb2.Compare.MOD, key=key, mod_revision=revision
         )
         request = rpc_pb2.TxnRequest(compare=[guard], success=[then], failure=otherwise)
         answer: rpc_pb2.TxnResponse
-        answer, uncertain = await self._call(lambda member, timeout_s: member.txn(request, timeout_s))
+        answer, uncertain = await self._noted(operation, key, lambda member, timeout_s: member.txn(request, timeout_s))
         return answer, uncertain
 
     async def _write(
@@ -262,11 +313,12 @@ class Etcd:
         """Put or delete where the key is at ``revision``; return the new revision, or what stands there instead."""
         raw = key.encode()
         read = rpc_pb2.RequestOp(request_range=rpc_pb2.RangeRequest(key=raw))
+        operation = "delete" if value is None else "update" if revision else "create"
         if value is None:
             then = rpc_pb2.RequestOp(request_delete_range=rpc_pb2.DeleteRangeRequest(key=raw))
         else:
             then = rpc_pb2.RequestOp(request_put=rpc_pb2.PutRequest(key=raw, value=value, lease=lease))
-        answer, uncertain = await self._txn(raw, revision, then, [read])
+        answer, uncertain = await self._txn(operation, raw, revision, then, [read])
         if answer.succeeded:
             return answer.header.revision, None
         found = answer.responses[0].response_range.kvs
@@ -299,6 +351,18 @@ class Etcd:
         if written is None:
             raise RevisionMismatchError(current)
         return written
+
+    async def stale(self, key: str) -> bool:
+        """Tell whether the key's value would be written differently now, though nothing of it changes."""
+        return False
+
+    async def size(self) -> int:
+        """Return how many bytes the store's file has on the member that we stay with; raises StoreError."""
+        try:
+            answer = await self._members[self._current].status(rpc_pb2.StatusRequest(), SIZE_TIMEOUT_S)
+        except WireError as error:
+            raise _translate(error) from None
+        return answer.dbSize
 
     async def grant(self, ttl_s: int) -> int:
         """Return a new lease: keys put with it vanish ``ttl_s`` seconds later."""

@@ -114,6 +114,9 @@ class Feed:
                 self._tell(prefix, event)
             elif cache.unreadable:
                 self._complain(cache)
+                if cache.sealed:
+                    # What is held is no longer what is stored, and nobody can tell what is.
+                    self._reload(prefix, cache)
         for prefix in touched:
             self._caches[prefix].wake()
 
@@ -180,6 +183,22 @@ class Feed:
         finally:
             del self._pending[prefix]
             del self._loading[prefix]
+
+    def _reload(self, prefix: str, cache: ResourceCache) -> None:
+        """Drop what a cache holds, end its watches, and load it again where others in this server depend on it."""
+        cache.lose()
+        if prefix in self._listeners and prefix not in self._loading and self._tasks is not None:
+            self._loading[prefix] = self._tasks.create_task(self._load(cache.kind, prefix))
+
+    def reload_sealed(self) -> None:
+        """Load again what could not be decrypted: it may be readable now."""
+        for prefix, cache in self._caches.items():
+            if cache.sealed:
+                self._reload(prefix, cache)
+
+    def caches(self) -> Iterator[ResourceCache]:
+        """Yield the caches that are in use."""
+        return (cache for cache in self._caches.values() if cache.loaded)
 
     def forget(self, prefix: str) -> None:
         """Drop a kind's cache and end its watches: its definition changed, or is gone."""

@@ -18,11 +18,15 @@ import orjson
 from control.api import status
 from control.api.meta import Object
 from control.apiserver import objects
+from control.apiserver.audit.auditor import Auditor
 from control.apiserver.cache import Entry
 from control.apiserver.config import ApiServerConfig
 from control.apiserver.convert import convert
 from control.apiserver.etcd import StoreError
+from control.apiserver.hubexchange import Exchanges
 from control.apiserver.kinds import Kind
+from control.apiserver.measures import RequestMetrics
+from control.apiserver.metrics import Metrics
 from control.apiserver.paging import ListQuery
 from control.apiserver.registry import Context
 from control.apiserver.request import Credentials, Passage, RequestInfo, RequestOptions, UserInfo
@@ -115,12 +119,17 @@ def _watch_query(request: resources_pb2.WatchRequest) -> Query:
 class Resources:
     """The service's methods."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, exchanges: Exchanges) -> None:
         self._service = service
+        self._exchanges = exchanges
 
-    async def _enter(self, call: ServicerContext, info: RequestInfo, query: Query) -> tuple[UserInfo, Passage | None]:
+    async def _enter(
+        self, call: ServicerContext, info: RequestInfo, request: Any, query: Query
+    ) -> tuple[UserInfo, Passage | None]:
         """Find out who asks and wait until the request may be served."""
-        user = await self._service.authenticate(_credentials(call))
+        credentials = _credentials(call)
+        self._exchanges.begin(info, credentials, request)
+        user = await self._service.authenticate(credentials)
         gate = self._service.gate
         if gate is None:
             return user, None
@@ -138,15 +147,15 @@ class Resources:
         return kind
 
     async def _admit(
-        self, call: ServicerContext, verb: str, target: resources_pb2.Target, fields: str = "", query: Query = NO_QUERY
+        self, call: ServicerContext, verb: str, request: Any, fields: str = "", query: Query = NO_QUERY
     ) -> tuple[UserInfo, RequestInfo, Kind]:
-        info = _info(verb, target, fields)
-        user, _ = await self._enter(call, info, query)
+        info = _info(verb, request.target, fields)
+        user, _ = await self._enter(call, info, request, query)
         return user, info, await self._allow(user, info)
 
     async def get(self, request: resources_pb2.GetRequest, call: ServicerContext) -> resources_pb2.ObjectResponse:
         """Return one object."""
-        _, info, kind = await self._admit(call, "get", request.target)
+        _, info, kind = await self._admit(call, "get", request)
         found = await self._service.get(kind, info, request.resource_version)
         return resources_pb2.ObjectResponse(object=self._data(kind, found))
 
@@ -160,7 +169,7 @@ class Resources:
     async def list(self, request: resources_pb2.ListRequest, call: ServicerContext) -> resources_pb2.ListResponse:
         """Return one page of objects."""
         asked = _list_query(request)
-        _, info, kind = await self._admit(call, "list", request.target, request.field_selector, asked)
+        _, info, kind = await self._admit(call, "list", request, request.field_selector, asked)
         chosen = self._service.filter(kind, info, request.label_selector, request.field_selector)
         query = ListQuery(
             request.limit, getattr(request, "continue"), request.resource_version, request.resource_version_match
@@ -176,7 +185,7 @@ class Resources:
 
     async def create(self, request: resources_pb2.CreateRequest, call: ServicerContext) -> resources_pb2.ObjectResponse:
         """Create an object, or post to a subresource."""
-        user, info, kind = await self._admit(call, "create", request.target)
+        user, info, kind = await self._admit(call, "create", request)
         context = _context(user, request)
         value, duplicates = objects.parse_body(request.object, objects.JSON, request.field_validation or "Warn")
         made = await self._service.handle(kind, info, value, context, {})
@@ -186,7 +195,7 @@ class Resources:
 
     async def update(self, request: resources_pb2.UpdateRequest, call: ServicerContext) -> resources_pb2.ObjectResponse:
         """Replace an object, or a part of it by a subresource."""
-        user, info, kind = await self._admit(call, "update", request.target)
+        user, info, kind = await self._admit(call, "update", request)
         context = _context(user, request)
         value, duplicates = objects.parse_body(request.object, objects.JSON, request.field_validation or "Warn")
         made = await self._service.handle(kind, info, value, context, {})
@@ -196,7 +205,7 @@ class Resources:
 
     async def patch(self, request: resources_pb2.PatchRequest, call: ServicerContext) -> resources_pb2.ObjectResponse:
         """Change an object by a patch."""
-        user, info, kind = await self._admit(call, "patch", request.target)
+        user, info, kind = await self._admit(call, "patch", request)
         context = _context(user, request)
         context.options.force = request.force
         patch_type, patch = objects.parse_patch(request.patch, request.patch_type)
@@ -206,7 +215,7 @@ class Resources:
     async def delete(self, request: resources_pb2.DeleteRequest, call: ServicerContext) -> resources_pb2.ObjectResponse:
         """Delete an object, or all that are meant."""
         verb = "delete" if request.target.name else "deletecollection"
-        user, info, kind = await self._admit(call, verb, request.target, request.field_selector)
+        user, info, kind = await self._admit(call, verb, request, request.field_selector)
         context = Context(user)
         options = orjson.loads(request.options) if request.options else None
         if request.target.name:
@@ -220,7 +229,7 @@ class Resources:
     async def watch(self, request: resources_pb2.WatchRequest, call: ServicerContext) -> AsyncIterator[bytes]:
         """Yield serialized WatchResponses."""
         info = _info("watch", request.target, request.field_selector)
-        user, passage = await self._enter(call, info, _watch_query(request))
+        user, passage = await self._enter(call, info, request, _watch_query(request))
         kind = await self._allow(user, info)
         chosen = self._service.filter(kind, info, request.label_selector, request.field_selector)
         options = WatchOptions(
@@ -234,6 +243,7 @@ class Resources:
         if passage is not None:
             watch.initialized = passage.initialized
         converts = self._service.registry.kinds.converts(kind)
+        await self._exchanges.started()
         await call.send_initial_metadata(())
         async for batch in watch.batches():
             if converts:
@@ -260,32 +270,48 @@ def _context(user: UserInfo, request: Any) -> Context:
 
 
 def _unary(
-    method: Callable[[Any, ServicerContext], Awaitable[Any]],
+    method: Callable[[Any, ServicerContext], Awaitable[Any]], exchanges: Exchanges
 ) -> Callable[[Any, ServicerContext], Awaitable[Any]]:
     async def answer(request: Any, call: ServicerContext) -> Any:
+        exchange = exchanges.open()
         try:
-            return await method(request, call)
+            made = await method(request, call)
+            await exchanges.answered(exchange, made)
+            return made
         except (status.ApiError, StoreError, TimeoutError) as error:
-            await _fail(call, translate(error))
+            told = translate(error)
+            await exchanges.failed(exchange, told)
+            await _fail(call, told)
         except Exception as error:
             log.exception("hub request failed")
-            await _fail(call, translate(error))
+            told = translate(error)
+            await exchanges.failed(exchange, told, error)
+            await _fail(call, told)
+        finally:
+            await exchanges.close(exchange)
 
     return answer
 
 
 def _stream(
-    method: Callable[[Any, ServicerContext], AsyncIterator[bytes]],
+    method: Callable[[Any, ServicerContext], AsyncIterator[bytes]], exchanges: Exchanges
 ) -> Callable[[Any, ServicerContext], AsyncIterator[bytes]]:
     async def answer(request: Any, call: ServicerContext) -> AsyncIterator[bytes]:
+        exchange = exchanges.open()
         try:
             async for message in method(request, call):
                 yield message
         except (status.ApiError, StoreError, TimeoutError) as error:
-            await _fail(call, translate(error))
+            told = translate(error)
+            await exchanges.failed(exchange, told)
+            await _fail(call, told)
         except Exception as error:
             log.exception("hub watch failed")
-            await _fail(call, translate(error))
+            told = translate(error)
+            await exchanges.failed(exchange, told, error)
+            await _fail(call, told)
+        finally:
+            await exchanges.close(exchange)
 
     return answer
 
@@ -293,7 +319,13 @@ def _stream(
 class HubServer:
     """The gRPC server of one API server."""
 
-    def __init__(self, config: ApiServerConfig, service: Service) -> None:
+    def __init__(
+        self,
+        config: ApiServerConfig,
+        service: Service,
+        requests: RequestMetrics | None = None,
+        auditor: Auditor | None = None,
+    ) -> None:
         self._config = config
         self._server = grpc.aio.server(
             options=[
@@ -306,7 +338,8 @@ class HubServer:
             ]
         )
         self.port = 0
-        self._server.add_generic_rpc_handlers((_handlers(Resources(service)),))
+        exchanges = Exchanges(requests or RequestMetrics(Metrics(), service.registry.kinds), auditor)
+        self._server.add_generic_rpc_handlers((_handlers(Resources(service, exchanges), exchanges),))
 
     async def start(self) -> None:
         """Listen."""
@@ -331,7 +364,7 @@ class HubServer:
             await self._server.stop(self._config.request_timeout_s)
 
 
-def _handlers(resources: Resources) -> grpc.GenericRpcHandler:
+def _handlers(resources: Resources, exchanges: Exchanges) -> grpc.GenericRpcHandler:
     pb = resources_pb2
     unary: dict[str, tuple[Any, Any, Any]] = {
         "Get": (resources.get, pb.GetRequest, pb.ObjectResponse),
@@ -343,14 +376,14 @@ def _handlers(resources: Resources) -> grpc.GenericRpcHandler:
     }
     methods: dict[str, Any] = {
         name: grpc.unary_unary_rpc_method_handler(
-            _unary(method),
+            _unary(method, exchanges),
             request_deserializer=asked.FromString,
             response_serializer=answered.SerializeToString,
         )
         for name, (method, asked, answered) in unary.items()
     }
     methods["Watch"] = grpc.unary_stream_rpc_method_handler(
-        _stream(resources.watch),
+        _stream(resources.watch, exchanges),
         request_deserializer=pb.WatchRequest.FromString,
         response_serializer=None,
     )

@@ -34,7 +34,7 @@ from control.apiserver.feed import Feed
 from control.apiserver.kinds import Kind, Kinds
 from control.apiserver.paging import Continue, ListQuery
 from control.apiserver.request import Admission, AdmissionRequest, Allocation, Allocator, RequestOptions, UserInfo
-from control.apiserver.watch import parse_revision, too_large
+from control.apiserver.watch import check_readable, parse_revision, too_large
 
 log = logging.getLogger(__name__)
 
@@ -118,6 +118,9 @@ class Registry:
             await self._reach(resource_version)
         entry: Entry | None = cache.entries.get(f"{namespace}/{name}" if kind.resource.namespaced else name)
         if entry is None:
+            if cache.sealed:
+                # It may be one of those; if so, this raises.
+                return await self._stored_entry(kind, cache, namespace, name)
             raise status.not_found(kind.resource.plural, name, kind.resource.group)
         return entry
 
@@ -166,6 +169,8 @@ class Registry:
         return self._page(cache, chosen, query.limit, max(self.feed.revision, cache.changed), "")
 
     def _page(self, cache: ResourceCache, chosen: Filter, limit: int, revision: int, after: str) -> ListResult:
+        if cache.sealed:
+            check_readable(cache)
         if not limit:
             return ListResult(list(cache.select(chosen, after)), revision)
         entries = list(cache.select(chosen, after, limit + 1 if chosen.selects else limit))
@@ -382,7 +387,7 @@ class Registry:
             revision = await self.store.delete(found.key, found.revision)
             await self.after_deletion(kind, obj)
             return revision, False
-        if obj == old:
+        if obj == old and not await self.store.stale(found.key):
             return found.revision, False
         ttl_s = self.settings.event_ttl_s if kind.key_prefix == "events" else 0
         return await self.store.update(found.key, stored_bytes(obj), found.revision, ttl_s), True

@@ -7,6 +7,7 @@ Authentication, authorization, admission, allocation and subresources plug in he
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Literal, Protocol
@@ -14,6 +15,7 @@ from typing import Any, Literal, Protocol
 from control.api.meta import Object
 from control.api.resources import Resource
 from control.apiserver.config import ApiServerConfig
+from control.apiserver.metrics import Metrics
 from control.client.client import Client
 
 Operation = Literal["CREATE", "UPDATE", "DELETE", "CONNECT"]
@@ -65,6 +67,33 @@ class RequestInfo:
     """Path segments behind the subresource, as of pods/x/proxy/…"""
     field_selector: str = ""
     """The field selector of a list or watch, as it was sent: authorizers may know it."""
+
+
+class AuditRecord(Protocol):
+    """What audit knows of the request that is being served."""
+
+    async def identified(self, user: UserInfo) -> None:
+        """Note who asks, before any impersonation; may raise ApiError. Only the first call counts."""
+        ...
+
+    def impersonates(self, user: UserInfo) -> None:
+        """Note as whom the request goes on."""
+        ...
+
+    def annotate(self, key: str, value: str) -> None:
+        """Add an annotation to the request's events."""
+        ...
+
+
+RECORD: ContextVar[AuditRecord | None] = ContextVar("audit_record", default=None)
+"""The record of the request that this task serves; None where nothing is audited."""
+
+
+def annotate(key: str, value: str) -> None:
+    """Add an annotation to the audit events of the request that is being served."""
+    record = RECORD.get()
+    if record is not None:
+        record.annotate(key, value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -328,6 +357,7 @@ class Hub:
     """Returns the resource that is served under an apiVersion and a kind."""
     complete: Callable[[Resource, Object], Object]
     """Makes of an object what its kind keeps: pruned, with defaults; raises ApiError."""
+    metrics: Metrics = field(default_factory=Metrics)
 
 
 async def nothing_to_do() -> None:

@@ -75,6 +75,7 @@ from control.apiserver.authz.aggregation import RoleAggregation
 from control.apiserver.authz.authorizer import FOLLOWED, ModeAuthorizer
 from control.apiserver.authz.reviews import AccessReviews
 from control.apiserver.config import ApiServerConfig
+from control.apiserver.measures import AdmissionMetrics
 from control.apiserver.policies.plugin import ValidatingPolicies
 from control.apiserver.request import Hub, Security
 from control.apiserver.streams.kubelets import Kubelets
@@ -132,9 +133,9 @@ def secure(hub: Hub) -> Security:
     repair = Repair(hub.client, ports)
     aggregation = RoleAggregation(hub.lookup, hub.client)
     completing, refusing = Hooks(hub.lookup, MUTATING_WEBHOOKS), Hooks(hub.lookup, VALIDATING_WEBHOOKS)
-    caller = Caller(hub.lookup, random)
-    mutating = MutatingWebhooks(completing, Webhooks(caller), hub.complete)
-    validating = ValidatingWebhooks(refusing, Webhooks(caller))
+    caller, admission = Caller(hub.lookup, random), AdmissionMetrics(hub.metrics)
+    mutating = MutatingWebhooks(completing, Webhooks(caller, admission), hub.complete)
+    validating = ValidatingWebhooks(refusing, Webhooks(caller, admission))
     policies = ValidatingPolicies(hub.lookup, hub.find)
     quotas = ResourceQuota(hub.lookup, hub.client, random)
 
@@ -156,7 +157,7 @@ def secure(hub: Hub) -> Security:
     return Security(
         authenticator=authentication,
         authorizer=authorizer,
-        admission=_admission(hub, authorizer, (mutating, policies, validating, quotas)),
+        admission=_admission(hub, authorizer, (mutating, policies, validating, quotas), admission),
         allocators={SERVICES: allocator},
         bootstrap=start,
         run=upkeep,
@@ -205,7 +206,9 @@ def _proxy_authority(config: ApiServerConfig) -> CertificateAuthority | None:
     return proxy
 
 
-def _admission(hub: Hub, authorizer: ModeAuthorizer, extensions: tuple[Plugin, ...]) -> AdmissionChain:
+def _admission(
+    hub: Hub, authorizer: ModeAuthorizer, extensions: tuple[Plugin, ...], admission: AdmissionMetrics
+) -> AdmissionChain:
     config = hub.config
     return AdmissionChain(
         (
@@ -226,7 +229,8 @@ def _admission(hub: Hub, authorizer: ModeAuthorizer, extensions: tuple[Plugin, .
             PodTopologyLabels(hub.lookup),
             RbacEscalation(authorizer, hub.client),
             *extensions,
-        )
+        ),
+        admission,
     )
 
 

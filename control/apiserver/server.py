@@ -8,10 +8,12 @@ import logging
 import socket
 import ssl
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from control.api.meta import Object
 from control.api.resources import CLUSTER_ROLE_BINDINGS, Resource
 from control.apiserver import bootstrap, kinds, objects
+from control.apiserver.audit import setup as audit
 from control.apiserver.checks import Life, health_of
 from control.apiserver.config import ApiServerConfig
 from control.apiserver.custom.keeper import DefinitionKeeper
@@ -22,17 +24,24 @@ from control.apiserver.flow.inflight import InFlightGate
 from control.apiserver.flow.keeper import FlowKeeper
 from control.apiserver.grpc import HubServer
 from control.apiserver.identity import IdentityLease
+from control.apiserver.keys import Keys
 from control.apiserver.loopback import LoopbackClient
+from control.apiserver.measures import AccessMetrics, StoreMetrics, tell_build, watch_caches, watch_store
+from control.apiserver.metrics import Metrics
 from control.apiserver.pods import PodSubresources
 from control.apiserver.ranges import EtcdRanges
 from control.apiserver.registry import Registry, Settings
 from control.apiserver.request import Handlers, Hub, RequestInfo, Security
 from control.apiserver.rest.app import App
-from control.apiserver.rest.discovery import Discovery
+from control.apiserver.rest.discovery import Discovery, version_info
+from control.apiserver.rest.health import Check
 from control.apiserver.rest.openapi import OpenAPI
 from control.apiserver.rest.server import bind, serve, tls_context
 from control.apiserver.security import secure
 from control.apiserver.service import Service
+
+if TYPE_CHECKING:
+    from control.apiserver.encryption.keeper import Encryption
 
 log = logging.getLogger(__name__)
 
@@ -47,20 +56,32 @@ class ApiServer:
 
     def __init__(self, config: ApiServerConfig) -> None:
         self.config = config
-        self.store = Etcd(config.etcd)
+        self.metrics = Metrics()
         self.kinds = kinds.load(config.etcd.prefix)
+        keys = Keys(self.kinds)
+        notes = StoreMetrics(self.metrics, keys)
+        self.encryption: Encryption | None = None
+        self.store = self._store(notes, keys)
         self.feed = Feed(self.store, self.kinds)
+        if self.encryption is not None:
+            self.encryption.on_change = self.feed.reload_sealed
+        self.auditor = audit.make(config.audit, self.metrics) if config.audit is not None else None
         self.registry = Registry(self.store, self.feed, Settings(config.event_ttl_s))
         self.handlers = Handlers()
         self.client = LoopbackClient()
         ranges = EtcdRanges(self.store, config.etcd.prefix)
         self.security: Security = secure(
-            Hub(config, self.feed, self.client, self.handlers, ranges, self._find, self._complete)
+            Hub(config, self.feed, self.client, self.handlers, ranges, self._find, self._complete, self.metrics)
         )
         self.registry.admission = self.security.admission
         self.registry.allocators = self.security.allocators
         self.service = Service(
-            config, self.registry, self.handlers, self.security.authenticator, self.security.authorizer
+            config,
+            self.registry,
+            self.handlers,
+            self.security.authenticator,
+            self.security.authorizer,
+            AccessMetrics(self.metrics),
         )
         self.client.service = self.service
         PodSubresources(self.registry).install(self.handlers)
@@ -68,8 +89,37 @@ class ApiServer:
         self.flow = self._open_gate()
         self._identity: IdentityLease | None = None
         self._life = Life()
-        health = health_of(config, self.store, self.feed, self._life, self._hooks())
-        self.app = App(self.service, Discovery(self.kinds), health, OpenAPI(self.kinds))
+        health = health_of(config, self.store, self.feed, self._life, self._hooks(), self._more_checks())
+        self.app = App(self.service, Discovery(self.kinds), health, OpenAPI(self.kinds), self.metrics, self.auditor)
+        watch_caches(self.metrics, self.feed)
+        watch_store(self.metrics, self.store)
+        tell_build(self.metrics, version_info())
+
+    def _store(self, notes: StoreMetrics, keys: Keys) -> Etcd:
+        """Return the door to the store, with encryption where that is configured."""
+        config = self.config
+        if config.encryption_provider_config is None:
+            return Etcd(config.etcd, notes)
+        # Imported where it is configured: ciphers are heavy.
+        from control.apiserver.encryption.keeper import Encryption
+        from control.apiserver.encryption.store import EncryptedEtcd
+
+        self.encryption = Encryption(
+            config.encryption_provider_config,
+            reload=config.encryption_provider_config_automatic_reload,
+            metrics=self.metrics,
+        )
+        return EncryptedEtcd(config.etcd, notes, keys, self.encryption)
+
+    def _more_checks(self) -> dict[str, Check]:
+        encryption = self.encryption
+        if encryption is None:
+            return {}
+
+        async def plugins() -> str:
+            return encryption.fault()
+
+        return {"kms-providers": plugins}
 
     def _open_gate(self) -> FlowKeeper | None:
         """Set who limits what is served at once; return who keeps that, where there is somebody."""
@@ -131,11 +181,17 @@ class ApiServer:
     async def run(self) -> None:
         """Serve until cancelled."""
         bound = bind(self.config.bind_address, self.config.secure_port)
-        hub = HubServer(self.config, self.service) if self.config.grpc_port >= 0 else None
+        requests = self.app.requests
+        hub = HubServer(self.config, self.service, requests, self.auditor) if self.config.grpc_port >= 0 else None
         address = f"{bootstrap.advertised_address(self.config)}:{bound.getsockname()[1]}"
         identity = self._identity = IdentityLease(self.client, address)
         try:
             async with asyncio.TaskGroup() as tasks:
+                auditing = tasks.create_task(audit.run(self.auditor)) if self.auditor is not None else None
+                encrypting = None
+                if self.encryption is not None:
+                    await self.encryption.start()
+                    encrypting = tasks.create_task(self.encryption.run())
                 following = tasks.create_task(self.feed.run())
                 await self.feed.ready()
                 await self._prepare()
@@ -157,6 +213,10 @@ class ApiServer:
                 finally:
                     await self._end(doors, announced, upkeep)
                     following.cancel()
+                    for last in (auditing, encrypting):
+                        # What requests told and stored with is needed until the last of them is over.
+                        if last is not None:
+                            last.cancel()
         finally:
             bound.close()
             await self.store.close()

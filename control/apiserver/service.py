@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
+from time import perf_counter
 from typing import Any
 
 from control.api import selectors, status
@@ -17,10 +18,13 @@ from control.apiserver.config import ApiServerConfig
 from control.apiserver.convert import convert
 from control.apiserver.feed import Feed
 from control.apiserver.kinds import Kind
+from control.apiserver.measures import AccessMetrics
+from control.apiserver.metrics import Metrics
 from control.apiserver.paging import ListQuery
 from control.apiserver.registry import Context, ListResult, Registry
 from control.apiserver.request import (
     ANONYMOUS,
+    RECORD,
     Authenticator,
     Authorizer,
     Credentials,
@@ -47,6 +51,7 @@ class Service:
         handlers: Handlers,
         authenticator: Authenticator,
         authorizer: Authorizer,
+        access: AccessMetrics | None = None,
     ) -> None:
         self.config = config
         self.registry = registry
@@ -56,21 +61,37 @@ class Service:
         """Who limits what is served at once; None for nobody."""
         self._authenticator = authenticator
         self._authorizer = authorizer
+        self.access = access or AccessMetrics(Metrics())
 
     # Who and whether.
 
     async def authenticate(self, credentials: Credentials) -> UserInfo:
         """Return who asks; raises Unauthorized."""
-        user = await self._authenticator.authenticate(credentials)
-        if user is not None:
-            return user
-        if not self.config.anonymous_auth:
-            raise status.unauthorized()
-        return ANONYMOUS
+        since = perf_counter()
+        try:
+            user = await self._authenticator.authenticate(credentials)
+        except status.ApiError:
+            self.access.not_authenticated("error", since)
+            raise
+        if user is None:
+            self.access.not_authenticated("failure", since)
+            if not self.config.anonymous_auth:
+                raise status.unauthorized()
+            user = ANONYMOUS
+        else:
+            self.access.authenticated(user.name, since)
+        if (record := RECORD.get()) is not None:
+            await record.identified(user)
+        return user
 
     async def authorize(self, user: UserInfo, info: RequestInfo) -> None:
         """Raise Forbidden where the user may not do this."""
+        since = perf_counter()
         decision = await self._authorizer.authorize(user, info)
+        self.access.authorized("allowed" if decision.allowed else "denied", since)
+        if (record := RECORD.get()) is not None:
+            record.annotate("authorization.k8s.io/decision", "allow" if decision.allowed else "forbid")
+            record.annotate("authorization.k8s.io/reason", decision.reason)
         if not decision.allowed:
             raise refusal(user, info, decision.reason)
 

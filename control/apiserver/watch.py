@@ -11,6 +11,7 @@ import orjson
 
 from control.api import status
 from control.apiserver.cache import Batch, Delivery, Filter, ResourceCache
+from control.apiserver.etcd import TransformationError
 from control.apiserver.feed import Feed
 from control.apiserver.kinds import Kind
 
@@ -66,6 +67,12 @@ def parse_revision(text: str) -> int:
     return int(text)
 
 
+def check_readable(cache: ResourceCache) -> None:
+    """Raise where stored values cannot be decrypted: a part must not be taken for the whole."""
+    if cache.sealed:
+        raise TransformationError(next(iter(cache.sealed.values())))
+
+
 class Watch:
     """One watch of one cache; made ready by ``start``, which may refuse it, and read by ``batches``."""
 
@@ -98,6 +105,7 @@ class Watch:
         # No await from here on: list, position and epoch must belong together.
         cache = self._cache = await self._feed.cache(self._kind)
         self._epoch = cache.epoch
+        check_readable(cache)
         if initial:
             self._position = cache.next_position
             self._initial = [Delivery("ADDED", entry.data) for entry in cache.select(self._chosen)]
@@ -123,6 +131,7 @@ class Watch:
         bookmark_at = now() + BOOKMARK_INTERVAL_S * random.uniform(0.75, 1.0)
         initial, self._initial = self._initial, []
         for start in range(0, len(initial), INITIAL_BATCH):
+            self._cache.sent += len(initial[start : start + INITIAL_BATCH])
             yield Batch(initial[start : start + INITIAL_BATCH])
         del initial
         if self.initialized is not None:
@@ -140,6 +149,7 @@ class Watch:
                 made = Batch([*made, self._bookmark()])
                 bookmark_at = now() + BOOKMARK_INTERVAL_S
             if made:
+                cache.sent += len(made)
                 yield made
             if over:
                 return

@@ -67,6 +67,9 @@ class FakeStore:
         self._check()
         return self.state().get(key), self.at
 
+    async def stale(self, key: str) -> bool:
+        return False
+
     async def revision(self) -> int:
         self._check()
         return self.at

@@ -20,7 +20,7 @@ from control.api.resources import (
     Resource,
 )
 from control.apiserver.admission.plugin import Plugin, denied, spec_of
-from control.apiserver.request import AdmissionRequest, Lookup
+from control.apiserver.request import AdmissionRequest, Lookup, annotate
 
 PREFIX = "pod-security.kubernetes.io/"
 _VERSION = re.compile(r"latest|v1\.\d+")
@@ -83,13 +83,17 @@ class PodSecurity(Plugin):
             return
         space = self._lookup.get(NAMESPACES, request.namespace) or {}
         labels: dict[str, str] = (space.get("metadata") or {}).get("labels") or {}
+        enforced = policy_of(labels, "enforce")
+        if request.resource == PODS:
+            annotate(f"{PREFIX}enforce-policy", str(enforced))
         if not any(name.startswith(PREFIX) for name in labels):
             return
         metadata, spec = template
-        if request.resource == PODS:
-            enforced = policy_of(labels, "enforce")
-            if found := pod_security.faults(metadata, spec, enforced.level):
-                raise denied(request, f'violates PodSecurity "{enforced}": {pod_security.text(found)}')
+        audited = policy_of(labels, "audit")
+        if found := pod_security.faults(metadata, spec, audited.level):
+            annotate(f"{PREFIX}audit-violations", f'would violate PodSecurity "{audited}": {pod_security.text(found)}')
+        if request.resource == PODS and (found := pod_security.faults(metadata, spec, enforced.level)):
+            raise denied(request, f'violates PodSecurity "{enforced}": {pod_security.text(found)}')
         warned = policy_of(labels, "warn")
         if found := pod_security.faults(metadata, spec, warned.level):
             request.warnings.append(f'would violate PodSecurity "{warned}": {pod_security.text(found)}')

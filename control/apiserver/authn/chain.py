@@ -23,7 +23,7 @@ from control.apiserver.authn.jwt_keys import TokenVerifier
 from control.apiserver.authn.x509 import CertificateAuthority
 from control.apiserver.authz.attributes import forbidden_error
 from control.apiserver.authz.authorizer import ModeAuthorizer
-from control.apiserver.request import Credentials, Lookup, UserInfo
+from control.apiserver.request import RECORD, Credentials, Lookup, UserInfo
 from control.client.client import Client
 
 logger = logging.getLogger(__name__)
@@ -130,6 +130,8 @@ class Authentication:
         user = await self._identify(credentials)
         if user is None:
             return None
+        if (record := RECORD.get()) is not None:
+            await record.identified(user)
         return self._impersonated(user, credentials)
 
     async def _identify(self, credentials: Credentials) -> UserInfo | None:
@@ -181,6 +183,8 @@ class Authentication:
             if not verdict.allowed:
                 raise forbidden_error(question, verdict.reason)
         logger.info("impersonation user=%s as=%s", user.name, wish.user.name)
+        if (record := RECORD.get()) is not None:
+            record.impersonates(wish.user)
         return wish.user
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
 SERVICE_S = 0.003
@@ -27,16 +27,15 @@ class Work:
     final_seats: int = 0
     """Seats that stay taken for ``final_s`` after the answer: for what the write makes others do."""
     final_s: float = 0.0
+    width: int = field(init=False, compare=False)
+    """Seats that must be free for it to begin."""
+    total: float = field(init=False, compare=False)
+    """Seat-seconds that it is expected to take."""
 
-    @property
-    def width(self) -> int:
-        """Seats that must be free for it to begin."""
-        return max(self.seats, self.final_seats)
-
-    @property
-    def total(self) -> float:
-        """Seat-seconds that it is expected to take."""
-        return self.seats * SERVICE_S + self.final_seats * self.final_s
+    def __post_init__(self) -> None:
+        """Compute once what is asked for often."""
+        object.__setattr__(self, "width", max(self.seats, self.final_seats))
+        object.__setattr__(self, "total", self.seats * SERVICE_S + self.final_seats * self.final_s)
 
 
 ONE_SEAT = Work()

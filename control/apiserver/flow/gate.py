@@ -53,7 +53,7 @@ class _Route:
 class Passage(Ticket):
     """One request on its way through its level."""
 
-    __slots__ = ("_clock", "_timer", "_waiter", "_watches", "entered_at", "flow", "info", "route", "user", "wait_max_s")
+    __slots__ = ("_timer", "_waiter", "_watches", "entered_at", "flow", "gate", "info", "route", "user")
 
     def __init__(self, gate: FlowGate, route: _Route, user: UserInfo, info: RequestInfo, work: Work) -> None:
         super().__init__(work)
@@ -61,9 +61,8 @@ class Passage(Ticket):
         self.user = user
         self.info = info
         self.flow = route.schema.distinguisher(user, info)
-        self.wait_max_s = gate.wait_max_s
-        self.entered_at = 0.0
-        self._clock = gate.clock
+        self.gate = gate
+        self.entered_at = self.started_at = gate.clock()
         self._waiter: asyncio.Future[None] | None = None
         self._watches: Watches | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -82,30 +81,34 @@ class Passage(Ticket):
         """Be told that it may begin."""
         counts = self.route.counts
         counts.dispatched += 1
+        waiter = self._waiter
+        if waiter is None and self.started_at <= self.entered_at:
+            counts.wait_executed[0] += 1
+            return
         observe(counts.wait_executed, WAIT_BOUNDS, self.started_at - self.entered_at)
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
 
     def reject(self, reason: str) -> None:
         """Count it among those that were not served."""
         self.route.level.tickets.discard(self)
         counts = self.route.counts
         counts.rejected[reason] = counts.rejected.get(reason, 0) + 1
-        observe(counts.wait_rejected, WAIT_BOUNDS, max(self._clock() - self.entered_at, 0.0))
+        observe(counts.wait_rejected, WAIT_BOUNDS, max(self.gate.clock() - self.entered_at, 0.0))
 
     async def admission(self) -> None:
         """Wait until it may be served; raises TooManyRequests where that will not be soon."""
         if self.state is State.WAITING:
             self._waiter = asyncio.get_running_loop().create_future()
-            await asyncio.wait([self._waiter], timeout=self.wait_max_s)
+            await asyncio.wait([self._waiter], timeout=self.gate.wait_max_s)
             if self.state is State.WAITING:
                 self._abandon("time-out")
         if self.state is State.REJECTED:
             level = self.route.level
-            raise status.too_many_requests(TOO_MANY, level.retry_after.note(self._clock()))
+            raise status.too_many_requests(TOO_MANY, level.retry_after.note(self.gate.clock()))
 
     def _abandon(self, reason: str) -> None:
-        self.route.level.queues.abandon(self, self._clock())
+        self.route.level.queues.abandon(self, self.gate.clock())
         self.reject(reason)
 
     def begin_watch(self, watches: Watches) -> None:
@@ -121,8 +124,9 @@ class Passage(Ticket):
             self._timer = None
         if self.state is not State.EXECUTING:
             return
-        level, now = self.route.level, self._clock()
-        observe(self.route.counts.execution, EXECUTION_BOUNDS, max(now - self.started_at, 0.0))
+        route, now = self.route, self.gate.clock()
+        level = route.level
+        observe(route.counts.execution, EXECUTION_BOUNDS, now - self.started_at)
         if level.queues.answered(self, now):
             asyncio.get_running_loop().call_later(self.work.final_s, self._finish)
         else:
@@ -130,7 +134,7 @@ class Passage(Ticket):
 
     def _finish(self) -> None:
         level = self.route.level
-        level.queues.finish(self, self._clock())
+        level.queues.finish(self, self.gate.clock())
         level.tickets.discard(self)
 
     def leave(self) -> None:
@@ -258,9 +262,9 @@ class FlowGate:
         if info.verb in ESTIMATED and not level.wish.exempt and info.is_resource_request:
             work = self._estimator.estimate(info, query, level.seats_max)
         passage = Passage(self, route, user, info, work)
-        now = passage.entered_at = self.clock()
         level.tickets.add(passage)
-        reason = level.queues.enter(passage, level.hand(route.schema.name, passage.flow), now)
+        hand = level.hand(route.schema.name, passage.flow) if level.wish.queuing is not None else ()
+        reason = level.queues.enter(passage, hand, passage.entered_at)
         if reason:
             passage.reject(reason)
         elif info.verb == "watch" and info.is_resource_request:

@@ -46,10 +46,15 @@ class Watches:
     def interested(self, info: RequestInfo) -> int:
         """Return how many watches a write of this object wakes, as far as its name tells."""
         group, resource, namespace, name = self._key(info)
-        keys = {(group, resource, "", ""), (group, resource, namespace, "")}
+        count = self._counts.get
+        found = count((group, resource, "", ""), 0)
+        if namespace:
+            found += count((group, resource, namespace, ""), 0)
         if name:
-            keys |= {(group, resource, "", name), (group, resource, namespace, name)}
-        return sum(self._counts.get(key, 0) for key in keys)
+            found += count((group, resource, "", name), 0)
+            if namespace:
+                found += count((group, resource, namespace, name), 0)
+        return found
 
 
 def _first(query: Query, name: str) -> str:

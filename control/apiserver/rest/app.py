@@ -6,14 +6,20 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from hashlib import sha256
+from time import perf_counter
 
 import orjson
 
 from control.api import status
-from control.apiserver.etcd import StoreBusyError, StoreError
+from control.apiserver.audit.auditor import Auditor
+from control.apiserver.etcd import StoreBusyError, StoreError, TransformationError
 from control.apiserver.kinds import Kind
+from control.apiserver.measures import RequestMetrics
+from control.apiserver.metrics import CONTENT_TYPE as METRICS_TYPE
+from control.apiserver.metrics import Metrics
 from control.apiserver.request import (
     LONG_RUNNING,
+    RECORD,
     ASGIScope,
     Receive,
     RequestInfo,
@@ -43,6 +49,8 @@ def translate(error: Exception) -> status.ApiError:
         return error
     if isinstance(error, StoreBusyError):
         return status.too_many_requests("the store is busy, please try again later")
+    if isinstance(error, TransformationError):
+        return status.internal_error(str(error))
     if isinstance(error, StoreError):
         unavailable = status.service_unavailable("the store does not answer at this time, please try again")
         unavailable.status["details"] = {"retryAfterSeconds": 1}
@@ -55,7 +63,15 @@ def translate(error: Exception) -> status.ApiError:
 class App:
     """Serves HTTP scopes; upgrades to WebSocket and SPDY are among them."""
 
-    def __init__(self, service: Service, discovery: Discovery, health: Health, openapi: OpenAPI) -> None:
+    def __init__(
+        self,
+        service: Service,
+        discovery: Discovery,
+        health: Health,
+        openapi: OpenAPI,
+        metrics: Metrics | None = None,
+        auditor: Auditor | None = None,
+    ) -> None:
         self._service = service
         self._verbs = Verbs(service)
         self._discovery = discovery
@@ -63,24 +79,58 @@ class App:
         self._openapi = openapi
         self.in_flight = 0
         """Requests that are being served and will end soon: watches and streams apart."""
+        self._metrics = metrics or Metrics()
+        self.requests = RequestMetrics(self._metrics, service.registry.kinds)
+        self._auditor = auditor
 
     async def __call__(self, scope: ASGIScope, receive: Receive, send: Send) -> None:
         """Answer one request; nothing but an answer leaves."""
         if scope["type"] != "http":
             return
         exchange = Exchange(scope, receive, send)
+        info = parse(exchange.method, exchange.path, exchange.query)
+        since = perf_counter()
+        content_type = exchange.header("content-type") if info.verb == "patch" else ""
+        series = self.requests.begin(info, content_type, ",".join(exchange.query.get("dryRun", ())))
         try:
-            await self._serve(exchange)
+            if self._auditor is None:
+                await self._answer(exchange, info)
+            else:
+                await self._audited(self._auditor, exchange, info)
+        finally:
+            self.requests.end(series, exchange.code, perf_counter() - since, exchange.sent_bytes)
+
+    async def _audited(self, auditor: Auditor, exchange: Exchange, info: RequestInfo) -> None:
+        """Answer one request and tell of it."""
+        query = exchange.scope["query_string"].decode("latin-1")
+        path = (exchange.scope.get("raw_path") or exchange.path.encode()).decode("latin-1")
+        uri = f"{path}?{query}" if query else path
+        certificate = exchange.certificate is not None
+        record = exchange.record = auditor.begin(uri, exchange.headers, exchange.remote_address, certificate, info)
+        if (hijack := exchange.scope.get("hijack")) is not None:
+            exchange.scope["hijack"] = record.taking_over(hijack)
+        token = RECORD.set(record)
+        try:
+            await self._answer(exchange, info)
+        finally:
+            RECORD.reset(token)
+            await record.ends()
+
+    async def _answer(self, exchange: Exchange, info: RequestInfo) -> None:
+        """Answer one request, by a Status where it fails."""
+        try:
+            await self._serve(exchange, info)
         except ConnectionResetError:
             return
         except (status.ApiError, StoreError, TimeoutError) as error:
             await exchange.fail(translate(error))
         except Exception as error:
             log.exception("request failed method=%s path=%s", exchange.method, exchange.path)
+            if exchange.record is not None:
+                exchange.record.panics(error)
             await exchange.fail(translate(error))
 
-    async def _serve(self, exchange: Exchange) -> None:
-        info = parse(exchange.method, exchange.path, exchange.query)
+    async def _serve(self, exchange: Exchange, info: RequestInfo) -> None:
         user = await self._service.authenticate(exchange.credentials)
         gate = self._service.gate
         if gate is None or info.subresource in LONG_RUNNING:
@@ -159,7 +209,9 @@ class App:
                 await self._openapi.serve_v2(exchange)
             case ["openapi", "v3", *rest]:
                 await self._openapi.serve(exchange, "/".join(rest))
-            case ["healthz" | "livez" | "readyz" | "metrics", *_]:
+            case ["metrics"]:
+                await exchange.answer(200, await self._metrics.text(), METRICS_TYPE.encode())
+            case ["healthz" | "livez" | "readyz", *_]:
                 await self._health.serve(exchange, parts)
             case ["debug", "api_priority_and_fairness", what]:
                 await self._dump(exchange, what)

@@ -285,7 +285,7 @@ class Request:
         self._chunked = False
         self._bodiless = scope["method"] == "HEAD"
         scope["hijack"], scope["is_gone"] = connection.hijack, connection.is_gone
-        scope["answer"] = self.answer
+        scope["answer"], scope["writable"] = self.answer, connection.writable
 
     # From the connection.
 

@@ -12,6 +12,7 @@ import orjson
 
 from control.api import status
 from control.api.meta import Object
+from control.apiserver.audit.record import Record
 from control.apiserver.request import ASGIScope, Credentials, Passage, Receive, Send
 
 JSON_TYPE = b"application/json"
@@ -24,6 +25,9 @@ NOT_CACHED = b"no-cache, private"
 _TRUE = frozenset({"1", "t", "T", "true", "True", "TRUE"})
 _PERSONS = ("curl", "Wget", "Mozilla/5.0")
 """Programs that a person looks through, by the beginnings of their names."""
+LARGE_BYTES = 64 << 10
+TAKEN_S = 10.0
+"""A large answer is not over before its client has taken most of it, or this has passed: so that few lie in memory."""
 _NO_QUERY: Mapping[str, tuple[str, ...]] = {}
 
 
@@ -74,6 +78,11 @@ class Exchange:
         self.warnings: list[str] = []
         self.passage: Passage | None = None
         self.started = False
+        self.code = 0
+        """The answer's code, once it has begun."""
+        self.sent_bytes = 0
+        self.record: Record | None = None
+        """What audit knows of the request; None where nothing is audited."""
 
     def header(self, name: str) -> str:
         """Return a header's first value."""
@@ -84,12 +93,21 @@ class Exchange:
         return self.query.get(name, ("",))[0]
 
     @property
+    def remote_address(self) -> str:
+        """Where the connection comes from."""
+        client = self.scope.get("client")
+        return str(client[0]) if client else ""
+
+    @property
+    def certificate(self) -> bytes | None:
+        """The client's certificate in DER."""
+        found: bytes | None = self.scope.get("state", {}).get("certificate")
+        return found
+
+    @property
     def credentials(self) -> Credentials:
         """Everything that may prove who asks."""
-        client = self.scope.get("client")
-        certificate = self.scope.get("state", {}).get("certificate")
-        address = client[0] if client else ""
-        return Credentials(certificate, self.header("authorization"), self.headers, address)
+        return Credentials(self.certificate, self.header("authorization"), self.headers, self.remote_address)
 
     @property
     def gone(self) -> bool:
@@ -114,11 +132,23 @@ class Exchange:
                 if size > bytes_max:
                     raise too_large(bytes_max)
             if not message.get("more_body"):
-                return b"".join(parts)
+                body = b"".join(parts)
+                if self.record is not None:
+                    self.record.asked(body, self.header("content-type"))
+                return body
 
     async def send(self, message: Any) -> None:
         """Send an ASGI message, noting that the answer has begun."""
         self.started = True
+        if message["type"] == "http.response.start":
+            self.code = message["status"]
+            if self.record is not None:
+                await self.record.starts(self.code)
+                message = {**message, "headers": [*message["headers"], (b"audit-id", self.record.header)]}
+        elif body := message.get("body"):
+            self.sent_bytes += len(body)
+            if self.record is not None:
+                self.record.answers(body)
         await self._send(message)
 
     def _head(self, content_type: bytes, extra: tuple[tuple[bytes, bytes], ...]) -> list[tuple[bytes, bytes]]:
@@ -150,7 +180,15 @@ class Exchange:
             extra = (*extra, (b"content-encoding", b"gzip"), (b"vary", b"Accept-Encoding"))
         if (at_once := self.scope.get("answer")) is not None:
             self.started = True
-            at_once(code, self._head(content_type, extra), body)
+            self.code, self.sent_bytes = code, len(body)
+            headers = self._head(content_type, extra)
+            if self.record is not None:
+                await self.record.starts(code)
+                headers.append((b"audit-id", self.record.header))
+                self.record.answers(body)
+            at_once(code, headers, body)
+            if len(body) > LARGE_BYTES:
+                await self._taken()
             return
         await self.start(code, content_type, len(body), extra)
         await self.send({"type": "http.response.body", "body": body})
@@ -159,6 +197,16 @@ class Exchange:
         if "pretty" in self.query:
             return self.parameter("pretty") in _TRUE
         return self.header("user-agent").startswith(_PERSONS)
+
+    async def _taken(self) -> None:
+        if (writable := self.scope.get("writable")) is None:
+            return
+        try:
+            async with asyncio.timeout(TAKEN_S):
+                await writable()
+        except TimeoutError:
+            # Nobody else shall wait for a client that does not read.
+            return
 
     async def part(self, body: bytes, last: bool = False) -> None:
         """Send a part of a streamed answer."""

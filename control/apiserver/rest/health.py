@@ -1,4 +1,4 @@
-"""Whether this server lives and is ready, check by check, and its metrics."""
+"""Whether this server lives and is ready, check by check."""
 
 from __future__ import annotations
 
@@ -38,13 +38,7 @@ class Health:
         self._checks = {"healthz": dict(live), "livez": dict(live), "readyz": {**live, **ready}}
 
     async def serve(self, exchange: Exchange, parts: list[str]) -> None:
-        """Answer one of the health paths or /metrics."""
-        if parts[0] == "metrics":
-            # Imported when first asked for: not every server is scraped.
-            from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-
-            await exchange.answer(200, generate_latest(), CONTENT_TYPE_LATEST.encode())
-            return
+        """Answer one of the health paths."""
         checks = self._checks[parts[0]]
         if len(parts) > 1:
             await self._one(exchange, checks.get("/".join(parts[1:])))

@@ -10,7 +10,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from time import perf_counter
 from typing import Any
+
+import orjson
 
 from control.api import status
 from control.api.cel.environment import CelError
@@ -18,7 +21,9 @@ from control.api.meta import Object
 from control.api.patch import copy_json, json_patch
 from control.api.resources import NAMESPACES, Resource
 from control.apiserver.admission.plugin import Plugin
-from control.apiserver.request import AdmissionRequest, Lookup
+from control.apiserver.measures import AdmissionMetrics
+from control.apiserver.metrics import Metrics
+from control.apiserver.request import AdmissionRequest, Lookup, annotate
 from control.apiserver.webhooks import review
 from control.apiserver.webhooks.caller import Caller, CallError
 from control.apiserver.webhooks.matching import Hook, concerns, conditions_hold, hooks_of, in_order
@@ -72,12 +77,17 @@ class Hooks:
 class Webhooks:
     """What both plugins do: ask one webhook about one request."""
 
-    def __init__(self, caller: Caller) -> None:
+    def __init__(self, caller: Caller, metrics: AdmissionMetrics | None = None) -> None:
         self._caller = caller
+        self._metrics = metrics or AdmissionMetrics(Metrics())
 
-    async def ask(self, hook: Hook, request: AdmissionRequest, *, may_patch: bool) -> review.Verdict | None:
+    async def ask(
+        self, hook: Hook, request: AdmissionRequest, *, may_patch: bool, place: str = "round_0_index_0"
+    ) -> review.Verdict | None:
         """Return a webhook's verdict, None where it is not concerned or may fail; raises ApiError."""
         question = review.request_of(request)
+        step, failed = ("admit", "mutation") if may_patch else ("validating", "validating")
+        since = perf_counter()
         try:
             if hook.conditions and not conditions_hold(hook.conditions, _values(question)):
                 return None
@@ -87,15 +97,31 @@ class Webhooks:
             answer = await self._caller.ask(hook.client, review.encode(question), hook.timeout_s)
             verdict = review.decode(answer, question["uid"], may_patch=may_patch)
         except (CallError, CelError, review.ReviewError) as error:
+            self._count(hook, request, step, since, 400, rejected=hook.fails_closed)
             if hook.fails_closed:
+                labels = (hook.name, step, request.operation, "calling_webhook_error", "0")
+                self._metrics.webhook_rejections.add(*labels)
                 raise status.internal_error(f'failed calling webhook "{hook.name}": {error}') from None
             log.warning("webhook failed and is passed by name=%s error=%s", hook.name, error)
+            self._metrics.webhook_fail_open.add(hook.name, step)
+            annotate(f"failed-open.{failed}.webhook.admission.k8s.io/{place}", hook.name)
             return None
+        self._count(hook, request, step, since, 200, rejected=not verdict.allowed)
+        for key, value in verdict.annotations.items():
+            annotate(f"{hook.name}/{key}", value)
         request.warnings.extend(text[:WARNING_CHARACTERS_MAX] for text in verdict.warnings)
         if not verdict.allowed:
             code, reason, text = review.refusal(hook.name, verdict)
+            self._metrics.webhook_rejections.add(hook.name, step, request.operation, "no_error", str(code))
             raise status.failure(code, reason, text)
         return verdict
+
+    def _count(
+        self, hook: Hook, request: AdmissionRequest, step: str, since: float, code: int, *, rejected: bool
+    ) -> None:
+        told = "true" if rejected else "false"
+        self._metrics.webhook_requests.add(hook.name, step, request.operation, str(code), told)
+        self._metrics.webhook.observe(perf_counter() - since, hook.name, step, request.operation, told)
 
 
 def _values(question: Object) -> dict[str, Any]:
@@ -121,16 +147,25 @@ class MutatingWebhooks(Plugin):
         changed_after: dict[int, int] = {}
         changes = 0
         for index, hook in enumerate(concerned):
-            changes += await self._ask(hook, request)
+            changes += await self._ask(hook, request, f"round_0_index_{index}")
             changed_after[index] = changes
         for index, hook in enumerate(concerned):
             if hook.reinvokes and changes > changed_after[index]:
-                await self._ask(hook, request)
+                await self._ask(hook, request, f"round_1_index_{index}")
 
-    async def _ask(self, hook: Hook, request: AdmissionRequest) -> int:
+    async def _ask(self, hook: Hook, request: AdmissionRequest, place: str) -> int:
         """Ask one webhook; return 1 where it changed the object."""
-        verdict = await self._webhooks.ask(hook, request, may_patch=True)
-        if verdict is None or not verdict.patch or request.object is None:
+        verdict = await self._webhooks.ask(hook, request, may_patch=True, place=place)
+        if verdict is None:
+            return 0
+        changed = self._apply(hook, request, verdict)
+        told = {"configuration": hook.configuration, "webhook": hook.name, "mutated": bool(changed)}
+        annotate(f"mutation.webhook.admission.k8s.io/{place}", orjson.dumps(told).decode())
+        return changed
+
+    def _apply(self, hook: Hook, request: AdmissionRequest, verdict: review.Verdict) -> int:
+        """Change the object as a webhook wishes; return 1 where that changed anything."""
+        if not verdict.patch or request.object is None:
             return 0
         before = copy_json(request.object)
         try:
@@ -164,7 +199,11 @@ class ValidatingWebhooks(Plugin):
         if not concerned:
             return
         found: Sequence[Any] = await asyncio.gather(
-            *(self._webhooks.ask(hook, request, may_patch=False) for hook in concerned), return_exceptions=True
+            *(
+                self._webhooks.ask(hook, request, may_patch=False, place=f"round_0_index_{index}")
+                for index, hook in enumerate(concerned)
+            ),
+            return_exceptions=True,
         )
         for outcome in found:
             if isinstance(outcome, BaseException):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +29,8 @@ class Verdict:
     status: Object
     patch: list[Any] | None
     warnings: tuple[str, ...]
+    annotations: Mapping[str, str]
+    """What the webhook adds to the audit events of the request."""
 
 
 def request_of(request: AdmissionRequest, uid: str = "") -> Object:
@@ -88,7 +91,10 @@ def decode(body: bytes, uid: str, *, may_patch: bool) -> Verdict:
         raise ReviewError(f'expected response.uid="{uid}", got "{response.get("uid") or ""}"')
     status = response.get("status") if isinstance(response.get("status"), dict) else {}
     warnings = tuple(text for text in response.get("warnings") or () if isinstance(text, str))
-    return Verdict(response.get("allowed") is True, status or {}, _patch(response) if may_patch else None, warnings)
+    told = response.get("auditAnnotations")
+    annotations = {str(key): str(value) for key, value in told.items()} if isinstance(told, dict) else {}
+    patch = _patch(response) if may_patch else None
+    return Verdict(response.get("allowed") is True, status or {}, patch, warnings, annotations)
 
 
 def _patch(response: Object) -> list[Any] | None:

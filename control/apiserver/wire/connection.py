@@ -163,6 +163,9 @@ class Connection(asyncio.Protocol):
         head, message, last = call.request
         stream = call.stream = self._next
         self._next += 2
+        if stream == 1:
+            # Nothing is ever put into the table; a server that allows none at all wants to be told so first.
+            head = frames.NO_TABLE + head
         if self._next > 1 << 30:
             self.usable = False
         self._calls[stream] = call

@@ -57,6 +57,10 @@ def read_settings(payload: bytes) -> dict[int, int]:
     return dict(struct.iter_unpack(">HI", payload))
 
 
+NO_TABLE = b"\x20"
+"""HPACK's change of the table's size to zero, which may stand before a block of headers."""
+
+
 def _length(size: int) -> bytes:
     """Return a literal's length as HPACK writes it, without Huffman coding."""
     if size < 127:

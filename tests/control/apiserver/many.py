@@ -51,6 +51,8 @@ class Door:
                     continue
                 await self._join(reader, writer, there_reader, there_writer)
                 return
+        except asyncio.CancelledError:
+            return  # the door closes
         finally:
             self._tasks.discard(task)
             writer.close()
@@ -89,17 +91,21 @@ class Servers:
     running: list[Server] = field(default_factory=list)
     _stack: ExitStack = field(default_factory=ExitStack)
 
-    def start(self) -> Server:
-        """Start one more."""
-        server = self._stack.enter_context(api_server(self.store_url, self.directory, *self.flags))
+    def start(self, instead_of: Server | None = None) -> Server:
+        """Start one more, or one again at the ports that it had."""
+        ports: tuple[str, ...] = ()
+        if instead_of is not None:
+            ports = ("--secure-port", str(instead_of.port), "--grpc-port", str(instead_of.hub_port))
+        server = self._stack.enter_context(api_server(self.store_url, self.directory, *self.flags, *ports))
         self.running.append(server)
         return server
 
-    def kill(self, index: int = 0) -> None:
+    def kill(self, index: int = 0) -> Server:
         """Kill one as a power cut does."""
         server = self.running.pop(index)
         server.process.kill()
         server.process.wait()
+        return server
 
     def close(self) -> None:
         """End all."""
@@ -117,7 +123,7 @@ class Servers:
         authority, certificate, key = (
             Material(path=folder / name) for name in ("ca.crt", f"{user}.crt", f"{user}.key")
         )
-        return Kubeconfig(f"https://127.0.0.1:{port}", hubs, authority, certificate, key)
+        return Kubeconfig(f"https://127.0.0.1:{port}", hubs, authority, certificate, key, tls_server_name="localhost")
 
     def client(self, port: int, *, hub: bool = False) -> Client:
         """Return a client that may do everything."""

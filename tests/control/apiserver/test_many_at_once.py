@@ -159,26 +159,16 @@ async def test_whoever_is_killed_is_not_missed(servers: Servers, kubectl: Path, 
                 for each in seen:
                     await each.informer.wait_synced()
                 made = 0
-                for round_number in range(3):
-                    for _ in range(10):
-                        await create(
-                            writer, CONFIG_MAPS, {"metadata": {"name": f"c{made}"}, "data": {"state": "new"}}, "calm"
-                        )
-                        made += 1
+                for _ in range(3):
+                    made = await create_some(writer, made, 8)
                     if waiting is None:
                         waiting = asked.start(
                             "wait", "configmap/c0", "-n", "calm", "--for=jsonpath={.data.state}=done", "--timeout=50s"
                         )
-                    # Each of the first three goes, one after another, while there is work.
-                    servers.kill(0)
-                    for _ in range(5):
-                        await create(
-                            writer, CONFIG_MAPS, {"metadata": {"name": f"c{made}"}, "data": {"state": "new"}}, "calm"
-                        )
-                        made += 1
-                    if round_number < 2:
-                        await asyncio.to_thread(servers.start)
-                    door.ports = servers.ports
+                    # Each of the three goes, one after another, while there is work.
+                    killed = servers.kill()
+                    made = await create_some(writer, made, 4)
+                    await asyncio.to_thread(servers.start, killed)
                 await patch(writer, "c0", {"data": {"state": "done"}})
                 wanted = {f"c{number}" for number in range(made)}
                 while any(set(each.added) != wanted for each in seen):
@@ -194,8 +184,13 @@ async def test_whoever_is_killed_is_not_missed(servers: Servers, kubectl: Path, 
                 waiting.communicate()
             for client in (writer, *(each.client for each in seen)):
                 await client.close()
-            while len(servers.running) < 3:
-                servers.start()
+
+
+async def create_some(client: Client, made: int, count: int) -> int:
+    """Create ConfigMaps with the next numbers; return how many there are."""
+    for number in range(made, made + count):
+        await create(client, CONFIG_MAPS, {"metadata": {"name": f"c{number}"}, "data": {"state": "new"}}, "calm")
+    return made + count
 
 
 async def create(client: Client, resource: Resource, obj: Object, space: str) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import grpc
 import grpc.aio
+import hpack
 import pytest
 
 from control.apiserver.wire import connection as wire
@@ -84,6 +85,32 @@ async def failure(channel: Channel, message: bytes = b"x", timeout_s: float = 5.
     with pytest.raises(WireError) as caught:
         await channel.unary(PATH, message, timeout_s)
     return caught.value
+
+
+async def test_a_server_that_allows_no_table_is_told_of_none() -> None:
+    """Such a one refuses the first headers else, as HPACK asks it to (RFC 7541, 4.2)."""
+    decoder = hpack.Decoder()
+    decoder.max_allowed_table_size = 0
+    told: list[str] = []
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readexactly(len(frames.PREFACE))
+        writer.write(frames.settings(((frames.TABLE_SIZE, 0), (3, 100))))
+        while True:
+            head = await reader.readexactly(9)
+            payload = await reader.readexactly(int.from_bytes(head[:3], "big"))
+            if head[3] == frames.HEADERS:
+                told.extend(str(value) for name, value in decoder.decode(payload) if str(name) == ":path")
+
+    async with talking(talk) as channel:
+        calls = [asyncio.ensure_future(channel.unary(PATH, b"x", 5.0)) for _ in range(3)]
+        async with asyncio.timeout(5):
+            while len(told) < len(calls):
+                await asyncio.sleep(0.005)
+        for each in calls:
+            each.cancel()
+        await asyncio.gather(*calls, return_exceptions=True)
+    assert told == [PATH] * 3
 
 
 async def test_many_calls_share_a_connection() -> None:

@@ -239,4 +239,4 @@ class Seats(RuleBasedStateMachine):
 
 
 TestSeats = Seats.TestCase
-TestSeats.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
+TestSeats.settings = settings(max_examples=20, stateful_step_count=40, deadline=None)

@@ -1,0 +1,1 @@
+"""KMS v2: what API servers ask of key management plugins, and what they store."""
