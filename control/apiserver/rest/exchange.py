@@ -174,6 +174,7 @@ class Exchange:
         """Send a whole answer: laid out where a person reads it, compressed where it is long."""
         if content_type is JSON_TYPE and body and self._pretty():
             body = laid_out(body)
+        plain = body
         if len(body) > GZIP_BYTES_MIN and accepts_gzip(self.header("accept-encoding")):
             # In a thread, because zlib lets others run meanwhile.
             body = await asyncio.to_thread(gzip.compress, body, GZIP_LEVEL, mtime=0)
@@ -185,13 +186,16 @@ class Exchange:
             if self.record is not None:
                 await self.record.starts(code)
                 headers.append((b"audit-id", self.record.header))
-                self.record.answers(body)
+                self.record.answers(plain)
             at_once(code, headers, body)
             if len(body) > LARGE_BYTES:
                 await self._taken()
             return
         await self.start(code, content_type, len(body), extra)
-        await self.send({"type": "http.response.body", "body": body})
+        self.sent_bytes += len(body)
+        if self.record is not None:
+            self.record.answers(plain)
+        await self._send({"type": "http.response.body", "body": body})
 
     def _pretty(self) -> bool:
         if "pretty" in self.query:

@@ -1,3 +1,5 @@
+"""lightkube and kr8s, unmodified: clients that read plain discovery, stream lists and watch."""
+
 from __future__ import annotations
 
 import contextlib
