@@ -19,7 +19,7 @@ import yaml
 from lab import pki
 
 ROOT = Path(__file__).parents[3]
-START_TIMEOUT_S = 30.0
+START_TIMEOUT_S = 120.0
 ADVERTISED = "192.0.2.10"
 _READY = re.compile(r"ready address=\S+ port=(\d+) grpc=(\d+)")
 
