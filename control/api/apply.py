@@ -14,8 +14,10 @@ from control.api import status
 from control.api.fieldsets import (
     EMPTY,
     FieldSet,
+    FieldSetError,
     Path,
     changes,
+    check_unique,
     field_set,
     from_fields_v1,
     merge,
@@ -26,6 +28,7 @@ from control.api.fieldsets import (
 )
 from control.api.meta import Object
 from control.api.patch import copy_json
+from control.api.validation.faults import Faults
 
 BEFORE_FIRST_APPLY = "before-first-apply"
 MANAGER_BYTES_MAX = 128
@@ -80,8 +83,28 @@ def _owners_of(obj: Object | None) -> _Owners:
             entry.get("apiVersion") or "",
             entry.get("subresource") or "",
         )
-        owners[manager] = _Owned(from_fields_v1(entry.get("fieldsV1") or {}), entry.get("time") or "")
+        fields = from_fields_v1(entry.get("fieldsV1") or {})
+        held = owners.get(manager, _Owned(EMPTY, ""))
+        owners[manager] = _Owned(held.fields | fields, entry.get("time") or held.time)
     return owners
+
+
+def are_managed_fields(entries: Any) -> bool:
+    """Tell whether a list says who owns which fields, so that it may be stored as it was sent."""
+    if not isinstance(entries, list) or not entries:
+        return False
+    for entry in entries:
+        if not isinstance(entry, dict) or entry.get("operation") not in ("Apply", "Update"):
+            return False
+        if not entry.get("apiVersion") or entry.get("fieldsType") != "FieldsV1":
+            return False
+        if check_field_manager(entry.get("manager") or ""):
+            return False
+        try:
+            from_fields_v1(entry.get("fieldsV1") or {})
+        except FieldSetError:
+            return False
+    return True
 
 
 def _entries(owners: Mapping[Manager, _Owned]) -> list[dict[str, Any]]:
@@ -116,11 +139,16 @@ def _with_owners(obj: Object, owners: Mapping[Manager, _Owned]) -> Object:
     return result
 
 
-def _comparable(obj: Object | None, subresource: str) -> Object:
-    """Return the part of an object that its managers can own through a subresource."""
+def _comparable(obj: Object | None, subresource: str, *, apart: bool = True) -> Object:
+    """Return the part of an object that its managers can own through a subresource.
+
+    ``apart`` tells that status is written by its subresource, and by that alone.
+    """
     result = {key: value for key, value in (obj or {}).items() if key not in ("apiVersion", "kind")}
-    if not subresource:
+    if apart and not subresource:
         result.pop("status", None)
+    elif apart and subresource == "status":
+        result = {key: value for key, value in result.items() if key in ("metadata", "status")}
     metadata = {key: value for key, value in (result.get("metadata") or {}).items() if key != "managedFields"}
     result["metadata"] = metadata
     return result
@@ -131,32 +159,54 @@ def _ownable(fields: FieldSet) -> FieldSet:
 
 
 def apply(
-    live: Object | None, wanted: Object, manager: Manager, definition_name: str, now: str, *, force: bool = False
+    live: Object | None,
+    wanted: Object,
+    manager: Manager,
+    definition_name: str,
+    now: str,
+    *,
+    force: bool = False,
+    forgiven: FieldSet = EMPTY,
+    apart: bool = True,
 ) -> Object:
     """Return the object after ``manager`` applied ``wanted``, with its managedFields; raises Conflict (409).
 
-    ``wanted`` has no defaults filled in; ``now`` is a timestamp's text.
+    ``wanted`` has no defaults filled in; ``now`` is a timestamp's text. Fields in ``forgiven`` are taken from their
+    owners as if by force. ``apart`` tells that status is written by its subresource.
     """
     shape = root(definition_name)
     wanted = copy_json(wanted)
+    check_unique(wanted, shape)
     (wanted.get("metadata") or {}).pop("managedFields", None)
     owners = _owners_of(live)
     if live is not None and not owners:
         first = Manager(BEFORE_FIRST_APPLY, "Update", manager.api_version)
-        owners[first] = _Owned(_ownable(field_set(_comparable(live, ""), shape)), now)
+        owners[first] = _Owned(_ownable(field_set(_comparable(live, "", apart=apart), shape)), now)
     before = owners.get(manager, _Owned(EMPTY, "")).fields
-    stated = _ownable(field_set(_comparable(wanted, manager.subresource), shape))
+    stated = _ownable(field_set(_comparable(wanted, manager.subresource, apart=apart), shape))
     others = {other: owned for other, owned in owners.items() if other != manager}
     result: Object = merge(live, wanted, shape) if live is not None else wanted
     kept = stated.union(*(owned.fields for owned in others.values()))
-    if dropped := before - stated - frozenset().union(*(owned.fields for owned in others.values())):
+    if dropped := _dropped(before, kept):
         result = remove(result, shape, dropped, kept)
-    written, removed = changes(_comparable(live, manager.subresource), _comparable(result, manager.subresource), shape)
-    _check_conflicts(others, written, force=force)
+    old = _comparable(live, manager.subresource, apart=apart)
+    written, removed = changes(old, _comparable(result, manager.subresource, apart=apart), shape)
+    _check_conflicts(others, written if not forgiven else written - forgiven, force=force)
     after = {other: replace(owned, fields=owned.fields - written - removed) for other, owned in others.items()}
-    unchanged = manager in owners and stated == before
+    unchanged = manager in owners and stated == before and not written and not removed
     after[manager] = _Owned(stated, owners[manager].time if unchanged else now)
     return _with_owners(result, after)
+
+
+def _dropped(before: FieldSet, kept: FieldSet) -> FieldSet:
+    """Return what goes with a manager's fields that nobody states any more.
+
+    A structure in which nobody owns anything now goes as a whole, with the defaults that were filled in beside: half a
+    probe is worth less than none. Elements of lists are dropped where they were owned themselves.
+    """
+    held = {path[:size] for path in kept for size in range(1, len(path) + 1)}
+    named = {path[:size] for path in before for size in range(1, len(path)) if path[size - 1].startswith("f:")}
+    return frozenset(path for path in before | named if path not in held and path != ("f:metadata",))
 
 
 def _check_conflicts(others: Mapping[Manager, _Owned], written: FieldSet, *, force: bool) -> None:
@@ -201,11 +251,25 @@ def is_tracked(obj: Object | None) -> bool:
     return bool(((obj or {}).get("metadata") or {}).get("managedFields"))
 
 
-def track_update(old: Object | None, new: Object, manager: Manager, definition_name: str, now: str) -> Object:
-    """Return ``new`` with the managedFields that follow from ``manager`` having changed ``old`` into it."""
+def track_update(
+    old: Object | None,
+    new: Object,
+    manager: Manager,
+    definition_name: str,
+    now: str,
+    *,
+    sent: list[Any] | None = None,
+    apart: bool = True,
+) -> Object:
+    """Return ``new`` with the managedFields that follow from ``manager`` having changed ``old`` into it.
+
+    ``sent`` are managedFields that the change brought along; they stand in the place of the old ones.
+    """
     shape = root(definition_name)
-    owners = _owners_of(old)
-    written, removed = changes(_comparable(old, manager.subresource), _comparable(new, manager.subresource), shape)
+    owners = _owners_of(old if sent is None else {"metadata": {"managedFields": sent}})
+    written, removed = changes(
+        _comparable(old, manager.subresource, apart=apart), _comparable(new, manager.subresource, apart=apart), shape
+    )
     written = _ownable(written)
     after: _Owners = {}
     for other, owned in owners.items():
@@ -235,7 +299,8 @@ def check_field_manager(name: str) -> list[status.Cause]:
     if len(name.encode()) > MANAGER_BYTES_MAX:
         text = f"Too long: may not be more than {MANAGER_BYTES_MAX} bytes"
         return [status.Cause("FieldValueTooLong", text, "fieldManager")]
-    if not name.isprintable():
-        return [status.Cause("FieldValueInvalid", f'Invalid value: "{name}": should only contain printable characters',
-                             "fieldManager")]  # fmt: skip
-    return []
+    faults = Faults()
+    for index, letter in enumerate(name):
+        if not letter.isprintable():
+            faults.invalid("fieldManager", name, f"invalid character U+{ord(letter):04X} (at position {index})")
+    return faults.causes

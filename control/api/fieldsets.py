@@ -236,17 +236,49 @@ def _without_lone_dots(node: dict[str, Any]) -> dict[str, Any]:
     return {element: {} if element == "." else _without_lone_dots(inner) for element, inner in node.items()}
 
 
-def from_fields_v1(value: dict[str, Any], path: Path = ()) -> FieldSet:
-    """Return the set that a FieldsV1 value holds."""
+class FieldSetError(ValueError):
+    """A value is no FieldsV1."""
+
+
+def from_fields_v1(value: Any, path: Path = ()) -> FieldSet:
+    """Return the set that a FieldsV1 value holds; raises FieldSetError."""
+    if not isinstance(value, dict):
+        raise FieldSetError("not a map")
     found: set[Path] = set()
     for element, inner in value.items():
+        _check_element(element)
         if element == ".":
             found.add(path)
-        elif not inner:
+        elif inner == {}:
             found.add((*path, element))
         else:
             found |= from_fields_v1(inner, (*path, element))
     return frozenset(found)
+
+
+def _check_element(element: str) -> None:
+    kind, rest = element[:2], element[2:]
+    if element == "." or kind in ("f:", "i:"):
+        return
+    try:
+        value = orjson.loads(rest) if kind in ("k:", "v:") else None
+    except orjson.JSONDecodeError:
+        value = None
+    if kind not in ("k:", "v:") or (kind == "k:" and not isinstance(value, dict)):
+        raise FieldSetError(f"not an element of a path: {element}")
+
+
+def check_unique(value: Any, shape: Shape, path: Path = ()) -> None:
+    """Raise BadRequest where elements of a list have the same key, so that nobody could tell which one is meant."""
+    if _is_whole(shape, value):
+        return
+    seen: set[str] = set()
+    for element, item, inner in _items(shape, value):
+        if element in seen:
+            where, what = path_text(path), path_text((element,))
+            raise status.bad_request(f"failed to create typed patch object: {where}: duplicate entries for key {what}")
+        seen.add(element)
+        check_unique(item, inner, (*path, element))
 
 
 def path_text(path: Path) -> str:

@@ -13,13 +13,25 @@ import orjson
 from control.api import status
 from control.api.status import ApiError
 
+COPIED_BYTES_MAX = 3 << 20
+"""As much as the copy operations of one JSON patch may add."""
 OPERATIONS_MAX = 10_000
 """As many operations as a JSON patch may have, like kube-apiserver's limit."""
 
 
 def copy_json(value: Any) -> Any:
-    """Return a deep copy of a JSON-shaped value."""
-    return orjson.loads(orjson.dumps(value))
+    """Return a deep copy of a JSON-shaped value; raises BadRequest where it is nested too deeply."""
+    try:
+        return orjson.loads(orjson.dumps(value))
+    except orjson.JSONEncodeError as error:
+        if "Recursion limit" not in str(error):
+            raise
+        raise too_deep() from None
+
+
+def too_deep() -> ApiError:
+    """400: maps and lists stand in each other deeper than any object has use for."""
+    return status.bad_request("json: exceeded max depth")
 
 
 def merge_patch(original: Any, patch: Any) -> Any:
@@ -65,13 +77,14 @@ def json_patch(original: Any, operations: Any) -> Any:
         text = f"The allowed maximum operations in a JSON patch is {OPERATIONS_MAX}, got {len(operations)}"
         raise status.failure(413, "RequestEntityTooLarge", f"Request entity too large: {text}")
     document = [copy_json(original)]
+    copied = 0
     for operation in operations:
-        _operate(document, operation)
+        copied += _operate(document, operation, COPIED_BYTES_MAX - copied)
     return document[0]
 
 
-def _operate(document: list[Any], operation: dict[str, Any]) -> None:
-    """Apply one operation to the document in the one-element list ``document``."""
+def _operate(document: list[Any], operation: dict[str, Any], left: int) -> int:
+    """Apply one operation to the document in the one-element list ``document``; return the bytes that it copied."""
     name, path = operation.get("op"), operation.get("path")
     if not isinstance(path, str):
         raise rejected(f"{name} operation does not apply: missing path")
@@ -87,14 +100,37 @@ def _operate(document: list[Any], operation: dict[str, Any]) -> None:
         elif name == "move":
             _add(document, path, _remove(document, str(operation.get("from"))))
         elif name == "copy":
-            _add(document, path, copy_json(_get(document, str(operation.get("from")))))
+            return _copy(document, str(operation.get("from")), path, left)
         elif name == "test":
-            if _get_or_none(document, path) != operation["value"]:
+            if not _is_same(_get_or_none(document, path), operation["value"]):
                 raise rejected(f"testing value {path} failed: test failed")
         else:
             raise rejected(f"Unexpected kind: {name}")
     except _MissingError as missing:
         raise rejected(f"{name} operation does not apply: doc is missing {missing}") from None
+    return 0
+
+
+def _copy(document: list[Any], source: str, path: str, left: int) -> int:
+    """Copy a part of the document; a few copies of copies must not fill the memory."""
+    value = copy_json(_get(document, source))
+    size = len(orjson.dumps(value))
+    if size > left:
+        text = f"the accumulated size increase of copy would be {COPIED_BYTES_MAX - left + size}"
+        raise rejected(f"Unable to complete the copy, {text}, exceeding the limit {COPIED_BYTES_MAX}")
+    _add(document, path, value)
+    return size
+
+
+def _is_same(left: Any, right: Any) -> bool:
+    """Tell whether two values are the same JSON: to Python, true is 1."""
+    if left != right:
+        return False
+    if isinstance(left, dict):
+        return all(_is_same(value, right[key]) for key, value in left.items())
+    if isinstance(left, list):
+        return all(map(_is_same, left, right))
+    return isinstance(left, bool) is isinstance(right, bool)
 
 
 class _MissingError(Exception):

@@ -7,6 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import orjson
+
+from control.api.validation import names
+
 
 class SelectorError(ValueError):
     """A selector's text cannot be understood."""
@@ -35,10 +39,10 @@ class Requirement:
         return self._compares(value)
 
     def _compares(self, value: str | None) -> bool:
-        try:
-            left, right = int(value or ""), int(next(iter(self.values), ""))
-        except ValueError:
+        wanted = next(iter(self.values), "")
+        if not (_INTEGER.fullmatch(value or "") and _INTEGER.fullmatch(wanted)):
             return False
+        left, right = int(value or ""), int(wanted)
         return left > right if self.operator == "Gt" else left < right
 
 
@@ -55,37 +59,117 @@ class Selector:
 
 EVERYTHING = Selector()
 
-_LABEL = r"[A-Za-z0-9./_-]+"
-_SET = re.compile(rf"^({_LABEL})\s+(in|notin)\s*\(([^()]*)\)$")
-_EQUAL = re.compile(rf"^({_LABEL})\s*(==|=|!=|>|<)\s*({_LABEL})?$")
-_EXISTS = re.compile(rf"^(!?)\s*({_LABEL})$")
+_TOKEN = re.compile(r"[ \t\r\n]*(?:(==|!=|[=!(),<>])|([^ \t\r\n=!(),<>]+))")
+_OPERATORS = {"in": "In", "notin": "NotIn", "=": "In", "==": "In", "!=": "NotIn", ">": "Gt", "<": "Lt"}
+_EXPECTED_OPERATORS = "in, notin, =, ==, !=, gt, lt"
 
 
 def parse(text: str) -> Selector:
-    """Parse kubectl's selector syntax: ``a=b,c!=d,e in (f,g),h,!i``; raises SelectorError."""
-    return Selector(tuple(_parse_requirement(part) for part in _split(text)))
+    """Parse kubectl's selector syntax: ``a=b,c!=d,e in (f,g),h,!i``; raises SelectorError in Kubernetes' words."""
+    reader = _Reader(text)
+    found: list[Requirement] = []
+    while True:
+        if not (reader.is_name or reader.token == "!"):
+            if not reader.token:
+                return Selector(tuple(found))
+            raise SelectorError(f"found '{reader.token}', expected: !, identifier, or 'end of string'")
+        try:
+            found.append(_requirement(reader))
+        except SelectorError as error:
+            raise SelectorError(f"unable to parse requirement: {error}") from None
+        behind = reader.next()
+        if not behind:
+            return Selector(tuple(found))
+        if behind != ",":
+            raise SelectorError(f"found '{behind}', expected: ',' or 'end of string'")
+        if not (reader.is_name or reader.token == "!"):
+            raise SelectorError(f"found '{reader.token}', expected: identifier after ','")
 
 
-def _split(text: str) -> list[str]:
-    """Split at commas outside of parentheses."""
-    parts = [part.strip() for part in re.split(r",(?![^()]*\))", text)]
-    if parts == [""]:
-        return []
-    if "" in parts:
-        raise SelectorError(f"unable to parse requirement: found ',' where a requirement is expected in {text!r}")
-    return parts
+class _Reader:
+    """The tokens of a selector, read once from left to right; the last one is empty."""
+
+    def __init__(self, text: str) -> None:
+        self._tokens = [(found[1] or found[2], bool(found[2])) for found in _TOKEN.finditer(text)]
+        self._at = 0
+
+    @property
+    def token(self) -> str:
+        """The token that comes next."""
+        return self._tokens[self._at][0] if self._at < len(self._tokens) else ""
+
+    @property
+    def is_name(self) -> bool:
+        """Whether the next token is a key or a value."""
+        return self._at < len(self._tokens) and self._tokens[self._at][1]
+
+    def next(self) -> str:
+        """Take the next token."""
+        token = self.token
+        self._at += 1
+        return token
 
 
-def _parse_requirement(part: str) -> Requirement:
-    if found := _SET.match(part):
-        values = frozenset(value.strip() for value in found[3].split(","))
-        return Requirement(found[1], "In" if found[2] == "in" else "NotIn", values)
-    if found := _EQUAL.match(part):
-        operator = {"=": "In", "==": "In", "!=": "NotIn", ">": "Gt", "<": "Lt"}[found[2]]
-        return Requirement(found[1], operator, frozenset([found[3] or ""]))
-    if found := _EXISTS.match(part):
-        return Requirement(found[2], "DoesNotExist" if found[1] else "Exists")
-    raise SelectorError(f"unable to parse requirement: {part!r}")
+def _name(reader: _Reader) -> str:
+    if not reader.is_name:
+        raise SelectorError(f"found '{reader.token}', expected: identifier")
+    return reader.next()
+
+
+def _requirement(reader: _Reader) -> Requirement:
+    absent = reader.token == "!"
+    if absent:
+        reader.next()
+    key = _name(reader)
+    if faults := names.qualified_name(key):
+        raise SelectorError(f"<nil>: Invalid value: {_quoted(key)}: {'; '.join(faults)}")
+    if absent or reader.token in ("", ","):
+        return Requirement(key, "DoesNotExist" if absent else "Exists")
+    word = reader.next()
+    operator = _OPERATORS.get(word)
+    if operator is None:
+        raise SelectorError(f"found '{word}', expected: {_EXPECTED_OPERATORS}")
+    values = _values(reader) if word in ("in", "notin") else _value(reader)
+    _check_values(key, operator, values)
+    return Requirement(key, operator, frozenset(values))
+
+
+def _value(reader: _Reader) -> list[str]:
+    return [""] if reader.token in ("", ",") else [_name(reader)]
+
+
+def _values(reader: _Reader) -> list[str]:
+    if reader.token != "(":
+        raise SelectorError(f"found '{reader.token}' expected: '('")
+    reader.next()
+    if reader.token == ")":
+        reader.next()
+        raise SelectorError("values: Invalid value: []: for 'in', 'notin' operators, values set can't be empty")
+    values = [reader.next() if reader.is_name else ""]
+    while reader.token == ",":
+        reader.next()
+        values.append(reader.next() if reader.is_name else "")
+    if reader.token != ")":
+        expected = "')'" if reader.is_name or values != [""] else "',', ')' or identifier"
+        raise SelectorError(f"found '{reader.token}', expected: {expected}")
+    reader.next()
+    return values
+
+
+def _check_values(key: str, operator: str, values: list[str]) -> None:
+    for index, value in enumerate(values):
+        if operator in ("Gt", "Lt") and not _INTEGER.fullmatch(value):
+            text = "for 'Gt', 'Lt' operators, the value must be an integer"
+            raise SelectorError(f"values[{index}]: Invalid value: {_quoted(value)}: {text}")
+        if faults := names.label_value(value):
+            raise SelectorError(f"values[{index}][{key}]: Invalid value: {_quoted(value)}: {'; '.join(faults)}")
+
+
+_INTEGER = re.compile(r"[+-]?[0-9]{1,19}")
+
+
+def _quoted(text: str) -> str:
+    return orjson.dumps(text).decode()
 
 
 def from_label_selector(selector: Mapping[str, Any] | None) -> Selector:

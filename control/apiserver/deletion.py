@@ -12,14 +12,24 @@ from typing import Any
 import orjson
 
 from control.api import status
+from control.api.decode import DecodeError, clean
 from control.api.meta import Object
+from control.api.validation.faults import Faults
 from control.apiserver import strategy
 from control.apiserver.cache import Filter
 from control.apiserver.etcd import KeyValue, RevisionMismatchError
 from control.apiserver.kinds import Kind
+from control.apiserver.options import check_write
 from control.apiserver.paging import ListQuery
-from control.apiserver.registry import UPDATE_ATTEMPTS, Context, Registry, deletion_is_complete, stored_bytes
-from control.apiserver.request import AdmissionRequest
+from control.apiserver.registry import (
+    UPDATE_ATTEMPTS,
+    Context,
+    ListResult,
+    Registry,
+    deletion_is_complete,
+    stored_bytes,
+)
+from control.apiserver.request import AdmissionRequest, RequestOptions
 
 FOREGROUND, ORPHAN = "foregroundDeletion", "orphan"
 _FINALIZER_OF = {"Foreground": FOREGROUND, "Orphan": ORPHAN}
@@ -40,7 +50,7 @@ class DeleteWish:
 
 def read_options(options: Object | None) -> DeleteWish:
     """Read a DeleteOptions object; raises BadRequest or Invalid."""
-    options = options or {}
+    options = _checked(options or {})
     conditions = options.get("preconditions") or {}
     propagation = options.get("propagationPolicy") or ""
     if options.get("orphanDependents") is not None:
@@ -49,21 +59,28 @@ def read_options(options: Object | None) -> DeleteWish:
             raise _invalid("propagationPolicy", f'Invalid value: "{propagation}": {text}')
         propagation = "Orphan" if options["orphanDependents"] else "Background"
     if propagation not in ("", "Foreground", "Background", "Orphan"):
-        allowed = 'supported values: "Foreground", "Background", "Orphan", "nil"'
-        raise _invalid("propagationPolicy", f'Unsupported value: "{propagation}": {allowed}')
-    grace = options.get("gracePeriodSeconds")
-    if grace is not None and not isinstance(grace, int):
-        raise status.bad_request(
-            "json: cannot unmarshal into Go struct field DeleteOptions.gracePeriodSeconds of type int64"
-        )
+        faults = Faults()
+        faults.not_supported("propagationPolicy", propagation, ("Foreground", "Background", "Orphan", "nil"))
+        raise status.invalid("DeleteOptions", "", faults.causes, "meta.k8s.io")
+    check_write("delete", RequestOptions(), options.get("dryRun") or ())
     return DeleteWish(
-        grace,
+        options.get("gracePeriodSeconds"),
         propagation,
         conditions.get("uid") or "",
         conditions.get("resourceVersion") or "",
         "All" in (options.get("dryRun") or ()),
         options,
     )
+
+
+def _checked(options: Object) -> Object:
+    """Return the options without what DeleteOptions lack; raises BadRequest."""
+    if options.get("kind") not in (None, "", "DeleteOptions"):
+        raise status.bad_request("decoded object cannot be converted to DeleteOptions")
+    try:
+        return clean(options, "meta.v1.DeleteOptions")[0]
+    except DecodeError as error:
+        raise status.bad_request(str(error)) from None
 
 
 def _invalid(field: str, message: str) -> status.ApiError:
@@ -87,19 +104,16 @@ def decide(kind: Kind, old: Object, wish: DeleteWish, now: datetime) -> Object |
     """Return the object as it must be stored while its deletion goes on; None where it can go at once."""
     metadata: dict[str, Any] = {**old["metadata"]}
     obj: Object = {**old, "metadata": metadata}
-    finalizers: list[str] = list(metadata.get("finalizers") or ())
-    if wish.propagation:
-        finalizers = [each for each in finalizers if each not in (FOREGROUND, ORPHAN)]
-        if wish.propagation in _FINALIZER_OF:
-            finalizers.append(_FINALIZER_OF[wish.propagation])
-    grace_s = grace_period_s(kind, old, wish)
     begun = metadata.get("deletionTimestamp")
+    left_s: int = metadata.get("deletionGracePeriodSeconds") or 0
+    if begun and left_s and not _shortens(wish, left_s):
+        return old
+    finalizers = _finalizers(kind, list(metadata.get("finalizers") or ()), wish)
+    grace_s = _granted_s(wish) if begun and left_s else grace_period_s(kind, old, wish)
     holding = strategy.FINALIZER_OF_DELETION.get(strategy.name_of(kind))
     if holding is not None and not begun and holding not in finalizers:
         finalizers.append(holding)
     if begun:
-        left_s = metadata.get("deletionGracePeriodSeconds") or 0
-        # Grace that was granted may be shortened, never extended.
         grace_s = min(grace_s, left_s)
         if grace_s < left_s:
             started = datetime.fromisoformat(begun) - timedelta(seconds=left_s)
@@ -118,15 +132,40 @@ def decide(kind: Kind, old: Object, wish: DeleteWish, now: datetime) -> Object |
     return None if deletion_is_complete(obj) else obj
 
 
+def _granted_s(wish: DeleteWish) -> int:
+    return 1 if (wish.grace_period_s or 0) < 0 else wish.grace_period_s or 0
+
+
+def _shortens(wish: DeleteWish, left_s: int) -> bool:
+    """Tell whether grace that was granted already gets shorter: it is never extended."""
+    return wish.grace_period_s is not None and _granted_s(wish) < left_s
+
+
+def _finalizers(kind: Kind, held: list[str], wish: DeleteWish) -> list[str]:
+    """Return the finalizers of a deletion that ends its dependents first, or leaves them, or neither."""
+    name = strategy.name_of(kind)
+    if name in strategy.NOT_COLLECTED:
+        return [each for each in held if each not in (FOREGROUND, ORPHAN)]
+    if wish.propagation:
+        chosen = _FINALIZER_OF.get(wish.propagation, "")
+    elif FOREGROUND in held or ORPHAN in held:
+        return held
+    else:
+        chosen = ORPHAN if name in strategy.ORPHANS_BY_DEFAULT else ""
+    return [*(each for each in held if each not in (FOREGROUND, ORPHAN)), *([chosen] if chosen else ())]
+
+
 def _check(kind: Kind, name: str, old: Object, wish: DeleteWish) -> None:
-    for wanted, field, about in (
-        (wish.uid, "uid", "UID"),
-        (wish.resource_version, "resourceVersion", "ResourceVersion"),
+    for wanted, field, about, perhaps in (
+        (wish.uid, "uid", "UID", "deleted and then recreated"),
+        (wish.resource_version, "resourceVersion", "ResourceVersion", "modified"),
     ):
         if wanted and wanted != old["metadata"][field]:
-            found = old["metadata"][field]
-            text = f"Precondition failed: {about} in precondition: {wanted}, {about} in object meta: {found}"
-            raise status.conflict(kind.resource.plural, name, kind.resource.group, text)
+            text = (
+                f"the {about} in the precondition ({wanted}) does not match the {about} in record"
+                f" ({old['metadata'][field]}). The object might have been {perhaps}"
+            )
+            raise status.conflict(kind.resource.kind, name, kind.resource.group, text)
 
 
 def success(kind: Kind, deleted: Object) -> Object:
@@ -200,10 +239,10 @@ async def _delete_once(
 
 
 async def delete_collection(
-    registry: Registry, kind: Kind, chosen: Filter, wish: DeleteWish, context: Context
-) -> tuple[list[Object], int]:
-    """Delete every object that is meant; return what was found and the list's revision."""
-    listed = await registry.list(kind, chosen, ListQuery())
+    registry: Registry, kind: Kind, chosen: Filter, query: ListQuery, wish: DeleteWish, context: Context
+) -> tuple[list[Object], ListResult]:
+    """Delete every object that is meant; return what was found, and the list of it."""
+    listed = await registry.list(kind, chosen, query)
     found = []
     for entry in listed.entries:
         found.append(entry.object())
@@ -212,4 +251,4 @@ async def delete_collection(
         except status.ApiError as error:
             if error.reason != "NotFound":
                 raise
-    return found, listed.revision
+    return found, listed

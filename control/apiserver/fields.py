@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
@@ -55,27 +56,42 @@ def parse(text: str, known: Collection[str] = ()) -> FieldSelector:
     return FieldSelector(tuple(found))
 
 
+def only_name(text: str) -> str:
+    """Return the one name that a selector leaves, empty where it may select several: what authorizers may know."""
+    if not text:
+        return ""
+    try:
+        found = [_requirement(part, text) for part in _split(text)]
+    except status.ApiError:
+        # Whoever reads the selector refuses it.
+        return ""
+    return next((each.value for each in found if each.field == NAME and each.equal), "")
+
+
 def _split(text: str) -> list[str]:
     """Split at commas that no backslash protects."""
-    parts, part, escaped = [], "", False
-    for letter in text:
-        if letter == "," and not escaped:
-            parts.append(part)
-            part = ""
-            continue
-        escaped = letter == "\\" and not escaped
-        part += letter
-    return [each for each in [*parts, part] if each]
+    return [part for part in _PARTS.findall(text) if part]
+
+
+_TERM = re.compile(r"(.*?)(!=|==|=)(.*)", re.DOTALL)
+_ESCAPED = re.compile(r"\\.?", re.DOTALL)
+_PARTS = re.compile(r"(?:[^,\\]|\\.?)+", re.DOTALL)
 
 
 def _requirement(part: str, text: str) -> FieldRequirement:
-    field, operator, value = part.partition("!=")
-    equal = not operator
-    if equal:
-        field, operator, value = part.partition("=")
-        value = value.removeprefix("=")
-    if not operator:
+    found = _TERM.fullmatch(part)
+    if found is None:
         raise status.bad_request(f'invalid selector: "{text}"; can\'t understand "{part}"')
-    for letter in ("\\", ",", "="):
-        value = value.replace("\\" + letter, letter)
-    return FieldRequirement(field.strip(), value, equal)
+    return FieldRequirement(found[1].strip(), _unescaped(found[3]), found[2] != "!=")
+
+
+def _unescaped(value: str) -> str:
+    """Return a value without the backslashes that protect backslashes, commas and equals signs."""
+    if "\\" not in value and "=" not in value:
+        return value
+    if "=" in _ESCAPED.sub("", value):
+        raise status.bad_request(f"invalid field selector: unescaped character in value: {ord('=')}")
+    for escape in _ESCAPED.findall(value):
+        if escape not in ("\\\\", "\\,", "\\="):
+            raise status.bad_request(f"invalid field selector: invalid escape sequence: {escape}")
+    return _ESCAPED.sub(lambda escape: escape[0][1:], value)

@@ -17,22 +17,26 @@ import orjson
 
 from control.api import status
 from control.api.meta import Object
+from control.api.resources import NAMESPACES
 from control.apiserver import objects
 from control.apiserver.audit.auditor import Auditor
 from control.apiserver.cache import Entry
 from control.apiserver.config import ApiServerConfig
 from control.apiserver.convert import convert
 from control.apiserver.etcd import StoreError
+from control.apiserver.fields import only_name
 from control.apiserver.hubexchange import Exchanges
 from control.apiserver.kinds import Kind
 from control.apiserver.measures import RequestMetrics
 from control.apiserver.metrics import Metrics
+from control.apiserver.options import check_write
 from control.apiserver.paging import ListQuery
 from control.apiserver.registry import Context
 from control.apiserver.request import Credentials, Passage, RequestInfo, RequestOptions, UserInfo
 from control.apiserver.rest.app import translate
 from control.apiserver.service import Service
 from control.apiserver.watch import WatchOptions
+from control.client.client import APPLY_PATCH
 from proto.control import resources_pb2
 
 log = logging.getLogger(__name__)
@@ -85,6 +89,14 @@ def _credentials(call: ServicerContext) -> Credentials:
 
 
 def _info(verb: str, target: resources_pb2.Target, field_selector: str = "") -> RequestInfo:
+    """Return what is asked for as REST's paths would say it: authorizers must not see another place or name."""
+    name, namespace = target.name, target.namespace
+    if verb in ("list", "watch"):
+        name = name or only_name(field_selector)
+    elif verb == "create" and not target.subresource:
+        name = ""
+    if not target.group and target.resource == NAMESPACES.plural:
+        namespace = "" if verb in ("list", "watch") else name
     return RequestInfo(
         verb,
         "",
@@ -93,8 +105,8 @@ def _info(verb: str, target: resources_pb2.Target, field_selector: str = "") -> 
         target.version,
         target.resource,
         target.subresource,
-        target.namespace,
-        target.name,
+        namespace,
+        name,
         field_selector=field_selector,
     )
 
@@ -186,7 +198,7 @@ class Resources:
     async def create(self, request: resources_pb2.CreateRequest, call: ServicerContext) -> resources_pb2.ObjectResponse:
         """Create an object, or post to a subresource."""
         user, info, kind = await self._admit(call, "create", request)
-        context = _context(user, request)
+        context = _context(user, "create", request)
         value, duplicates = objects.parse_body(request.object, objects.JSON, request.field_validation or "Warn")
         made = await self._service.handle(kind, info, value, context, {})
         if made is None:
@@ -196,7 +208,7 @@ class Resources:
     async def update(self, request: resources_pb2.UpdateRequest, call: ServicerContext) -> resources_pb2.ObjectResponse:
         """Replace an object, or a part of it by a subresource."""
         user, info, kind = await self._admit(call, "update", request)
-        context = _context(user, request)
+        context = _context(user, "update", request)
         value, duplicates = objects.parse_body(request.object, objects.JSON, request.field_validation or "Warn")
         made = await self._service.handle(kind, info, value, context, {})
         if made is None:
@@ -206,9 +218,10 @@ class Resources:
     async def patch(self, request: resources_pb2.PatchRequest, call: ServicerContext) -> resources_pb2.ObjectResponse:
         """Change an object by a patch."""
         user, info, kind = await self._admit(call, "patch", request)
-        context = _context(user, request)
-        context.options.force = request.force
+        context = _context(user, "patch", request)
         patch_type, patch = objects.parse_patch(request.patch, request.patch_type)
+        if context.options.field_validation != "Ignore":
+            context.options.duplicates = objects.patch_duplicates(request.patch, patch_type)
         made, _ = await self._service.patch(kind, info, patch_type, patch, context)
         return resources_pb2.ObjectResponse(object=orjson.dumps(made), warnings=context.warnings)
 
@@ -217,12 +230,12 @@ class Resources:
         verb = "delete" if request.target.name else "deletecollection"
         user, info, kind = await self._admit(call, verb, request, request.field_selector)
         context = Context(user)
-        options = orjson.loads(request.options) if request.options else None
+        options = _delete_options(request.options)
         if request.target.name:
             made, _ = await self._service.delete(kind, info, options, context)
         else:
             chosen = self._service.filter(kind, info, request.label_selector, request.field_selector)
-            await self._service.delete_collection(kind, chosen, options, context)
+            await self._service.delete_collection(kind, chosen, ListQuery(), options, context)
             made = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"}
         return resources_pb2.ObjectResponse(object=orjson.dumps(made), warnings=context.warnings)
 
@@ -263,10 +276,20 @@ def _converted(kind: Kind, batch: Sequence[Any]) -> bytes:
     return resources_pb2.WatchResponse(events=events).SerializeToString()
 
 
-def _context(user: UserInfo, request: Any) -> Context:
-    validation = getattr(request, "field_validation", "")
+def _context(user: UserInfo, verb: str, request: Any) -> Context:
     force = bool(getattr(request, "force", False))
-    return Context(user, RequestOptions(request.dry_run, request.field_manager, validation, force))
+    options = RequestOptions(request.dry_run, request.field_manager, request.field_validation, force)
+    check_write(verb, options, force=force and objects.media_type(request.patch_type) != APPLY_PATCH)
+    return Context(user, options)
+
+
+def _delete_options(body: bytes) -> Object | None:
+    if not body:
+        return None
+    options, _ = objects.parse_body(body, objects.JSON, "Ignore")
+    if not isinstance(options, dict):
+        raise status.bad_request("the body is no DeleteOptions object")
+    return options
 
 
 def _unary(
@@ -278,7 +301,7 @@ def _unary(
             made = await method(request, call)
             await exchanges.answered(exchange, made)
             return made
-        except (status.ApiError, StoreError, TimeoutError) as error:
+        except (status.ApiError, StoreError, TimeoutError, RecursionError) as error:
             told = translate(error)
             await exchanges.failed(exchange, told)
             await _fail(call, told)
@@ -301,7 +324,7 @@ def _stream(
         try:
             async for message in method(request, call):
                 yield message
-        except (status.ApiError, StoreError, TimeoutError) as error:
+        except (status.ApiError, StoreError, TimeoutError, RecursionError) as error:
             told = translate(error)
             await exchanges.failed(exchange, told)
             await _fail(call, told)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Literal, cast
 
 import orjson
-import yaml
 
 from control.api import status
 from control.api.decode import decode, duplicate_fields
 from control.api.defaulting import apply_defaults
 from control.api.meta import Object
-from control.api.patch import json_patch, merge_patch
+from control.api.patch import json_patch, merge_patch, too_deep
 from control.api.protobuf import ProtobufError, decode_body
 from control.api.strategic import strategic_merge_patch
 from control.api.validation.objects import validate as check_object
@@ -20,6 +20,8 @@ from control.client.client import APPLY_PATCH, JSON_PATCH, MERGE_PATCH, STRATEGI
 
 JSON, YAML, PROTOBUF = "application/json", "application/yaml", "application/vnd.kubernetes.protobuf"
 YAML_TYPES = frozenset({YAML, "text/yaml", "application/x-yaml", "text/x-yaml"})
+DEPTH_MAX = 200
+"""As deep as maps and lists may stand in each other; what is stored can be written as JSON again."""
 PATCH_TYPES = (JSON_PATCH, MERGE_PATCH, STRATEGIC_MERGE_PATCH, APPLY_PATCH)
 
 
@@ -32,14 +34,11 @@ def parse_body(body: bytes, content_type: str, validation: str) -> tuple[Any, li
     """Return the value that a body holds, and a fault for each field that stands twice in it."""
     kind = media_type(content_type)
     if kind in (JSON, "", "*/*"):
-        try:
-            value = orjson.loads(body)
-        except orjson.JSONDecodeError as error:
-            raise status.bad_request(f"couldn't get version/kind; json parse error: {error}") from None
+        value = _parse_json(body, "couldn't get version/kind; json parse error")
         return value, duplicate_fields(body, value) if validation in ("Strict", "Warn") else []
     if kind == PROTOBUF:
         try:
-            return decode_body(body), []
+            return _checked(decode_body(body)), []
         except ProtobufError as error:
             raise status.bad_request(str(error)) from None
     if kind in YAML_TYPES:
@@ -47,23 +46,49 @@ def parse_body(body: bytes, content_type: str, validation: str) -> tuple[Any, li
     raise _unknown_format((JSON, YAML, PROTOBUF))
 
 
-def parse_yaml(body: bytes) -> Any:
-    """Return the value of a YAML document; raises BadRequest."""
+def _parse_json(body: bytes, about: str) -> Any:
     try:
-        # Timestamps and the like must stay text, as they do on the way through JSON.
-        return yaml.load(body, Loader=_JSONLoader)
-    except yaml.YAMLError as error:
-        raise status.bad_request(f"error converting YAML to JSON: {error}") from None
+        value = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise status.bad_request(f"{about}: {error}") from None
+    # Counting is cheap, and most bodies have fewer brackets than may stand in each other.
+    return value if body.count(b"{") + body.count(b"[") <= DEPTH_MAX else _checked(value)
 
 
-class _JSONLoader(yaml.CSafeLoader):
-    """YAML's JSON part: maps, lists, text, numbers, booleans and null."""
+def _checked(value: Any) -> Any:
+    """Return the value unless it is nested too deeply."""
+    level = [value]
+    for _ in range(DEPTH_MAX):
+        level = [inner for each in level for inner in _parts(each)]
+        if not level:
+            return value
+    raise too_deep()
 
 
-_JSONLoader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
-    for first, resolvers in yaml.CSafeLoader.yaml_implicit_resolvers.items()
-}
+def _parts(value: Any) -> Iterable[Any]:
+    if type(value) is dict:
+        return value.values()
+    return value if type(value) is list else ()
+
+
+def parse_yaml(body: bytes, repeated: list[str] | None = None) -> Any:
+    """Return the value of a YAML document, which may well be JSON; raises BadRequest.
+
+    ``repeated`` gets a fault for each key that stands twice.
+    """
+    try:
+        value = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        # Imported with the first of them: a server's start need not wait for it.
+        from control.apiserver import documents
+
+        try:
+            return _checked(documents.load(body, repeated))
+        except documents.DocumentError as error:
+            raise status.bad_request(f"error converting YAML to JSON: {error}") from None
+    if repeated is not None:
+        repeated.extend(duplicate_fields(body))
+    return _checked(value)
 
 
 def complete(
@@ -95,15 +120,44 @@ def complete(
 
 def parse_patch(body: bytes, content_type: str) -> tuple[str, Any]:
     """Return a patch's type and value; raises UnsupportedMediaType or BadRequest."""
-    patch_type = media_type(content_type)
+    patch_type = check_patch_type(content_type)
     if patch_type == APPLY_PATCH:
         return patch_type, parse_yaml(body)
+    return patch_type, _parse_json(body, "error decoding patch")
+
+
+def check_patch_type(content_type: str) -> str:
+    """Return a patch's type; raises UnsupportedMediaType."""
+    patch_type = media_type(content_type)
     if patch_type not in PATCH_TYPES:
         raise _unknown_format(PATCH_TYPES)
-    try:
-        return patch_type, orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise status.bad_request(f"error decoding patch: {error}") from None
+    return patch_type
+
+
+def patch_duplicates(body: bytes, patch_type: str) -> list[str]:
+    """Return a fault for each field that stands twice in a patch that was parsed already."""
+    if patch_type == APPLY_PATCH:
+        repeated: list[str] = []
+        parse_yaml(body, repeated)
+        return repeated
+    about = "json patch " if patch_type == JSON_PATCH else ""
+    return [about + fault for fault in duplicate_fields(body)]
+
+
+def read_for(kind: Kind, subresource: str, value: Any, validation: str, warnings: list[str]) -> Object:
+    """Return the object that a handler of a kind, or of a subresource, was sent; raises BadRequest."""
+    offered = kind.subresource(subresource) if subresource else kind.resource
+    if not isinstance(value, dict):
+        raise status.bad_request("couldn't get version/kind; json parse error: the body is not an object")
+    if offered is None:
+        return value
+    if subresource == "eviction" and value.get("apiVersion") == "policy/v1beta1":
+        # Clients from before policy/v1 evict too.
+        value = {**value, "apiVersion": "policy/v1"}
+    mode = cast(Literal["Strict", "Warn", "Ignore"], validation or "Warn")
+    obj, told = decode(value, offered.group, offered.version, offered.kind, mode)
+    warnings.extend(told)
+    return obj
 
 
 def patch_object(kind: Kind, patch_type: str, obj: Object, patch: Any) -> Any:
@@ -124,7 +178,7 @@ def apply_patch(patch_type: str, obj: Object, patch: Any, definition: str) -> An
     if patch_type == JSON_PATCH:
         return json_patch(obj, patch)
     if not isinstance(patch, dict):
-        raise status.bad_request("json: cannot unmarshal into Go value of type map[string]interface {}")
+        raise status.bad_request("json: cannot unmarshal array into Go value of type map[string]interface {}")
     if patch_type == STRATEGIC_MERGE_PATCH and definition:
         return strategic_merge_patch(obj, patch, definition)
     return merge_patch(obj, patch)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Literal, cast
 
-from control.api import status
-from control.api.apply import Manager, apply, check_field_manager, is_tracked, track_update
+from control.api import lastapplied, status
+from control.api.apply import Manager, apply, are_managed_fields, check_field_manager, is_tracked, track_update
 from control.api.decode import decode
+from control.api.fieldsets import EMPTY
 from control.api.meta import Object
 from control.api.patch import copy_json
 from control.apiserver.kinds import Kind
@@ -24,11 +25,24 @@ def _manager(kind: Kind, info: RequestInfo, context: Context, operation: str) ->
 
 def track(kind: Kind, info: RequestInfo, context: Context, old: Object, new: Object) -> Object:
     """Return ``new`` with the owners that follow from its change; objects that nobody applied have none."""
-    if not is_tracked(old):
-        new.get("metadata", {}).pop("managedFields", None)
+    sent = new.get("metadata", {}).pop("managedFields", None)
+    if info.subresource or sent == (old.get("metadata") or {}).get("managedFields"):
+        sent = None
+    elif sent == [{}]:
+        # So clients say that nobody shall own anything from now on.
+        return new
+    taken = sent if are_managed_fields(sent) else None
+    if taken is None and not is_tracked(old):
         return new
     manager = _manager(kind, info, context, "Update")
-    return track_update(old, new, manager, kind.served.definition, now_text())
+    return track_update(old, new, manager, kind.served.definition, now_text(), sent=taken, apart=kind.has_status)
+
+
+def accept(obj: Object) -> None:
+    """Leave a new object the owners that it came with, where they can be read."""
+    metadata = obj["metadata"]
+    if "managedFields" in metadata and not are_managed_fields(metadata["managedFields"]):
+        del metadata["managedFields"]
 
 
 def read_wish(kind: Kind, info: RequestInfo, value: Any, context: Context) -> Object:
@@ -47,6 +61,11 @@ def read_wish(kind: Kind, info: RequestInfo, value: Any, context: Context) -> Ob
     else:
         wish, warnings = decode(value, resource.group, resource.version, resource.kind, mode)
     context.warnings.extend(warnings)
+    if context.options.duplicates:
+        fault = "yaml: unmarshal errors:\n  " + "\n  ".join(context.options.duplicates)
+        if mode == "Strict":
+            raise status.bad_request(f"error strict decoding YAML: {fault}")
+        context.warnings.extend(context.options.duplicates)
     metadata = wish.setdefault("metadata", {})
     if metadata.get("managedFields"):
         raise status.bad_request("metadata.managedFields must be nil")
@@ -60,4 +79,10 @@ def read_wish(kind: Kind, info: RequestInfo, value: Any, context: Context) -> Ob
 def applied(kind: Kind, info: RequestInfo, context: Context, live: Object | None, wish: Object) -> Object:
     """Return what the stored object becomes by the configuration; raises Conflict."""
     manager = _manager(kind, info, context, "Apply")
-    return apply(live, wish, manager, kind.served.definition, now_text(), force=context.options.force)
+    definition, by_kubectl = kind.served.definition, manager.name == lastapplied.MANAGER
+    forgiven = lastapplied.own_fields(live, kind.resource.api_version, definition) if by_kubectl else EMPTY
+    made = apply(
+        live, wish, manager, definition, now_text(), force=context.options.force, forgiven=forgiven,
+        apart=kind.has_status,
+    )  # fmt: skip
+    return lastapplied.noted(made, wish) if by_kubectl else made

@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
+import random
+import time
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import lru_cache
 
 import orjson
 
 from control.api import status
 from control.api.meta import Object
 from control.api.resources import Resource
+from control.api.validation.faults import Faults
 from control.apiserver import objects, paging, strategy
 from control.apiserver.cache import Entry, Filter, ResourceCache
 from control.apiserver.etcd import (
@@ -44,6 +47,7 @@ GENERATED_BASE_MAX = 63 - GENERATED_SUFFIX
 CREATE_ATTEMPTS = 8
 UPDATE_ATTEMPTS = 8
 DIRECT_PAGE_KEYS = 500
+NO_UNIQUE_NAME = ", the server was not able to generate a unique name for the object"
 
 Change = Callable[[Object], Awaitable[Object]]
 """Makes the wished object of the stored one, which it must not change; may raise ApiError."""
@@ -56,6 +60,8 @@ class Context:
     user: UserInfo
     options: RequestOptions = field(default_factory=RequestOptions)
     warnings: list[str] = field(default_factory=list)
+    created: bool = False
+    """Set where an update created what it found missing."""
     written: Entry | None = None
     """The object as it was stored, once it was and where its kind is in memory."""
 
@@ -79,12 +85,17 @@ class Settings:
 
 def now_text() -> str:
     """Return the time as metadata holds it."""
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return _second_text(int(time.time()))
+
+
+@lru_cache(maxsize=2)
+def _second_text(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def generated_name(base: str) -> str:
     """Return a name that nobody has, beginning with ``base``."""
-    return base[:GENERATED_BASE_MAX] + "".join(secrets.choice(NAME_LETTERS) for _ in range(GENERATED_SUFFIX))
+    return base[:GENERATED_BASE_MAX] + "".join(random.choices(NAME_LETTERS, k=GENERATED_SUFFIX))
 
 
 def stored_bytes(obj: Object) -> bytes:
@@ -148,6 +159,10 @@ class Registry:
         cache = await self.feed.cache(kind)
         if query.continue_token:
             token = paging.decode(query.continue_token)
+            if token.revision == paging.NEWEST:
+                await self.feed.fresh()
+                cache = await self.feed.cache(kind)
+                return self._page(cache, chosen, query.limit, max(self.feed.revision, cache.changed), token.after)
             if token.revision >= cache.changed and self.feed.revision >= token.revision:
                 return self._page(cache, chosen, query.limit, token.revision, token.after)
             return await self._list_at(kind, cache, chosen, query.limit, token)
@@ -166,12 +181,14 @@ class Registry:
             if exact:
                 return self._page(cache, chosen, query.limit, revision, "")
         cache = await self.feed.cache(kind)
-        return self._page(cache, chosen, query.limit, max(self.feed.revision, cache.changed), "")
+        # A list of what happens to be in memory comes whole, whatever limit it names.
+        limit = 0 if query.resource_version == "0" else query.limit
+        return self._page(cache, chosen, limit, max(self.feed.revision, cache.changed), "")
 
     def _page(self, cache: ResourceCache, chosen: Filter, limit: int, revision: int, after: str) -> ListResult:
         if cache.sealed:
             check_readable(cache)
-        if not limit:
+        if limit <= 0:
             return ListResult(list(cache.select(chosen, after)), revision)
         entries = list(cache.select(chosen, after, limit + 1 if chosen.selects else limit))
         remaining = len(entries) - limit if chosen.selects else cache.count(chosen.namespace, after) - len(entries)
@@ -191,14 +208,15 @@ class Registry:
         after = cache.key_prefix + start.after if start.after else ""
         entries: list[Entry] = []
         revision = start.revision
+        at_once = min(limit, DIRECT_PAGE_KEYS) if limit > 0 else DIRECT_PAGE_KEYS
         while True:
-            page = await self._store_page(prefix, limit or DIRECT_PAGE_KEYS, revision, after)
+            page = await self._store_page(prefix, at_once, revision, after, after.removeprefix(cache.key_prefix))
             revision = revision or page.revision
             for item in page.items:
                 entry = Entry(cache.kind, item.key[len(cache.key_prefix) :], orjson.loads(item.value), item.revision)
                 if chosen.matches(entry):
                     entries.append(entry)
-                    if limit and len(entries) == limit:
+                    if 0 < limit == len(entries):
                         break
             else:
                 if page.more:
@@ -209,12 +227,11 @@ class Registry:
                 return ListResult(entries, revision)
             return ListResult(entries, revision, paging.encode(Continue(revision, entries[-1].key)))
 
-    async def _store_page(self, prefix: str, limit: int, revision: int, after: str) -> Page:
+    async def _store_page(self, prefix: str, limit: int, revision: int, after: str, reached: str) -> Page:
         try:
             return await self.store.page(prefix, limit=limit, revision=revision, after=after)
         except CompactedError:
-            text = f"The resourceVersion for the provided list is too old: {revision}"
-            raise status.expired(paging.INCONSISTENT_TEXT if after else text) from None
+            raise paging.too_old(reached) from None
         except FutureRevisionError:
             raise too_large(revision, self.feed.revision) from None
 
@@ -250,7 +267,10 @@ class Registry:
                 return await self._store_new(kind, request, context)
             except KeyExistsError:
                 if not base or attempt == CREATE_ATTEMPTS - 1:
-                    raise status.already_exists(resource.plural, request.name, resource.group) from None
+                    found = status.already_exists(resource.plural, request.name, resource.group)
+                    if base:
+                        found.status["message"] += NO_UNIQUE_NAME
+                    raise found from None
         raise AssertionError("unreachable")
 
     @staticmethod
@@ -260,8 +280,8 @@ class Registry:
                 raise status.bad_request(
                     "the namespace of the provided object does not match the namespace sent on the request"
                 )
-        elif metadata.pop("namespace", None):
-            raise status.bad_request("namespace is not allowed on this type: the object is cluster-scoped")
+        else:
+            metadata.pop("namespace", None)
         if metadata.get("resourceVersion"):
             raise status.bad_request("resourceVersion should not be set on objects to be created")
         for name in ("resourceVersion", "selfLink", "deletionTimestamp", "deletionGracePeriodSeconds", "generation"):
@@ -387,7 +407,7 @@ class Registry:
             revision = await self.store.delete(found.key, found.revision)
             await self.after_deletion(kind, obj)
             return revision, False
-        if obj == old and not await self.store.stale(found.key):
+        if obj == old and _sorted(obj) == _sorted(old) and not await self.store.stale(found.key):
             return found.revision, False
         ttl_s = self.settings.event_ttl_s if kind.key_prefix == "events" else 0
         return await self.store.update(found.key, stored_bytes(obj), found.revision, ttl_s), True
@@ -414,6 +434,10 @@ class Registry:
             text = f"Precondition failed: UID in precondition: {uid}, UID in object meta: {stored['uid']}"
             raise status.conflict(resource.plural, name, resource.group, text)
         revision = wanted.get("resourceVersion")
+        if revision in (None, "", "0") and not strategy.allows_blind_update(kind):
+            faults = Faults()
+            faults.invalid("metadata.resourceVersion", 0, "must be specified for an update")
+            raise status.invalid(resource.plural, name, faults.causes, resource.group)
         if revision and revision != "0" and revision != stored["resourceVersion"]:
             raise status.conflict(resource.plural, name, resource.group)
 
@@ -432,6 +456,11 @@ def _keep_identity(obj: Object, old: Object) -> None:
     metadata.pop("selfLink", None)
     obj.setdefault("apiVersion", old.get("apiVersion"))
     obj.setdefault("kind", old.get("kind"))
+
+
+def _sorted(obj: Object) -> bytes:
+    """Return bytes that differ where values do: to Python, true is 1 and 1 is 1.0."""
+    return orjson.dumps(obj, option=orjson.OPT_SORT_KEYS)
 
 
 def deletion_is_complete(obj: Object) -> bool:

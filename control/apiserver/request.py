@@ -14,6 +14,7 @@ from typing import Any, Literal, Protocol
 
 from control.api.meta import Object
 from control.api.resources import Resource
+from control.apiserver import fields
 from control.apiserver.config import ApiServerConfig
 from control.apiserver.metrics import Metrics
 from control.client.client import Client
@@ -233,6 +234,8 @@ class RequestOptions:
     force: bool = False
     user_agent: str = ""
     """Its first word names the manager of a change whose request names none."""
+    duplicates: list[str] = field(default_factory=list)
+    """A fault for each field that stands twice in a patch."""
 
 
 @dataclass(slots=True)
@@ -358,6 +361,8 @@ class Hub:
     complete: Callable[[Resource, Object], Object]
     """Makes of an object what its kind keeps: pruned, with defaults; raises ApiError."""
     metrics: Metrics = field(default_factory=Metrics)
+    revision_of: Callable[[Resource, str, str], int] | None = None
+    """Returns the revision at which an object stands in memory, 0 where it does not."""
 
 
 async def nothing_to_do() -> None:
@@ -413,8 +418,6 @@ def _read(method: str, path: str, query: Mapping[str, tuple[str, ...]]) -> Reque
     subresource = rest[2] if len(rest) > 2 else ""
     if verb in ("get", "watch") and not name:
         verb, name = _collection_verb(verb, query)
-    elif verb == "get" and _flag(query, "watch") and not subresource:
-        verb = "watch"
     elif verb == "delete" and not name:
         verb = "deletecollection"
     behind, selector = tuple(rest[3:]), (query.get("fieldSelector") or ("",))[0]
@@ -423,13 +426,10 @@ def _read(method: str, path: str, query: Mapping[str, tuple[str, ...]]) -> Reque
 
 def _collection_verb(verb: str, query: Mapping[str, tuple[str, ...]]) -> tuple[str, str]:
     """Return list or watch, and the one name that a field selector asks for: authorizers may know it."""
-    wanted = "watch" if verb == "watch" or _flag(query, "watch") else "list"
-    for part in (query.get("fieldSelector") or ("",))[0].split(","):
-        field_name, equals, value = part.replace("==", "=").partition("=")
-        if equals and field_name == "metadata.name":
-            return wanted, value
-    return wanted, ""
+    wanted = "watch" if verb == "watch" or flag(query.get("watch", ())) else "list"
+    return wanted, fields.only_name((query.get("fieldSelector") or ("",))[0])
 
 
-def _flag(query: Mapping[str, tuple[str, ...]], name: str) -> bool:
-    return (query.get(name) or ("",))[0].lower() in ("true", "1")
+def flag(values: tuple[str, ...]) -> bool:
+    """Read a boolean parameter as Kubernetes does: only its absence, "0" and "false" mean no."""
+    return bool(values) and values[0] != "0" and values[0].lower() != "false"

@@ -22,6 +22,7 @@ from control.apiserver.feed import Feed
 from control.apiserver.flow.gate import FlowGate
 from control.apiserver.flow.inflight import InFlightGate
 from control.apiserver.flow.keeper import FlowKeeper
+from control.apiserver.flow.measures import measure
 from control.apiserver.grpc import HubServer
 from control.apiserver.identity import IdentityLease
 from control.apiserver.keys import Keys
@@ -71,7 +72,17 @@ class ApiServer:
         self.client = LoopbackClient()
         ranges = EtcdRanges(self.store, config.etcd.prefix)
         self.security: Security = secure(
-            Hub(config, self.feed, self.client, self.handlers, ranges, self._find, self._complete, self.metrics)
+            Hub(
+                config,
+                self.feed,
+                self.client,
+                self.handlers,
+                ranges,
+                self._find,
+                self._complete,
+                self.metrics,
+                self.feed.revision_of,
+            )
         )
         self.registry.admission = self.security.admission
         self.registry.allocators = self.security.allocators
@@ -130,6 +141,7 @@ class ApiServer:
             return None
         gate = FlowGate(reads + writes, config.request_timeout_s * WAITING_SHARE, self._count)
         self.service.gate = gate
+        measure(self.metrics, gate)
         return FlowKeeper(gate, self.feed, self.client)
 
     def _count(self, info: RequestInfo) -> int:
@@ -259,6 +271,7 @@ class ApiServer:
             # What stands now stays: the collector need not look at it again.
             gc.collect()
             gc.freeze()
+            gc.enable()
             log.info("ready address=%s port=%s grpc=%s", *bound.getsockname()[:2], hub.port if hub else "none")
 
     async def _compact(self) -> None:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
+from dataclasses import replace
 from time import perf_counter
 from typing import Any
 
-from control.api import selectors, status
-from control.api.decode import decode
+from control.api import resources, selectors, status
 from control.api.meta import Object
 from control.api.patch import copy_json
 from control.api.selectors import SelectorError
-from control.apiserver import deletion, fields, objects, ownership, scale
+from control.api.validation.faults import Faults
+from control.apiserver import deletion, fields, objects, ownership, scale, strategy
 from control.apiserver.cache import Entry, Filter
 from control.apiserver.config import ApiServerConfig
 from control.apiserver.convert import convert
@@ -37,6 +38,7 @@ from control.apiserver.request import (
 from control.apiserver.watch import Watch, WatchOptions
 from control.client.client import APPLY_PATCH
 
+NAMESPACES_NAME = (resources.NAMESPACES.group, resources.NAMESPACES.plural)
 STORED_SUBRESOURCES = frozenset({"status", "ephemeralcontainers", "resize", "finalize", "approval"})
 """Subresources that are views of the stored object."""
 
@@ -104,26 +106,27 @@ class Service:
             kind = self.registry.kinds.find(info.group, info.version, info.resource)
         if kind is None:
             raise unknown_path()
+        _check_place(kind, info)
         return kind
 
     def check_verb(self, kind: Kind, info: RequestInfo) -> None:
         """Raise NotFound or MethodNotAllowed where the kind does not offer this."""
         if info.subresource:
             offered = kind.subresource(info.subresource)
-            if offered is None:
+            if offered is None or info.rest:
                 raise unknown_path()
             allowed = info.verb in offered.verbs
         else:
             allowed = info.verb in kind.verbs and (bool(info.name) or info.verb not in ("update", "patch"))
         if not allowed:
-            raise status.failure(
-                405, "MethodNotAllowed", "the server does not allow this method on the requested resource"
-            )
+            raise not_allowed()
 
     # Reading.
 
     async def get(self, kind: Kind, info: RequestInfo, resource_version: str = "") -> Entry | Object:
         """Return an object as it stands in the cache, or what a subresource makes of it."""
+        if info.subresource != "scale":
+            self._check_part(info)
         entry = await self.registry.get(kind, info.namespace, info.name, resource_version)
         if info.subresource == "scale":
             return scale.scale_of(entry.object(), kind.scale_paths)
@@ -138,6 +141,9 @@ class Service:
         chosen = fields.parse(field_selector, kind.fields)
         if info.name and not field_selector:
             chosen = fields.FieldSelector((fields.FieldRequirement(fields.NAME, info.name),))
+        elif info.name and fields.only_name(field_selector) != info.name:
+            # Whoever may list this one must not get others.
+            raise status.bad_request("fieldSelector metadata.name doesn't match requested name")
         return Filter(info.namespace if kind.resource.namespaced else "", labels, chosen)
 
     async def page(self, kind: Kind, chosen: Filter, query: ListQuery) -> ListResult:
@@ -146,20 +152,7 @@ class Service:
 
     async def watch(self, kind: Kind, chosen: Filter, options: WatchOptions) -> Watch:
         """Return a watch that is ready to be read; raises ApiError."""
-        if options.send_initial_events is not None and options.resource_version_match != "NotOlderThan":
-            cause = status.Cause(
-                "FieldValueForbidden",
-                "Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
-                "resourceVersionMatch",
-            )
-            raise status.invalid("ListOptions", "", [cause], "meta.k8s.io")
-        if options.send_initial_events is None and options.resource_version_match:
-            cause = status.Cause(
-                "FieldValueForbidden",
-                "Forbidden: resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
-                "resourceVersionMatch",
-            )
-            raise status.invalid("ListOptions", "", [cause], "meta.k8s.io")
+        check_watch(options)
         watch = Watch(self.feed, kind, chosen, options)
         await watch.start()
         return watch
@@ -177,14 +170,19 @@ class Service:
         handler = self.handlers.object_handler(info)
         if handler is None:
             return None
-        body = _handled_body(kind, info, value) if value is not None or info.verb == "create" else None
-        request = ResourceRequest(info, kind.resource, context.user, body, context.options, query, context.warnings)
+        asked = value is not None or info.verb == "create"
+        options, warnings = context.options, context.warnings
+        body = objects.read_for(kind, info.subresource, value, options.field_validation, warnings) if asked else None
+        request = ResourceRequest(info, kind.resource, context.user, body, options, query, warnings)
         return await handler(request)
 
     async def create(
         self, kind: Kind, info: RequestInfo, value: Any, duplicates: list[str], context: Context
     ) -> Object:
         """Create an object."""
+        if info.subresource:
+            # Its own right was asked for, not the right to create objects.
+            raise not_allowed()
         if kind.custom is not None:
             if kind.custom.terminating:
                 text = "create not allowed while custom resource definition is terminating"
@@ -193,6 +191,7 @@ class Service:
                 context.warnings.append(kind.custom.warning)
         stored = self.registry.kinds.storage(kind)
         obj = objects.complete(kind, value, context.options.field_validation, duplicates, context.warnings)
+        ownership.accept(obj)
         made = await self.registry.create(stored, info.namespace, convert(obj, stored.resource), context)
         return convert(made, kind.resource)
 
@@ -212,8 +211,29 @@ class Service:
             new = ownership.track(kind, info, context, convert(old, kind.resource), copy_json(obj))
             return convert(new, stored.resource)
 
-        made = await self.registry.update(stored, info.namespace, info.name, change, context, info.subresource)
+        try:
+            made = await self.registry.update(stored, info.namespace, info.name, change, context, info.subresource)
+        except status.ApiError as error:
+            if error.code != 404 or info.subresource or strategy.name_of(kind) not in strategy.CREATED_BY_UPDATE:
+                raise
+            made = await self._create_instead(info, stored, convert(copy_json(obj), stored.resource), context)
         return convert(made, kind.resource)
+
+    async def _create_instead(self, info: RequestInfo, stored: Kind, obj: Object, context: Context) -> Object:
+        """Create what a request found missing that would have changed it; that takes the right to create."""
+        metadata = obj["metadata"]
+        name = metadata.setdefault("name", info.name)
+        if name != info.name:
+            raise status.bad_request(
+                f"the name of the object ({name}) does not match the name on the URL ({info.name})"
+            )
+        if uid := metadata.get("uid"):
+            text = f"uid mismatch: the provided object specified uid {uid}, and no existing object was found"
+            raise status.conflict(stored.resource.plural, info.name, stored.resource.group, text)
+        await self.authorize(context.user, replace(info, verb="create"))
+        metadata.pop("resourceVersion", None)
+        context.created = True
+        return await self.registry.create(stored, info.namespace, obj, context)
 
     async def patch(
         self, kind: Kind, info: RequestInfo, patch_type: str, patch: Any, context: Context
@@ -234,7 +254,14 @@ class Service:
             served = convert(old, kind.resource)
             value = objects.patch_object(kind, patch_type, served, patch)
             warnings: list[str] = []
-            obj = objects.complete(kind, copy_json(value), context.options.field_validation, [], warnings, patch)
+            obj = objects.complete(
+                kind,
+                copy_json(value),
+                context.options.field_validation,
+                context.options.duplicates,
+                warnings,
+                patch,
+            )
             context.warnings[:] = warnings
             return convert(ownership.track(kind, info, context, served, obj), stored.resource)
 
@@ -258,7 +285,7 @@ class Service:
         except status.ApiError as error:
             if error.code != 404 or info.subresource:
                 raise
-        made = await self.registry.create(stored, info.namespace, await change(None), context)
+        made = await self._create_instead(info, stored, await change(None), context)
         return convert(made, kind.resource), True
 
     async def _rescale(self, kind: Kind, info: RequestInfo, make: Any, context: Context) -> Object:
@@ -277,41 +304,54 @@ class Service:
     @staticmethod
     def _check_part(info: RequestInfo) -> None:
         if info.subresource and info.subresource not in STORED_SUBRESOURCES:
-            raise status.failure(
-                405, "MethodNotAllowed", "the server does not allow this method on the requested resource"
-            )
+            raise not_allowed()
 
     async def delete(
         self, kind: Kind, info: RequestInfo, options: Object | None, context: Context
     ) -> tuple[Object, bool]:
         """Delete an object or begin to; return what to answer, and whether it is gone."""
+        if info.subresource:
+            raise not_allowed()
         wish = deletion.read_options(options)
         kind = self.registry.kinds.storage(kind)
         return await deletion.delete(self.registry, kind, info.namespace, info.name, wish, context)
 
     async def delete_collection(
-        self, kind: Kind, chosen: Filter, options: Object | None, context: Context
-    ) -> tuple[list[Object], int]:
-        """Delete all objects that are meant."""
+        self, kind: Kind, chosen: Filter, query: ListQuery, options: Object | None, context: Context
+    ) -> tuple[list[Object], ListResult]:
+        """Delete all objects that are meant, or the page of them that was asked for."""
         kind = self.registry.kinds.storage(kind)
-        return await deletion.delete_collection(self.registry, kind, chosen, deletion.read_options(options), context)
+        wish = deletion.read_options(options)
+        return await deletion.delete_collection(self.registry, kind, chosen, query, wish, context)
 
 
-_OLDER = {("policy/v1beta1", "Eviction"): "policy/v1"}
-"""Bodies that are taken in an older version, too; it has the same fields."""
+def check_watch(options: WatchOptions) -> None:
+    """Refuse combinations that mean nothing, as Kubernetes does."""
+    faults, path = Faults(), "resourceVersionMatch"
+    match, initial = options.resource_version_match, options.send_initial_events is not None
+    if initial and match != "NotOlderThan":
+        faults.forbidden(path, "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan")
+    if match and not initial:
+        faults.forbidden(path, "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided")
+    if match not in ("", "NotOlderThan"):
+        faults.not_supported(path, match, ["NotOlderThan"])
+    if faults:
+        raise status.invalid("ListOptions", "", faults.causes, "meta.k8s.io")
 
 
-def _handled_body(kind: Kind, info: RequestInfo, value: Any) -> Object:
-    """Return the body of a request that a handler answers, as its kind has it; raises BadRequest."""
-    if not isinstance(value, dict):
-        raise status.bad_request("couldn't get version/kind; json parse error: the body is not an object")
-    if newer := _OLDER.get((str(value.get("apiVersion")), str(value.get("kind")))):
-        value = {**value, "apiVersion": newer}
-    offered = kind.subresource(info.subresource) if info.subresource else None
-    wanted = (offered.group, offered.version, offered.kind) if offered is not None else None
-    group, version, name = wanted or (kind.resource.group, kind.resource.version, kind.resource.kind)
-    body, _ = decode(value, group, version, name, "Ignore")
-    return body
+def _check_place(kind: Kind, info: RequestInfo) -> None:
+    """Raise where a kind is asked for beside its place: what was authorized is the place that the request names."""
+    resource = kind.resource
+    if resource.namespaced:
+        if not info.namespace and info.verb not in ("list", "watch"):
+            raise unknown_path() if info.name else not_allowed()
+    elif info.namespace and not (info.name == info.namespace and (resource.group, resource.plural) == NAMESPACES_NAME):
+        raise unknown_path()
+
+
+def not_allowed() -> status.ApiError:
+    """405 for a verb that is not offered here."""
+    return status.failure(405, "MethodNotAllowed", "the server does not allow this method on the requested resource")
 
 
 def unknown_path() -> status.ApiError:

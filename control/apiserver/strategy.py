@@ -41,6 +41,31 @@ ANSWERS_WITH_DELETED_OBJECT: frozenset[Name] = frozenset({
     ("", "persistentvolumeclaims"), ("", "podtemplates"), ("", "resourcequotas"),
 })  # fmt: skip
 
+CREATED_BY_UPDATE: frozenset[Name] = frozenset({
+    ("", "endpoints"), ("", "events"), ("events.k8s.io", "events"), ("", "limitranges"), ("", "services"),
+    ("coordination.k8s.io", "leases"), ("resource.k8s.io", "resourceslices"),
+    *(("rbac.authorization.k8s.io", plural) for plural in ("roles", "rolebindings", "clusterroles",
+                                                           "clusterrolebindings")),
+})  # fmt: skip
+"""Kinds of which an update creates what is not there."""
+
+NEEDS_REVISION: frozenset[Name] = frozenset({
+    *(("admissionregistration.k8s.io", plural) for plural in (
+        "mutatingwebhookconfigurations", "validatingwebhookconfigurations", "validatingadmissionpolicies",
+        "validatingadmissionpolicybindings", "mutatingadmissionpolicies", "mutatingadmissionpolicybindings")),
+    ("apiextensions.k8s.io", "customresourcedefinitions"), ("apiregistration.k8s.io", "apiservices"),
+    ("coordination.k8s.io", "leases"), ("node.k8s.io", "runtimeclasses"), ("policy", "poddisruptionbudgets"),
+    ("flowcontrol.apiserver.k8s.io", "flowschemas"), ("flowcontrol.apiserver.k8s.io", "prioritylevelconfigurations"),
+    ("storage.k8s.io", "csidrivers"), ("storage.k8s.io", "csinodes"), ("storage.k8s.io", "volumeattachments"),
+})  # fmt: skip
+"""Kinds whose updates must name the revision that they start from; so must those of custom objects."""
+
+ORPHANS_BY_DEFAULT: frozenset[Name] = frozenset({("batch", "jobs"), ("", "replicationcontrollers")})
+"""Kinds whose dependents stay where a deletion does not say what becomes of them."""
+
+NOT_COLLECTED: frozenset[Name] = frozenset({("", "events"), ("events.k8s.io", "events")})
+"""Kinds that nothing depends on."""
+
 FINALIZER_OF_DELETION: dict[Name, str] = {
     ("apiextensions.k8s.io", "customresourcedefinitions"): CLEANUP_FINALIZER,
 }
@@ -52,6 +77,11 @@ NOT_WISHED = ("apiVersion", "kind", "metadata", "status")
 def name_of(kind: Kind) -> Name:
     """Return the kind's name in these tables."""
     return kind.resource.group, kind.resource.plural
+
+
+def allows_blind_update(kind: Kind) -> bool:
+    """Tell whether an update may go without naming the revision that it starts from."""
+    return kind.custom is None and name_of(kind) not in NEEDS_REVISION
 
 
 def _pod(obj: Object, user: UserInfo) -> None:
@@ -161,6 +191,8 @@ def prepare_update(kind: Kind, obj: Object, old: Object, subresource: str) -> Ob
         return obj
     if subresource == "status":
         obj = _custom_status_update(obj, old) if kind.custom is not None else _status_update(obj, old)
+        if name == ("", "pods"):
+            _keep_quality(obj, old)
     elif subresource == "resize":
         obj = _resized(obj, old)
     elif parts := PARTS.get((*name, subresource)):
@@ -194,6 +226,13 @@ def _status_update(obj: Object, old: Object) -> Object:
     for field in ("labels", "deletionGracePeriodSeconds", "ownerReferences"):
         _take(made["metadata"], old["metadata"], field)
     return made
+
+
+def _keep_quality(obj: Object, old: Object) -> None:
+    """Keep a pod's class where its status is written without."""
+    was, status = (old.get("status") or {}).get("qosClass"), obj.get("status")
+    if was and isinstance(status, dict) and not status.get("qosClass"):
+        obj["status"] = {**status, "qosClass": was}
 
 
 def _custom_status_update(obj: Object, old: Object) -> Object:

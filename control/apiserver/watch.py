@@ -14,7 +14,9 @@ from control.apiserver.cache import Batch, Delivery, Filter, ResourceCache
 from control.apiserver.etcd import TransformationError
 from control.apiserver.feed import Feed
 from control.apiserver.kinds import Kind
+from control.apiserver.paging import REVISION_MAX
 
+REVISION_DIGITS_MAX = 19
 BOOKMARK_INTERVAL_S = 60.0
 INITIAL_BATCH = 500
 INITIAL_EVENTS_END = "k8s.io/initial-events-end"
@@ -46,7 +48,7 @@ def too_large(asked: int, current: int) -> status.ApiError:
     return status.failure(
         504,
         "Timeout",
-        f"Too large resource version: {asked}, current: {current}",
+        f"Timeout: Too large resource version: {asked}, current: {current}",
         {
             "causes": [{"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}],
             "retryAfterSeconds": 1,
@@ -58,11 +60,12 @@ def parse_revision(text: str) -> int:
     """Return a resourceVersion as a number; raises BadRequest."""
     if not text:
         return 0
-    if not text.isdecimal():
-        raise status.failure(
-            400,
-            "BadRequest",
-            f'resourceVersion: Invalid value: "{text}": strconv.ParseUint: parsing "{text}": invalid syntax',
+    fault = "" if text.isascii() and text.isdecimal() else "invalid syntax"
+    if not fault and (len(text) > REVISION_DIGITS_MAX or int(text) > REVISION_MAX):
+        fault = "value out of range"
+    if fault:
+        raise status.bad_request(
+            f'resourceVersion: Invalid value: "{text}": strconv.ParseUint: parsing "{text}": {fault}'
         )
     return int(text)
 
@@ -85,6 +88,7 @@ class Watch:
         self._initial: list[Delivery] = []
         self._position = 0
         self._epoch = 0
+        self._refusal: Delivery | None = None
         self.initialized: Callable[[], None] | None = None
         """Called once what was there at the beginning has been read."""
 
@@ -113,7 +117,9 @@ class Watch:
                 self._initial.append(self._bookmark(initial_end=True))
         else:
             if revision and revision < cache.floor:
-                raise too_old(revision, cache.floor)
+                # Told as an event, as by a server that notices it later: clients know where to look for it.
+                self._refusal = error_delivery(too_old(revision, cache.floor))
+                return
             self._position = cache.position(revision) if revision else cache.next_position
 
     def _bookmark(self, initial_end: bool = False) -> Delivery:
@@ -129,6 +135,9 @@ class Watch:
         now = asyncio.get_running_loop().time
         end = now() + self._options.timeout_s
         bookmark_at = now() + BOOKMARK_INTERVAL_S * random.uniform(0.75, 1.0)
+        if self._refusal is not None:
+            yield Batch([self._refusal])
+            return
         initial, self._initial = self._initial, []
         for start in range(0, len(initial), INITIAL_BATCH):
             self._cache.sent += len(initial[start : start + INITIAL_BATCH])

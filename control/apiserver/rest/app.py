@@ -11,6 +11,7 @@ from time import perf_counter
 import orjson
 
 from control.api import status
+from control.api.patch import too_deep
 from control.apiserver.audit.auditor import Auditor
 from control.apiserver.etcd import StoreBusyError, StoreError, TransformationError
 from control.apiserver.kinds import Kind
@@ -34,7 +35,7 @@ from control.apiserver.rest.health import Health
 from control.apiserver.rest.negotiate import choose_discovery
 from control.apiserver.rest.openapi import OpenAPI
 from control.apiserver.rest.verbs import Verbs
-from control.apiserver.service import Service, unknown_path
+from control.apiserver.service import Service, not_allowed, unknown_path
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +56,8 @@ def translate(error: Exception) -> status.ApiError:
         unavailable = status.service_unavailable("the store does not answer at this time, please try again")
         unavailable.status["details"] = {"retryAfterSeconds": 1}
         return unavailable
+    if isinstance(error, RecursionError):
+        return too_deep()
     if isinstance(error, TimeoutError):
         return status.failure(504, "Timeout", "Timeout: request did not complete within the allotted timeout")
     return status.internal_error("an error that is described in the server's log")
@@ -122,7 +125,7 @@ class App:
             await self._serve(exchange, info)
         except ConnectionResetError:
             return
-        except (status.ApiError, StoreError, TimeoutError) as error:
+        except (status.ApiError, StoreError, TimeoutError, RecursionError) as error:
             await exchange.fail(translate(error))
         except Exception as error:
             log.exception("request failed method=%s path=%s", exchange.method, exchange.path)
@@ -189,9 +192,7 @@ class App:
     async def _path(self, exchange: Exchange) -> None:
         parts = [part for part in exchange.path.split("/") if part]
         if exchange.method not in ("GET", "HEAD"):
-            raise status.failure(
-                405, "MethodNotAllowed", "the server does not allow this method on the requested resource"
-            )
+            raise not_allowed()
         match parts:
             case []:
                 await exchange.answer(200, orjson.dumps({"paths": self._paths()}, option=orjson.OPT_INDENT_2))

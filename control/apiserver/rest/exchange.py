@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -25,6 +25,9 @@ NOT_CACHED = b"no-cache, private"
 _TRUE = frozenset({"1", "t", "T", "true", "True", "TRUE"})
 _PERSONS = ("curl", "Wget", "Mozilla/5.0")
 """Programs that a person looks through, by the beginnings of their names."""
+WARNING_CHARACTERS_MAX = 256
+WARNINGS_CHARACTERS_MAX = 4096
+"""More than this breaks clients; kube-apiserver cuts there too."""
 LARGE_BYTES = 64 << 10
 TAKEN_S = 10.0
 """A large answer is not over before its client has taken most of it, or this has passed: so that few lie in memory."""
@@ -33,20 +36,25 @@ _NO_QUERY: Mapping[str, tuple[str, ...]] = {}
 
 def read_query(raw: bytes) -> Mapping[str, tuple[str, ...]]:
     """Return the query's values by name."""
-    if not raw:
-        return {}
-    found: dict[str, tuple[str, ...]] = {}
-    for name, value in parse_qsl(raw.decode("latin-1"), keep_blank_values=True):
-        found[name] = (*found.get(name, ()), value)
-    return found
+    return _by_name(parse_qsl(raw.decode("latin-1"), keep_blank_values=True)) if raw else {}
 
 
 def read_headers(raw: list[tuple[bytes, bytes]]) -> Mapping[str, tuple[str, ...]]:
     """Return the headers by lower-case name."""
+    return _by_name((name.decode("latin-1"), value.decode("latin-1")) for name, value in raw)
+
+
+def _by_name(pairs: Iterable[tuple[str, str]]) -> dict[str, tuple[str, ...]]:
     found: dict[str, tuple[str, ...]] = {}
-    for name, value in raw:
-        key = name.decode("latin-1")
-        found[key] = (*found.get(key, ()), value.decode("latin-1"))
+    more: dict[str, list[str]] = {}
+    for name, value in pairs:
+        if name in found:
+            # Apart, so that a thousand of one name do not cost a million steps.
+            more.setdefault(name, []).append(value)
+        else:
+            found[name] = (value,)
+    for name, values in more.items():
+        found[name] = (*found[name], *values)
     return found
 
 
@@ -155,7 +163,7 @@ class Exchange:
         headers = [(b"content-type", content_type), (b"cache-control", self.cache_control), *extra]
         if self.passage is not None:
             headers += self.passage.headers
-        for text in dict.fromkeys(self.warnings):
+        for text in bounded_warnings(self.warnings) if self.warnings else ():
             headers.append((b"warning", f'299 - "{_quoted(text)}"'.encode("utf-8", "replace")))
         return headers
 
@@ -221,9 +229,12 @@ class Exchange:
         if self.started:
             return
         extra: tuple[tuple[bytes, bytes], ...] = ()
+        if error.code == 413:
+            # The rest of the body is not worth reading.
+            extra = ((b"connection", b"close"),)
         retry_after = error.status.get("details", {}).get("retryAfterSeconds")
         if retry_after:
-            extra = ((b"retry-after", str(retry_after).encode()),)
+            extra = (*extra, (b"retry-after", str(retry_after).encode()))
         await self.answer(error.code, orjson.dumps(error.status), JSON_TYPE, extra)
 
 
@@ -244,8 +255,23 @@ def too_large(bytes_max: int) -> status.ApiError:
     return status.failure(413, "RequestEntityTooLarge", f"Request entity too large: limit is {bytes_max}")
 
 
+def bounded_warnings(texts: Sequence[str]) -> list[str]:
+    """Return each text once, cut where all together get too long for a response's head."""
+    found: list[str] = []
+    left = WARNINGS_CHARACTERS_MAX
+    whole = sum(map(len, texts)) <= left
+    for text in dict.fromkeys(texts):
+        shown = text if whole else text[:WARNING_CHARACTERS_MAX]
+        if len(shown) > left:
+            break
+        left -= len(shown)
+        found.append(shown)
+    return found
+
+
 def _quoted(text: str) -> str:
-    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\r", " ").replace("\n", " ")
+    plain = text if text.isprintable() else "".join(each if each.isprintable() else " " for each in text)
+    return plain.replace("\\", "\\\\").replace('"', '\\"')
 
 
 def success_status(obj: Object) -> int:

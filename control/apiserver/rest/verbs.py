@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from typing import Any
 
 import orjson
-import yaml
 
 from control.api import status
 from control.api.meta import Object
@@ -16,16 +15,16 @@ from control.apiserver import objects
 from control.apiserver.cache import Batch, Delivery, Entry, Filter
 from control.apiserver.convert import convert
 from control.apiserver.kinds import Kind
+from control.apiserver.options import check_write, number
 from control.apiserver.paging import ListQuery
 from control.apiserver.registry import Context, ListResult
-from control.apiserver.request import RequestInfo, RequestOptions, UserInfo
+from control.apiserver.request import RequestInfo, RequestOptions, UserInfo, flag
 from control.apiserver.rest import table
 from control.apiserver.rest.exchange import Exchange, success_status
 from control.apiserver.rest.negotiate import YAML, MediaType, choose
-from control.apiserver.service import Service
+from control.apiserver.service import Service, not_allowed
 from control.apiserver.watch import Watch, WatchOptions
-
-_VALIDATIONS = ("", "Ignore", "Warn", "Strict")
+from control.client.client import APPLY_PATCH
 
 
 class Verbs:
@@ -54,9 +53,7 @@ class Verbs:
             case "deletecollection":
                 await self._delete_collection(exchange, user, info, kind)
             case _:
-                raise status.failure(
-                    405, "MethodNotAllowed", "the server does not allow this method on the requested resource"
-                )
+                raise not_allowed()
 
     # Reading.
 
@@ -85,12 +82,7 @@ class Verbs:
 
     async def _list(self, exchange: Exchange, info: RequestInfo, kind: Kind) -> None:
         media = choose(exchange.header("accept"))
-        query = ListQuery(
-            _number(exchange, "limit"),
-            exchange.parameter("continue"),
-            exchange.parameter("resourceVersion"),
-            exchange.parameter("resourceVersionMatch"),
-        )
+        query = _list_query(exchange)
         result = await self._service.page(kind, self._filter(exchange, info, kind), query)
         metadata = list_metadata(result)
         if media.transform or media.type == YAML:
@@ -132,6 +124,8 @@ class Verbs:
     @staticmethod
     async def _write(exchange: Exchange, code: int, body: Object, media: MediaType) -> None:
         if media.type == YAML:
+            import yaml  # few ask for it
+
             text = yaml.dump(body, Dumper=yaml.CSafeDumper, sort_keys=False, allow_unicode=True)
             await exchange.answer(code, text.encode(), b"application/yaml")
         else:
@@ -141,13 +135,12 @@ class Verbs:
 
     async def _watch(self, exchange: Exchange, info: RequestInfo, kind: Kind) -> None:
         media = choose(exchange.header("accept"))
-        initial = exchange.parameter("sendInitialEvents")
         options = WatchOptions(
             exchange.parameter("resourceVersion"),
             exchange.parameter("resourceVersionMatch"),
-            exchange.parameter("allowWatchBookmarks") in ("true", "1"),
-            None if not initial else initial in ("true", "1"),
-            self._service.watch_timeout_s(_number(exchange, "timeoutSeconds")),
+            flag(exchange.query.get("allowWatchBookmarks", ())),
+            _choice(exchange, "sendInitialEvents"),
+            self._service.watch_timeout_s(number(exchange.parameter("timeoutSeconds"))),
         )
         watch = await self._service.watch(kind, self._filter(exchange, info, kind), options)
         if exchange.passage is not None:
@@ -180,7 +173,7 @@ class Verbs:
 
     async def _create(self, exchange: Exchange, user: UserInfo, info: RequestInfo, kind: Kind) -> None:
         media = choose(exchange.header("accept"))
-        context = _context(exchange, user)
+        context = _context(exchange, user, "create")
         value: Any = None
         duplicates: list[str] = []
         if info.verb == "create":
@@ -191,27 +184,28 @@ class Verbs:
             code = success_status(made) if made.get("kind") == "Status" else default
             await self._write(exchange, code, made, media)
             return
-        if info.name or info.subresource:
-            raise status.failure(
-                405, "MethodNotAllowed", "the server does not allow this method on the requested resource"
-            )
+        if info.name:
+            raise not_allowed()
         obj = convert(await self._service.create(kind, info, value, duplicates, context), kind.resource)
         await self._answer_written(exchange, 201, obj, media, kind, context)
 
     async def _update(self, exchange: Exchange, user: UserInfo, info: RequestInfo, kind: Kind) -> None:
         media = choose(exchange.header("accept"))
-        context = _context(exchange, user)
+        context = _context(exchange, user, "update")
         value, duplicates = await self._body(exchange, context.options.field_validation or "Warn")
         made = await self._service.handle(kind, info, value, context, exchange.query)
         if made is None:
             made = await self._service.update(kind, info, value, duplicates, context)
-        await self._answer_written(exchange, 200, made, media, kind, context)
+        await self._answer_written(exchange, 201 if context.created else 200, made, media, kind, context)
 
     async def _patch(self, exchange: Exchange, user: UserInfo, info: RequestInfo, kind: Kind) -> None:
         media = choose(exchange.header("accept"))
-        context = _context(exchange, user)
+        objects.check_patch_type(exchange.header("content-type"))
+        context = _context(exchange, user, "patch")
         body = await exchange.body(self._service.config.body_bytes_max)
         patch_type, patch = objects.parse_patch(body, exchange.header("content-type"))
+        if context.options.field_validation != "Ignore":
+            context.options.duplicates = objects.patch_duplicates(body, patch_type)
         obj, created = await self._service.patch(kind, info, patch_type, patch, context)
         await self._answer_written(exchange, 201 if created else 200, obj, media, kind, context)
 
@@ -235,11 +229,11 @@ class Verbs:
                 raise status.bad_request("the body is no DeleteOptions object")
             options = value
         if exchange.parameter("gracePeriodSeconds"):
-            options.setdefault("gracePeriodSeconds", _number(exchange, "gracePeriodSeconds"))
+            options.setdefault("gracePeriodSeconds", number(exchange.parameter("gracePeriodSeconds")))
         if propagation := exchange.parameter("propagationPolicy"):
             options.setdefault("propagationPolicy", propagation)
-        if orphan := exchange.parameter("orphanDependents"):
-            options.setdefault("orphanDependents", orphan in ("true", "1"))
+        if orphan := exchange.query.get("orphanDependents"):
+            options.setdefault("orphanDependents", flag(orphan))
         if dry_run := exchange.query.get("dryRun"):
             options.setdefault("dryRun", list(dry_run))
         return options
@@ -247,22 +241,20 @@ class Verbs:
     async def _delete(self, exchange: Exchange, user: UserInfo, info: RequestInfo, kind: Kind) -> None:
         media = choose(exchange.header("accept"))
         options = await self._options_body(exchange)
-        if info.subresource:
-            raise status.failure(
-                405, "MethodNotAllowed", "the server does not allow this method on the requested resource"
-            )
-        obj, _ = await self._service.delete(kind, info, options, _context(exchange, user))
+        obj, gone = await self._service.delete(kind, info, options, _context(exchange, user, "delete"))
         if obj.get("kind") != "Status":
             obj = convert(obj, kind.resource)
-        await self._answer(exchange, 200, obj, media, kind)
+        accepted = not gone and options.get("orphanDependents") is False
+        await self._answer(exchange, 202 if accepted else 200, obj, media, kind)
 
     async def _delete_collection(self, exchange: Exchange, user: UserInfo, info: RequestInfo, kind: Kind) -> None:
         media = choose(exchange.header("accept"))
         options = await self._options_body(exchange)
         chosen = self._filter(exchange, info, kind)
-        found, revision = await self._service.delete_collection(kind, chosen, options, _context(exchange, user))
+        context, query = _context(exchange, user, "deletecollection"), _list_query(exchange)
+        found, listed = await self._service.delete_collection(kind, chosen, query, options, context)
         shown = [convert(obj, kind.resource) for obj in found]
-        await self._answer_list(exchange, shown, {"resourceVersion": str(revision)}, media, kind)
+        await self._answer_list(exchange, shown, list_metadata(listed), media, kind)
 
 
 class _Shape:
@@ -304,35 +296,32 @@ async def _gone(exchange: Exchange) -> None:
         pass
 
 
-def _number(exchange: Exchange, name: str) -> int:
-    text = exchange.parameter(name)
-    if not text:
-        return 0
-    try:
-        return int(text)
-    except ValueError:
-        raise status.bad_request(f'strconv.ParseInt: parsing "{text}": invalid syntax (parameter {name})') from None
+def _choice(exchange: Exchange, name: str) -> bool | None:
+    values = exchange.query.get(name)
+    return None if values is None else flag(values)
 
 
-def _context(exchange: Exchange, user: UserInfo) -> Context:
-    dry_run = exchange.query.get("dryRun", ())
-    if any(value not in ("All", "") for value in dry_run):
-        cause = status.Cause(
-            "FieldValueNotSupported", f'Unsupported value: "{dry_run[0]}": supported values: "All"', "dryRun"
-        )
-        raise status.invalid("CreateOptions", "", [cause], "meta.k8s.io")
-    validation = exchange.parameter("fieldValidation")
-    if validation not in _VALIDATIONS:
-        text = f'Unsupported value: "{validation}": supported values: "Ignore", "Strict", "Warn"'
-        cause = status.Cause("FieldValueNotSupported", text, "fieldValidation")
-        raise status.invalid("CreateOptions", "", [cause], "meta.k8s.io")
+def _list_query(exchange: Exchange) -> ListQuery:
+    return ListQuery(
+        number(exchange.parameter("limit")),
+        exchange.parameter("continue"),
+        exchange.parameter("resourceVersion"),
+        exchange.parameter("resourceVersionMatch"),
+        _choice(exchange, "sendInitialEvents"),
+    )
+
+
+def _context(exchange: Exchange, user: UserInfo, verb: str) -> Context:
+    dry_run, force = exchange.query.get("dryRun", ()), exchange.query.get("force")
     options = RequestOptions(
         "All" in dry_run,
         exchange.parameter("fieldManager"),
-        validation,
-        exchange.parameter("force") in ("true", "1"),
+        exchange.parameter("fieldValidation"),
+        force is not None and flag(force),
         exchange.header("user-agent"),
     )
+    is_apply = objects.media_type(exchange.header("content-type")) == APPLY_PATCH
+    check_write(verb, options, dry_run, force=verb == "patch" and force is not None and not is_apply)
     return Context(user, options, exchange.warnings)
 
 

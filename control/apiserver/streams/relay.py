@@ -32,6 +32,8 @@ _HOP_BY_HOP = frozenset(
         "upgrade", "host", "content-length", "authorization",
     }
 )  # fmt: skip
+_IDENTITY = ("impersonate-", "x-remote-")
+"""Who asks is between client and API server: a backend must not take another's word for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +202,7 @@ class _Exchange:
 def _request_head(request: StreamRequest, backend: Backend) -> h11.Request:
     headers = [("host", backend.address.authority), ("connection", "close"), *backend.headers]
     for key, values in request.headers.items():
-        if key not in _HOP_BY_HOP:
+        if key not in _HOP_BY_HOP and not key.startswith(_IDENTITY):
             headers.extend((key, value) for value in values)
     if length := request.headers.get("content-length"):
         headers.append(("content-length", length[0]))

@@ -104,8 +104,10 @@ async def test_watch_of_lost_events_is_told_so() -> None:
         for name in "ab":
             await api.ask("POST", CONFIG_MAPS, config_map(name))
         await api.ask("GET", CONFIG_MAPS)
-        answer = await api.ask("GET", f"{CONFIG_MAPS}?watch=1&resourceVersion=1")
-        assert (answer.code, answer.json["reason"]) == (410, "Expired")
+        async with api.watch(f"{CONFIG_MAPS}?watch=1&resourceVersion=1") as events:
+            event = await next_event(events)
+            assert (event["type"], event["object"]["code"], event["object"]["reason"]) == ("ERROR", 410, "Expired")
+            assert await next_event(events) is None
 
 
 async def test_watches_end_when_the_store_lost_their_events() -> None:
