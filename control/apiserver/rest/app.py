@@ -200,9 +200,9 @@ class App:
             raise not_allowed()
         match parts:
             case []:
-                await exchange.answer(200, orjson.dumps({"paths": self._paths()}))
+                await exchange.answer(200, orjson.dumps({"paths": self._paths()}, option=orjson.OPT_INDENT_2))
             case ["version"]:
-                await exchange.answer(200, orjson.dumps(version_info()))
+                await exchange.answer(200, orjson.dumps(version_info(), option=orjson.OPT_INDENT_2))
             case ["api"] | ["apis"]:
                 await self._groups(exchange, parts[0] == "api")
             case ["api", version]:
