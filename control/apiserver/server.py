@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 from control.api.meta import Object
 from control.api.resources import CLUSTER_ROLE_BINDINGS, Resource
 from control.apiserver import bootstrap, kinds, objects
-from control.apiserver.audit import setup as audit
 from control.apiserver.checks import Life, health_of
 from control.apiserver.config import ApiServerConfig
 from control.apiserver.custom.keeper import DefinitionKeeper
@@ -42,6 +41,7 @@ from control.apiserver.security import secure
 from control.apiserver.service import Service
 
 if TYPE_CHECKING:
+    from control.apiserver.audit.auditor import Auditor
     from control.apiserver.encryption.keeper import Encryption
 
 log = logging.getLogger(__name__)
@@ -66,7 +66,7 @@ class ApiServer:
         self.feed = Feed(self.store, self.kinds)
         if self.encryption is not None:
             self.encryption.on_change = self.feed.reload_sealed
-        self.auditor = audit.make(config.audit, self.metrics) if config.audit is not None else None
+        self.auditor = self._auditor()
         self.registry = Registry(self.store, self.feed, Settings(config.event_ttl_s))
         self.handlers = Handlers()
         self.client = LoopbackClient()
@@ -121,6 +121,13 @@ class ApiServer:
             metrics=self.metrics,
         )
         return EncryptedEtcd(config.etcd, notes, keys, self.encryption)
+
+    def _auditor(self) -> Auditor | None:
+        if self.config.audit is None:
+            return None
+        from control.apiserver.audit import setup
+
+        return setup.make(self.config.audit, self.metrics)
 
     def _more_checks(self) -> dict[str, Check]:
         encryption = self.encryption
@@ -199,7 +206,7 @@ class ApiServer:
         identity = self._identity = IdentityLease(self.client, address)
         try:
             async with asyncio.TaskGroup() as tasks:
-                auditing = tasks.create_task(audit.run(self.auditor)) if self.auditor is not None else None
+                auditing = tasks.create_task(self.auditor.run()) if self.auditor is not None else None
                 encrypting = None
                 if self.encryption is not None:
                     await self.encryption.start()

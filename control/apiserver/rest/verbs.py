@@ -281,13 +281,10 @@ class _Shape:
             obj = convert(obj, self._kind.resource)
         version = self._media.version
         if self._media.transform == "Table":
+            # A bookmark has a row too: what it says stands in the metadata of that row's object.
             metadata = {"resourceVersion": obj["metadata"].get("resourceVersion", "")}
-            if delivery.type == "BOOKMARK":
-                shown = {"kind": "Table", "apiVersion": f"meta.k8s.io/{version}", "metadata": obj["metadata"]}
-                obj = {**shown, "columnDefinitions": None, "rows": []}
-            else:
-                obj = table.table(self._kind, [obj], metadata, self._include, version, self._columns)
-                self._columns = False
+            obj = table.table(self._kind, [obj], metadata, self._include, version, self._columns)
+            self._columns = False
         elif self._media.transform:
             obj = table.partial(obj, version)
         return b'{"type":"%s","object":%s}\n' % (delivery.type.encode(), orjson.dumps(obj))

@@ -200,6 +200,23 @@ async def test_open_watches_take_no_seats(transport: str) -> None:
         await client.close()
 
 
+@pytest.mark.parametrize("transport", ["rest", "hub"])
+async def test_our_clients_come_back_when_they_are_told_to(transport: str) -> None:
+    async with flow_server(lambda api: InFlightGate(1, 1)) as (_, store, config):
+        client = connect(config, transport, f"alice;{AUTHENTICATED}")
+        first = asyncio.ensure_future(client.create(CONFIG_MAPS, config_map("first"), "default"))
+        async with asyncio.timeout(DEADLINE_S):
+            while not store.holding:
+                await asyncio.sleep(0.01)
+            second = asyncio.ensure_future(client.create(CONFIG_MAPS, config_map("second"), "default"))
+            await asyncio.sleep(0.1)
+            assert not second.done()
+            store.go_on.set()
+            assert (await first)["metadata"]["name"] == "first"
+            assert (await second)["metadata"]["name"] == "second"
+        await client.close()
+
+
 async def bearer(api: Api, method: str, url: str, who: str, body: Any = None) -> Answer:
     return await api.ask(method, url, body, authorization=f"Bearer {who}")
 
