@@ -37,6 +37,7 @@ SPACE = f"/api/v1/namespaces/{NAMESPACE}"
 CONFIG_MAPS, PODS, LISTED_OBJECTS = 16_500, 6_250, 500
 WATCHERS = 1000
 WRITERS = 32
+WATCH_TIMEOUT_S = 120.0
 SETTLE_S = 1.5
 LIST_WRITES_PAUSE_S = 0.02
 PEER = "kube-apiserver 1.36.2 on one member of etcd 3.5.30"
@@ -175,16 +176,15 @@ class Round:
             async with asyncio.timeout(120):
                 if await process.stdout.readline() != b"ready\n":
                     raise RuntimeError("the watchers did not get ready")
-            load = asyncio.create_task(
-                self._load(path, "-D", f"{duration_s + 3:g}", body=world.config_map(), connections=WRITERS)
-            )
-            await asyncio.sleep(1.5)
-            process.stdin.write(b"begin\n")
-            before_s = server.cpu_s()
-            async with asyncio.timeout(60):
+            async with (
+                world.writing(server, path, self._directory, world.config_map(), WRITERS),
+                asyncio.timeout(WATCH_TIMEOUT_S),
+            ):
+                if await process.stdout.readline() != b"counting\n":
+                    raise RuntimeError("the watchers were told nothing")
+                before_s = server.cpu_s()
                 counted = json.loads(await process.stdout.readline())
-            cpu_s = server.cpu_s() - before_s
-            await load
+                cpu_s = server.cpu_s() - before_s
         finally:
             with suppress(ProcessLookupError):
                 process.kill()
