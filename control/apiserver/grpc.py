@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from ssl import PEM_cert_to_DER_cert
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import grpc
 import grpc.aio
@@ -19,7 +19,6 @@ from control.api import status
 from control.api.meta import Object
 from control.api.resources import NAMESPACES
 from control.apiserver import objects
-from control.apiserver.audit.auditor import Auditor
 from control.apiserver.cache import Entry
 from control.apiserver.config import ApiServerConfig
 from control.apiserver.convert import convert
@@ -38,6 +37,10 @@ from control.apiserver.service import Service
 from control.apiserver.watch import WatchOptions
 from control.client.client import APPLY_PATCH
 from proto.control import resources_pb2
+
+if TYPE_CHECKING:
+    # Imported for real where audit is configured.
+    from control.apiserver.audit.auditor import Auditor
 
 log = logging.getLogger(__name__)
 

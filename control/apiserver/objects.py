@@ -17,7 +17,6 @@ from control.api.strategic import strategic_merge_patch
 from control.api.validation.faults import Faults
 from control.api.validation.objects import validate as check_object
 from control.api.validation.tables import NEW_CHECKS
-from control.apiserver import documents
 from control.apiserver.kinds import Kind
 from control.client.client import APPLY_PATCH, JSON_PATCH, MERGE_PATCH, STRATEGIC_MERGE_PATCH
 
@@ -82,6 +81,9 @@ def parse_yaml(body: bytes, repeated: list[str] | None = None) -> Any:
     try:
         value = orjson.loads(body)
     except orjson.JSONDecodeError:
+        # Imported with the first of them: a server's start need not wait for it.
+        from control.apiserver import documents
+
         try:
             return _checked(documents.load(body, repeated))
         except documents.DocumentError as error:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
+import random
+import time
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import lru_cache
 
 import orjson
 
@@ -83,12 +85,17 @@ class Settings:
 
 def now_text() -> str:
     """Return the time as metadata holds it."""
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return _second_text(int(time.time()))
+
+
+@lru_cache(maxsize=2)
+def _second_text(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def generated_name(base: str) -> str:
     """Return a name that nobody has, beginning with ``base``."""
-    return base[:GENERATED_BASE_MAX] + "".join(secrets.choice(NAME_LETTERS) for _ in range(GENERATED_SUFFIX))
+    return base[:GENERATED_BASE_MAX] + "".join(random.choices(NAME_LETTERS, k=GENERATED_SUFFIX))
 
 
 def stored_bytes(obj: Object) -> bytes:

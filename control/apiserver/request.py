@@ -361,6 +361,8 @@ class Hub:
     complete: Callable[[Resource, Object], Object]
     """Makes of an object what its kind keeps: pruned, with defaults; raises ApiError."""
     metrics: Metrics = field(default_factory=Metrics)
+    revision_of: Callable[[Resource, str, str], int] | None = None
+    """Returns the revision at which an object stands in memory, 0 where it does not."""
 
 
 async def nothing_to_do() -> None:

@@ -110,6 +110,7 @@ def secure(hub: Hub) -> Security:
         hub.lookup,
         hub.client,
         bootstrap=config.enable_bootstrap_token_auth,
+        revision=hub.revision_of,
     )
     authentication = Authentication(
         authorities=_authority(config.client_ca_file),

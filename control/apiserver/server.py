@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 from control.api.meta import Object
 from control.api.resources import CLUSTER_ROLE_BINDINGS, Resource
 from control.apiserver import bootstrap, kinds, objects
-from control.apiserver.audit import setup as audit
 from control.apiserver.checks import Life, health_of
 from control.apiserver.config import ApiServerConfig
 from control.apiserver.custom.keeper import DefinitionKeeper
@@ -22,6 +21,7 @@ from control.apiserver.feed import Feed
 from control.apiserver.flow.gate import FlowGate
 from control.apiserver.flow.inflight import InFlightGate
 from control.apiserver.flow.keeper import FlowKeeper
+from control.apiserver.flow.measures import measure
 from control.apiserver.grpc import HubServer
 from control.apiserver.identity import IdentityLease
 from control.apiserver.keys import Keys
@@ -41,6 +41,7 @@ from control.apiserver.security import secure
 from control.apiserver.service import Service
 
 if TYPE_CHECKING:
+    from control.apiserver.audit.auditor import Auditor
     from control.apiserver.encryption.keeper import Encryption
 
 log = logging.getLogger(__name__)
@@ -65,13 +66,23 @@ class ApiServer:
         self.feed = Feed(self.store, self.kinds)
         if self.encryption is not None:
             self.encryption.on_change = self.feed.reload_sealed
-        self.auditor = audit.make(config.audit, self.metrics) if config.audit is not None else None
+        self.auditor = self._auditor()
         self.registry = Registry(self.store, self.feed, Settings(config.event_ttl_s))
         self.handlers = Handlers()
         self.client = LoopbackClient()
         ranges = EtcdRanges(self.store, config.etcd.prefix)
         self.security: Security = secure(
-            Hub(config, self.feed, self.client, self.handlers, ranges, self._find, self._complete, self.metrics)
+            Hub(
+                config,
+                self.feed,
+                self.client,
+                self.handlers,
+                ranges,
+                self._find,
+                self._complete,
+                self.metrics,
+                self.feed.revision_of,
+            )
         )
         self.registry.admission = self.security.admission
         self.registry.allocators = self.security.allocators
@@ -111,6 +122,13 @@ class ApiServer:
         )
         return EncryptedEtcd(config.etcd, notes, keys, self.encryption)
 
+    def _auditor(self) -> Auditor | None:
+        if self.config.audit is None:
+            return None
+        from control.apiserver.audit import setup
+
+        return setup.make(self.config.audit, self.metrics)
+
     def _more_checks(self) -> dict[str, Check]:
         encryption = self.encryption
         if encryption is None:
@@ -130,6 +148,7 @@ class ApiServer:
             return None
         gate = FlowGate(reads + writes, config.request_timeout_s * WAITING_SHARE, self._count)
         self.service.gate = gate
+        measure(self.metrics, gate)
         return FlowKeeper(gate, self.feed, self.client)
 
     def _count(self, info: RequestInfo) -> int:
@@ -187,7 +206,7 @@ class ApiServer:
         identity = self._identity = IdentityLease(self.client, address)
         try:
             async with asyncio.TaskGroup() as tasks:
-                auditing = tasks.create_task(audit.run(self.auditor)) if self.auditor is not None else None
+                auditing = tasks.create_task(self.auditor.run()) if self.auditor is not None else None
                 encrypting = None
                 if self.encryption is not None:
                     await self.encryption.start()
@@ -259,6 +278,7 @@ class ApiServer:
             # What stands now stays: the collector need not look at it again.
             gc.collect()
             gc.freeze()
+            gc.enable()
             log.info("ready address=%s port=%s grpc=%s", *bound.getsockname()[:2], hub.port if hub else "none")
 
     async def _compact(self) -> None:

@@ -90,7 +90,7 @@ class Service:
         """Raise Forbidden where the user may not do this."""
         since = perf_counter()
         decision = await self._authorizer.authorize(user, info)
-        self.access.authorized("allowed" if decision.allowed else "denied", since)
+        self.access.authorized(decision.allowed, since)
         if (record := RECORD.get()) is not None:
             record.annotate("authorization.k8s.io/decision", "allow" if decision.allowed else "forbid")
             record.annotate("authorization.k8s.io/reason", decision.reason)

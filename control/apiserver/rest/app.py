@@ -7,12 +7,12 @@ import logging
 from collections.abc import Awaitable, Callable
 from hashlib import sha256
 from time import perf_counter
+from typing import TYPE_CHECKING
 
 import orjson
 
 from control.api import status
 from control.api.patch import too_deep
-from control.apiserver.audit.auditor import Auditor
 from control.apiserver.etcd import StoreBusyError, StoreError, TransformationError
 from control.apiserver.kinds import Kind
 from control.apiserver.measures import RequestMetrics
@@ -36,6 +36,10 @@ from control.apiserver.rest.negotiate import choose_discovery
 from control.apiserver.rest.openapi import OpenAPI
 from control.apiserver.rest.verbs import Verbs
 from control.apiserver.service import Service, not_allowed, unknown_path
+
+if TYPE_CHECKING:
+    # Imported for real where audit is configured.
+    from control.apiserver.audit.auditor import Auditor
 
 log = logging.getLogger(__name__)
 
@@ -94,7 +98,8 @@ class App:
         info = parse(exchange.method, exchange.path, exchange.query)
         since = perf_counter()
         content_type = exchange.header("content-type") if info.verb == "patch" else ""
-        series = self.requests.begin(info, content_type, ",".join(exchange.query.get("dryRun", ())))
+        dry_run = ",".join(exchange.query.get("dryRun", ())) if exchange.query else ""
+        series = self.requests.begin(info, content_type, dry_run)
         try:
             if self._auditor is None:
                 await self._answer(exchange, info)
@@ -195,9 +200,9 @@ class App:
             raise not_allowed()
         match parts:
             case []:
-                await exchange.answer(200, orjson.dumps({"paths": self._paths()}))
+                await exchange.answer(200, orjson.dumps({"paths": self._paths()}, option=orjson.OPT_INDENT_2))
             case ["version"]:
-                await exchange.answer(200, orjson.dumps(version_info()))
+                await exchange.answer(200, orjson.dumps(version_info(), option=orjson.OPT_INDENT_2))
             case ["api"] | ["apis"]:
                 await self._groups(exchange, parts[0] == "api")
             case ["api", version]:

@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from typing import Any
 
 import orjson
-import yaml
 
 from control.api import status
 from control.api.meta import Object
@@ -125,6 +124,8 @@ class Verbs:
     @staticmethod
     async def _write(exchange: Exchange, code: int, body: Object, media: MediaType) -> None:
         if media.type == YAML:
+            import yaml  # few ask for it
+
             text = yaml.dump(body, Dumper=yaml.CSafeDumper, sort_keys=False, allow_unicode=True)
             await exchange.answer(code, text.encode(), b"application/yaml")
         else:
@@ -280,13 +281,10 @@ class _Shape:
             obj = convert(obj, self._kind.resource)
         version = self._media.version
         if self._media.transform == "Table":
+            # A bookmark has a row too: what it says stands in the metadata of that row's object.
             metadata = {"resourceVersion": obj["metadata"].get("resourceVersion", "")}
-            if delivery.type == "BOOKMARK":
-                shown = {"kind": "Table", "apiVersion": f"meta.k8s.io/{version}", "metadata": obj["metadata"]}
-                obj = {**shown, "columnDefinitions": None, "rows": []}
-            else:
-                obj = table.table(self._kind, [obj], metadata, self._include, version, self._columns)
-                self._columns = False
+            obj = table.table(self._kind, [obj], metadata, self._include, version, self._columns)
+            self._columns = False
         elif self._media.transform:
             obj = table.partial(obj, version)
         return b'{"type":"%s","object":%s}\n' % (delivery.type.encode(), orjson.dumps(obj))
