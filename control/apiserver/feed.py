@@ -118,7 +118,7 @@ class Feed:
                     # What is held is no longer what is stored, and nobody can tell what is.
                     self._reload(prefix, cache)
         for prefix in touched:
-            self._caches[prefix].wake()
+            self._caches[prefix].wake_soon()
 
     @staticmethod
     def _complain(cache: ResourceCache) -> None:
@@ -289,6 +289,12 @@ class Feed:
         for key in list(cache.entries.irange(low, f"{namespace}0" if namespace else None)):
             if (entry := cache.entries.get(key)) is not None:
                 yield entry.object()
+
+    def revision_of(self, resource: Resource, name: str, namespace: str = "") -> int:
+        """Return the revision at which an object stands in memory, 0 where it does not."""
+        cache = self._loaded(resource)
+        entry = cache.entries.get(f"{namespace}/{name}" if resource.namespaced else name) if cache else None
+        return entry.revision if entry is not None else 0
 
     def subscribe(self, resource: Resource, listener: Listener) -> None:
         """Call ``listener(old, new)`` for every change, and with (None, object) for each that is there already."""

@@ -5,25 +5,15 @@ from __future__ import annotations
 from math import log2
 from typing import Any
 
+from control.api.flowcontrol import EXEMPT, HASH_BITS_MAX, MATCHING_PRECEDENCE_MAX, QUEUES_MAX, follows_fixed_spec
 from control.api.meta import Object
 from control.api.validation import names
 from control.api.validation.faults import Faults
 from control.api.validation.forms import metadata_of
 
-_PRECEDENCE_MAX = 10_000
-_QUEUES_MAX = 10_000_000
-_HASH_BITS_MAX = 60
 _METHODS = ("ByNamespace", "ByUser")
 _VERBS = ("create", "delete", "deletecollection", "get", "list", "patch", "proxy", "update", "watch")
 _SUBJECTS = {"ServiceAccount": "serviceAccount", "User": "user", "Group": "group"}
-_EXEMPT = "exempt"
-_FIXED_LEVELS: dict[str, dict[str, Any]] = {
-    "catch-all": {
-        "type": "Limited",
-        "limited": {"nominalConcurrencyShares": 5, "lendablePercent": 0, "limitResponse": {"type": "Reject"}},
-    },
-}
-"""Priority levels that nobody may change; of the exempt one, shares alone may be set."""
 
 
 def check_flow_schema(obj: Object, faults: Faults) -> None:
@@ -33,9 +23,9 @@ def check_flow_schema(obj: Object, faults: Faults) -> None:
     here = "spec.matchingPrecedence"
     if precedence <= 0:
         faults.invalid(here, precedence, "must be a positive value")
-    if precedence > _PRECEDENCE_MAX:
-        faults.invalid(here, precedence, f"must not be greater than {_PRECEDENCE_MAX}")
-    if precedence == 1 and metadata_of(obj).get("name") != _EXEMPT:
+    if precedence > MATCHING_PRECEDENCE_MAX:
+        faults.invalid(here, precedence, f"must not be greater than {MATCHING_PRECEDENCE_MAX}")
+    if precedence == 1 and metadata_of(obj).get("name") != EXEMPT:
         faults.invalid(here, precedence, "only the schema named 'exempt' may have matchingPrecedence 1")
     method = spec.get("distinguisherMethod")
     if method is not None and method.get("type") not in _METHODS:
@@ -48,6 +38,13 @@ def check_flow_schema(obj: Object, faults: Faults) -> None:
         faults.required(here, "must reference a priority level")
     for index, rule in enumerate(spec.get("rules") or []):
         _check_rule(rule, f"spec.rules[{index}]", faults)
+    _check_fixed({**obj, "kind": "FlowSchema"}, faults)
+
+
+def _check_fixed(obj: Object, faults: Faults) -> None:
+    """Check that nobody changes what every cluster must have; of the exempt level, its seats may be set."""
+    if not follows_fixed_spec(obj):
+        faults.invalid("spec", obj.get("spec"), f"spec of '{metadata_of(obj)['name']}' must equal the fixed value")
 
 
 def _check_rule(rule: dict[str, Any], path: str, faults: Faults) -> None:
@@ -150,7 +147,7 @@ def check_priority_level(obj: Object, faults: Faults) -> None:
     """Check a PriorityLevelConfiguration."""
     spec, name = obj.get("spec") or {}, metadata_of(obj).get("name") or ""
     kind, limited, exempt = spec.get("type") or "", spec.get("limited"), spec.get("exempt")
-    if (name == _EXEMPT) is not (kind == "Exempt"):
+    if (name == EXEMPT) is not (kind == "Exempt"):
         faults.invalid("spec.type", kind, "type must be 'Exempt' if and only if name is 'exempt'")
     if kind == "Exempt":
         if limited is not None:
@@ -166,8 +163,7 @@ def check_priority_level(obj: Object, faults: Faults) -> None:
             _check_limited(limited, faults)
     else:
         faults.not_supported("spec.type", kind, ["Exempt", "Limited"])
-    if name in _FIXED_LEVELS and spec != _FIXED_LEVELS[name]:
-        faults.invalid("spec", spec, f"spec of '{name}' must equal the fixed value")
+    _check_fixed({**obj, "kind": "PriorityLevelConfiguration"}, faults)
 
 
 def _check_exempt(exempt: dict[str, Any], faults: Faults) -> None:
@@ -211,20 +207,19 @@ def _check_queuing(queuing: dict[str, Any], path: str, faults: Faults) -> None:
         faults.invalid(f"{path}.queueLengthLimit", length, "must be positive")
     if queues <= 0:
         faults.invalid(f"{path}.queues", queues, "must be positive")
-    elif queues > _QUEUES_MAX:
-        faults.invalid(f"{path}.queues", queues, f"must not be greater than {_QUEUES_MAX}")
+    elif queues > QUEUES_MAX:
+        faults.invalid(f"{path}.queues", queues, f"must not be greater than {QUEUES_MAX}")
     if hand <= 0:
         faults.invalid(f"{path}.handSize", hand, "must be positive")
     elif hand > queues:
         faults.invalid(f"{path}.handSize", hand, f"should not be greater than queues ({queues})")
-    elif _entropy_bits(queues, hand) > _HASH_BITS_MAX:
+    elif _entropy_bits(queues, hand) > HASH_BITS_MAX:
         text = (
-            f"required entropy bits of deckSize {queues} and handSize {hand} should not be greater than "
-            f"{_HASH_BITS_MAX}"
+            f"required entropy bits of deckSize {queues} and handSize {hand} should not be greater than {HASH_BITS_MAX}"
         )
         faults.invalid(f"{path}.handSize", hand, text)
 
 
 def _entropy_bits(deck: int, hand: int) -> int:
     """Return how many bits of a hash it takes to deal a hand."""
-    return -int(-sum(log2(deck - dealt) for dealt in range(min(hand, _HASH_BITS_MAX + 1))) // 1)
+    return -int(-sum(log2(deck - dealt) for dealt in range(min(hand, HASH_BITS_MAX + 1))) // 1)

@@ -140,6 +140,7 @@ def make_pki(folder: Path) -> None:
     pki.issue(authority, folder, "scheduler", "system:kube-scheduler")
     pki.issue(authority, folder, "controllers", "system:kube-controller-manager")
     pki.issue(stranger, folder, "stranger", "kubernetes-admin", organizations=["system:masters"])
+    pki.issue(authority, folder, "kubelet", "system:node:fake", usages=[pki.SERVER], addresses=["127.0.0.1"])
     pki.issue(
         authority, folder, "apiserver", "kube-apiserver", usages=[pki.SERVER], dns_names=["localhost"],
         addresses=["127.0.0.1"],

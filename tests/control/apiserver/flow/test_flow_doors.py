@@ -200,6 +200,23 @@ async def test_open_watches_take_no_seats(transport: str) -> None:
         await client.close()
 
 
+@pytest.mark.parametrize("transport", ["rest", "hub"])
+async def test_our_clients_come_back_when_they_are_told_to(transport: str) -> None:
+    async with flow_server(lambda api: InFlightGate(1, 1)) as (_, store, config):
+        client = connect(config, transport, f"alice;{AUTHENTICATED}")
+        first = asyncio.ensure_future(client.create(CONFIG_MAPS, config_map("first"), "default"))
+        async with asyncio.timeout(DEADLINE_S):
+            while not store.holding:
+                await asyncio.sleep(0.01)
+            second = asyncio.ensure_future(client.create(CONFIG_MAPS, config_map("second"), "default"))
+            await asyncio.sleep(0.1)
+            assert not second.done()
+            store.go_on.set()
+            assert (await first)["metadata"]["name"] == "first"
+            assert (await second)["metadata"]["name"] == "second"
+        await client.close()
+
+
 async def bearer(api: Api, method: str, url: str, who: str, body: Any = None) -> Answer:
     return await api.ask(method, url, body, authorization=f"Bearer {who}")
 
@@ -229,6 +246,10 @@ async def test_what_is_edited_stays_and_what_is_mandatory_comes_back(monkeypatch
     monkeypatch.setattr("control.apiserver.flow.keeper.KEEP_INTERVAL_S", 0.05)
     async with flow_server(fair_gate) as (api, _, config):
         admin = connect(config, "rest", f"admin;system:masters,{AUTHENTICATED}")
+        fixed = await admin.get(FLOW_SCHEMAS, "catch-all")
+        fixed["spec"]["matchingPrecedence"] = 9000
+        with pytest.raises(ApiError, match="spec of 'catch-all' must equal the fixed value"):
+            await admin.update(FLOW_SCHEMAS, fixed)
         await admin.delete(FLOW_SCHEMAS, "catch-all")
         await admin.delete(PRIORITY_LEVELS, "workload-low")
         mine = await admin.get(PRIORITY_LEVELS, "system")
