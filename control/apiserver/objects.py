@@ -16,13 +16,12 @@ from control.api.protobuf import ProtobufError, decode_body
 from control.api.strategic import strategic_merge_patch
 from control.api.validation.objects import validate as check_object
 from control.apiserver import documents
+from control.apiserver.documents import DEPTH_MAX
 from control.apiserver.kinds import Kind
 from control.client.client import APPLY_PATCH, JSON_PATCH, MERGE_PATCH, STRATEGIC_MERGE_PATCH
 
 JSON, YAML, PROTOBUF = "application/json", "application/yaml", "application/vnd.kubernetes.protobuf"
 YAML_TYPES = frozenset({YAML, "text/yaml", "application/x-yaml", "text/x-yaml"})
-DEPTH_MAX = 200
-"""As deep as maps and lists may stand in each other; what is stored can be written as JSON again."""
 PATCH_TYPES = (JSON_PATCH, MERGE_PATCH, STRATEGIC_MERGE_PATCH, APPLY_PATCH)
 
 

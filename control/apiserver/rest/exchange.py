@@ -14,6 +14,7 @@ from control.api.meta import Object
 from control.apiserver.audit.record import Record
 from control.apiserver.request import ASGIScope, Credentials, Passage, Receive, Send
 
+_WITH_BODY = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 JSON_TYPE = b"application/json"
 WARNING_CHARACTERS_MAX = 256
 WARNINGS_CHARACTERS_MAX = 4096
@@ -202,7 +203,7 @@ class Exchange:
         if self.started:
             return
         extra: tuple[tuple[bytes, bytes], ...] = ()
-        if error.code == 413:
+        if error.code == 413 or (error.code == 504 and self.method in _WITH_BODY):
             # The rest of the body is not worth reading.
             extra = ((b"connection", b"close"),)
         retry_after = error.status.get("details", {}).get("retryAfterSeconds")
