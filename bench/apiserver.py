@@ -93,7 +93,7 @@ class Round:
     async def run(self) -> None:
         """Measure every row that is wanted, in the order in which each finds what it needs."""
         server = self._server
-        self.results["start"] = _plain(server.start_s)
+        self.results["start"] = Measured(server.start_s, 0.0, 0.0, server.start_cpu_s * 1e6, 0)
         await asyncio.sleep(SETTLE_S)
         self.results["idle"] = _plain(server.rss_mb())
         if not self._wanted - {"start", "idle"}:

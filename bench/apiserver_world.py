@@ -132,6 +132,7 @@ class Server:
         self.hub_port = hub_port
         self.token = ""
         self.start_s = 0.0
+        self.start_cpu_s = 0.0
         self._process = process
         self._folder = folder
 
@@ -156,6 +157,13 @@ class Server:
         if answer.status >= 300:
             raise RuntimeError(f"{method} {path}: {answer.status} {text[:300]!r}")
         return json.loads(text) if text.startswith(b"{") else text.decode()
+
+    def is_ready(self) -> bool:
+        """Tell whether the server calls itself ready."""
+        try:
+            return bool(self.ask("GET", "/readyz") == "ok")
+        except (RuntimeError, OSError):
+            return False
 
     def cpu_s(self) -> float:
         """Return user and system time so far."""
@@ -211,9 +219,11 @@ async def api_server(store: Store, prefix: str, folder: Path, log: Path) -> Asyn
                 raise RuntimeError(f"the API server did not start: {text[-2000:]}")
             await asyncio.sleep(0.005)
         server = Server(process, folder, int(found[1]), int(found[2]))
-        if server.ask("GET", "/readyz") != "ok":
-            raise RuntimeError("the API server says that it is not ready")
-        server.start_s = time.perf_counter() - began
+        while not server.is_ready():
+            if time.perf_counter() - began > START_TIMEOUT_S:
+                raise RuntimeError(f"the API server is not ready: {_text(log)[-2000:]}")
+            await asyncio.sleep(0.02)
+        server.start_s, server.start_cpu_s = time.perf_counter() - began, server.cpu_s()
         yield server
     finally:
         await _end(process)

@@ -211,6 +211,8 @@ def _compile_list(kind: str, owner: str) -> Walk:
 def _compile_map(kind: str, owner: str) -> Walk:
     inner = _compile(schema.element(kind), owner)
     zero, exact = _ZEROES.get(schema.element(kind), {}), _EXACT.get(schema.element(kind))
+    # Wrong types are told of the map as a whole; only what is unknown inside of values is told with its key.
+    keyed = schema.resolve(schema.element(kind)) is not None
 
     def walk(value: Any, path: str, report: Report) -> Any:
         if not isinstance(value, dict):
@@ -218,7 +220,7 @@ def _compile_map(kind: str, owner: str) -> Walk:
         if exact is not None and all(type(item) is exact for item in value.values()):
             return dict(value)
         return {
-            key: zero if item is None else inner(item, f"{path}.{key}" if path else key, report)
+            key: zero if item is None else inner(item, f"{path}.{key}" if path and keyed else path or key, report)
             for key, item in value.items()
         }
 

@@ -33,17 +33,17 @@ def _pod(pod: dict[str, Any]) -> None:
             for name, limit in resources["limits"].items():
                 requests.setdefault(name, limit)
     spec.setdefault("enableServiceLinks", True)
+    if spec.get("hostNetwork"):
+        for container in (spec.get("containers") or []) + (spec.get("initContainers") or []):
+            for port in container.get("ports") or ():
+                if not port.get("hostPort") and port.get("containerPort"):
+                    port["hostPort"] = port["containerPort"]
 
 
 def _pod_spec(spec: dict[str, Any]) -> None:
     account = spec.get("serviceAccountName") or spec.get("serviceAccount")
     if account:
         spec["serviceAccountName"] = spec["serviceAccount"] = account
-    if spec.get("hostNetwork"):
-        for container in (spec.get("containers") or []) + (spec.get("initContainers") or []):
-            for port in container.get("ports") or ():
-                if not port.get("hostPort") and port.get("containerPort"):
-                    port["hostPort"] = port["containerPort"]
 
 
 def image_tag(image: str) -> str:
@@ -86,6 +86,11 @@ def _service_spec(spec: dict[str, Any]) -> None:
         spec.setdefault("internalTrafficPolicy", "Cluster")
     if kind == "LoadBalancer":
         spec.setdefault("allocateLoadBalancerNodePorts", True)
+
+
+def _balancer_entry(entry: dict[str, Any]) -> None:
+    if entry.get("ip"):
+        entry.setdefault("ipMode", "VIP")
 
 
 def _secret(secret: dict[str, Any]) -> None:
@@ -217,6 +222,7 @@ DEPENDENT: dict[str, Fill] = {
     "core.v1.ImageVolumeSource": _image_volume,
     "core.v1.Volume": _volume,
     "core.v1.ServiceSpec": _service_spec,
+    "core.v1.LoadBalancerIngress": _balancer_entry,
     "core.v1.Secret": _secret,
     "core.v1.Namespace": _namespace,
     "core.v1.NodeStatus": _node_status,

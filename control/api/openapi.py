@@ -68,6 +68,11 @@ _LIST_PARAMETERS = (
     "timeoutSeconds",
     "watch",
 )
+_PARAMETER_TYPES = {
+    **dict.fromkeys(("limit", "timeoutSeconds", "gracePeriodSeconds"), "integer"),
+    **dict.fromkeys(("allowWatchBookmarks", "force", "orphanDependents", "sendInitialEvents", "watch"), "boolean"),
+}
+"""Query parameters that are not text."""
 _DELETE_PARAMETERS = ("dryRun", "gracePeriodSeconds", "orphanDependents", "propagationPolicy")
 
 
@@ -318,7 +323,7 @@ def _path_parameter(name: str) -> dict[str, Any]:
 
 
 def _query_parameter(name: str) -> dict[str, Any]:
-    return {"name": name, "in": "query", "schema": {"type": "string", "uniqueItems": True}}
+    return {"name": name, "in": "query", "schema": {"type": _PARAMETER_TYPES.get(name, "string"), "uniqueItems": True}}
 
 
 def _content(definition_name: str) -> dict[str, Any]:

@@ -7,8 +7,8 @@ from typing import Any
 import orjson
 import yaml
 
-DEPTH_MAX = 200
-"""As deep as maps and lists may stand in each other; what is stored can be written as JSON again."""
+from control.api.patch import DEPTH_MAX
+
 VALUES_MAX = 1_000_000
 """As many values as a document may have once its aliases are written out."""
 MERGED_ALIASES_MAX = 20

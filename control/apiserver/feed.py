@@ -290,6 +290,12 @@ class Feed:
             if (entry := cache.entries.get(key)) is not None:
                 yield entry.object()
 
+    def revision_of(self, resource: Resource, name: str, namespace: str = "") -> int:
+        """Return the revision at which an object stands in memory, 0 where it does not."""
+        cache = self._loaded(resource)
+        entry = cache.entries.get(f"{namespace}/{name}" if resource.namespaced else name) if cache else None
+        return entry.revision if entry is not None else 0
+
     def subscribe(self, resource: Resource, listener: Listener) -> None:
         """Call ``listener(old, new)`` for every change, and with (None, object) for each that is there already."""
         prefix = self.kinds.key_prefix(self.kinds.of(resource))

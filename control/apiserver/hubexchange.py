@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from contextvars import ContextVar, Token
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from control.api import status
-from control.apiserver.audit.auditor import Auditor
-from control.apiserver.audit.record import Record
 from control.apiserver.measures import RequestMetrics, RequestSeries
 from control.apiserver.request import RECORD, AuditRecord, Credentials, RequestInfo
 from proto.control import resources_pb2
+
+if TYPE_CHECKING:
+    # Imported for real where audit is configured.
+    from control.apiserver.audit.auditor import Auditor
+    from control.apiserver.audit.record import Record
 
 _BODIES = {"create": "object", "update": "object", "patch": "patch", "delete": "options"}
 

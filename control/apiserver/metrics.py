@@ -109,6 +109,10 @@ class Histogram:
         series[bisect_left(self.bounds, value)] += 1
         series[-1] += value
 
+    def counts(self) -> dict[Labels, float]:
+        """Return how many values each series has."""
+        return {labels: sum(series[:-1]) for labels, series in self.series.items()}
+
     def lines(self) -> Iterator[str]:
         """Yield the samples as text."""
         names = (*self.labels, "le")

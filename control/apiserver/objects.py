@@ -11,12 +11,10 @@ from control.api import status
 from control.api.decode import decode, duplicate_fields
 from control.api.defaulting import apply_defaults
 from control.api.meta import Object
-from control.api.patch import json_patch, merge_patch, too_deep
+from control.api.patch import DEPTH_MAX, json_patch, merge_patch, too_deep
 from control.api.protobuf import ProtobufError, decode_body
 from control.api.strategic import strategic_merge_patch
 from control.api.validation.objects import validate as check_object
-from control.apiserver import documents
-from control.apiserver.documents import DEPTH_MAX
 from control.apiserver.kinds import Kind
 from control.client.client import APPLY_PATCH, JSON_PATCH, MERGE_PATCH, STRATEGIC_MERGE_PATCH
 
@@ -79,6 +77,9 @@ def parse_yaml(body: bytes, repeated: list[str] | None = None) -> Any:
     try:
         value = orjson.loads(body)
     except orjson.JSONDecodeError:
+        # Imported with the first of them: a server's start need not wait for it.
+        from control.apiserver import documents
+
         try:
             return _checked(documents.load(body, repeated))
         except documents.DocumentError as error:

@@ -8,20 +8,27 @@ import logging
 import socket
 import ssl
 from collections.abc import Callable
+from random import Random
 from typing import TYPE_CHECKING
 
 from control.api.meta import Object
 from control.api.resources import CLUSTER_ROLE_BINDINGS, Resource
 from control.apiserver import bootstrap, kinds, objects
-from control.apiserver.audit import setup as audit
+from control.apiserver.aggregation import trust
+from control.apiserver.aggregation.aggregator import Aggregator
+from control.apiserver.aggregation.backends import Backends
+from control.apiserver.aggregation.forwarding import Forwarding
+from control.apiserver.aggregation.proxy import Proxy
 from control.apiserver.checks import Life, health_of
 from control.apiserver.config import ApiServerConfig
+from control.apiserver.custom.conversion import Conversions
 from control.apiserver.custom.keeper import DefinitionKeeper
 from control.apiserver.etcd import Etcd, StoreError
 from control.apiserver.feed import Feed
 from control.apiserver.flow.gate import FlowGate
 from control.apiserver.flow.inflight import InFlightGate
 from control.apiserver.flow.keeper import FlowKeeper
+from control.apiserver.flow.measures import measure
 from control.apiserver.grpc import HubServer
 from control.apiserver.identity import IdentityLease
 from control.apiserver.keys import Keys
@@ -37,10 +44,12 @@ from control.apiserver.rest.discovery import Discovery, version_info
 from control.apiserver.rest.health import Check
 from control.apiserver.rest.openapi import OpenAPI
 from control.apiserver.rest.server import bind, serve, tls_context
-from control.apiserver.security import secure
+from control.apiserver.security import proxy_headers, secure
 from control.apiserver.service import Service
+from control.apiserver.webhooks.caller import Caller
 
 if TYPE_CHECKING:
+    from control.apiserver.audit.auditor import Auditor
     from control.apiserver.encryption.keeper import Encryption
 
 log = logging.getLogger(__name__)
@@ -65,14 +74,26 @@ class ApiServer:
         self.feed = Feed(self.store, self.kinds)
         if self.encryption is not None:
             self.encryption.on_change = self.feed.reload_sealed
-        self.auditor = audit.make(config.audit, self.metrics) if config.audit is not None else None
+        self.auditor = self._auditor()
         self.registry = Registry(self.store, self.feed, Settings(config.event_ttl_s))
         self.handlers = Handlers()
         self.client = LoopbackClient()
         ranges = EtcdRanges(self.store, config.etcd.prefix)
         self.security: Security = secure(
-            Hub(config, self.feed, self.client, self.handlers, ranges, self._find, self._complete, self.metrics)
+            Hub(
+                config,
+                self.feed,
+                self.client,
+                self.handlers,
+                ranges,
+                self._find,
+                self._complete,
+                lambda resource: self.kinds.of(resource).served.definition,
+                self.metrics,
+                self.feed.revision_of,
+            )
         )
+        self.registry.conversions = Conversions(Caller(self.feed, Random()))
         self.registry.admission = self.security.admission
         self.registry.allocators = self.security.allocators
         self.service = Service(
@@ -90,10 +111,24 @@ class ApiServer:
         self._identity: IdentityLease | None = None
         self._life = Life()
         health = health_of(config, self.store, self.feed, self._life, self._hooks(), self._more_checks())
-        self.app = App(self.service, Discovery(self.kinds), health, OpenAPI(self.kinds), self.metrics, self.auditor)
+        discovery, documents = Discovery(self.kinds), OpenAPI(self.kinds)
+        self.aggregator = self._aggregate(discovery)
+        documents.others = lambda: self.aggregator.openapi
+        self.service.routes = self.aggregator.routes
+        self.app = App(
+            self.service, discovery, health, documents, self.metrics, self.auditor, aggregator=self.aggregator
+        )
         watch_caches(self.metrics, self.feed)
         watch_store(self.metrics, self.store)
         tell_build(self.metrics, version_info())
+
+    def _aggregate(self, discovery: Discovery) -> Aggregator:
+        config = self.config
+        backends = Backends(self.feed, Random(), config.proxy_client_cert_file, config.proxy_client_key_file)
+        self.forwarding = Forwarding(backends, config.request_timeout_s)
+        redirects = not config.aggregator_reject_forwarding_redirect
+        proxy = Proxy(backends, proxy_headers(config), config.request_timeout_s, redirects=redirects)
+        return Aggregator(self.feed, self.client, self.kinds, backends, proxy, discovery.publish)
 
     def _store(self, notes: StoreMetrics, keys: Keys) -> Etcd:
         """Return the door to the store, with encryption where that is configured."""
@@ -110,6 +145,13 @@ class ApiServer:
             metrics=self.metrics,
         )
         return EncryptedEtcd(config.etcd, notes, keys, self.encryption)
+
+    def _auditor(self) -> Auditor | None:
+        if self.config.audit is None:
+            return None
+        from control.apiserver.audit import setup
+
+        return setup.make(self.config.audit, self.metrics)
 
     def _more_checks(self) -> dict[str, Check]:
         encryption = self.encryption
@@ -130,6 +172,7 @@ class ApiServer:
             return None
         gate = FlowGate(reads + writes, config.request_timeout_s * WAITING_SHARE, self._count)
         self.service.gate = gate
+        measure(self.metrics, gate)
         return FlowKeeper(gate, self.feed, self.client)
 
     def _count(self, info: RequestInfo) -> int:
@@ -166,8 +209,8 @@ class ApiServer:
         served = (each.resource for each in self.kinds.all)
         return next((found for found in served if (found.api_version, found.kind) == (api_version, kind)), None)
 
-    def _complete(self, resource: Resource, obj: Object) -> Object:
-        return objects.complete(self.kinds.of(resource), obj, "Ignore", [])
+    def _complete(self, resource: Resource, obj: Object, validation: str = "Ignore") -> Object:
+        return objects.complete(self.kinds.of(resource), obj, validation, [])
 
     def _tls(self) -> ssl.SSLContext | None:
         config = self.config
@@ -181,13 +224,14 @@ class ApiServer:
     async def run(self) -> None:
         """Serve until cancelled."""
         bound = bind(self.config.bind_address, self.config.secure_port)
-        requests = self.app.requests
-        hub = HubServer(self.config, self.service, requests, self.auditor) if self.config.grpc_port >= 0 else None
+        requests, auditor = self.app.requests, self.auditor
+        served = self.config.grpc_port >= 0
+        hub = HubServer(self.config, self.service, requests, auditor, self.forwarding) if served else None
         address = f"{bootstrap.advertised_address(self.config)}:{bound.getsockname()[1]}"
         identity = self._identity = IdentityLease(self.client, address)
         try:
             async with asyncio.TaskGroup() as tasks:
-                auditing = tasks.create_task(audit.run(self.auditor)) if self.auditor is not None else None
+                auditing = tasks.create_task(self.auditor.run()) if self.auditor is not None else None
                 encrypting = None
                 if self.encryption is not None:
                     await self.encryption.start()
@@ -205,6 +249,8 @@ class ApiServer:
                     tasks.create_task(self.security.run()),
                     tasks.create_task(self._compact()),
                     tasks.create_task(self.definitions.run()),
+                    tasks.create_task(self.aggregator.run()),
+                    tasks.create_task(trust.keep_trust(self.config, self.registry, self.client)),
                 ]
                 if self.flow is not None:
                     upkeep.append(tasks.create_task(self.flow.run()))
@@ -245,6 +291,7 @@ class ApiServer:
                 await bootstrap.ensure_service_network(self.config, self.client)
                 await self.feed.warm(CLUSTER_ROLE_BINDINGS)
                 await self.definitions.start()
+                await self.aggregator.start()
                 return
             except (StoreError, TimeoutError) as error:
                 log.warning("bootstrap waits for the store error=%s", error)
@@ -259,6 +306,7 @@ class ApiServer:
             # What stands now stays: the collector need not look at it again.
             gc.collect()
             gc.freeze()
+            gc.enable()
             log.info("ready address=%s port=%s grpc=%s", *bound.getsockname()[:2], hub.port if hub else "none")
 
     async def _compact(self) -> None:

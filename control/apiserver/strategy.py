@@ -8,6 +8,7 @@ from typing import Any
 from control.api.custom.definition import CLEANUP_FINALIZER
 from control.api.meta import Object
 from control.api.pod_resources import quality_of_service
+from control.apiserver.aggregation.registration import local_status
 from control.apiserver.kinds import Kind
 from control.apiserver.request import UserInfo
 
@@ -144,6 +145,12 @@ def _job(obj: Object, user: UserInfo) -> None:
     spec.setdefault("selector", {}).setdefault("matchLabels", {})["batch.kubernetes.io/controller-uid"] = uid
 
 
+def _api_service(obj: Object, user: UserInfo) -> None:
+    # What this server answers itself is available from the first moment.
+    local = not (obj.get("spec") or {}).get("service")
+    obj["status"] = local_status(obj["metadata"]["creationTimestamp"]) if local else {}
+
+
 def _secret(obj: Object, user: UserInfo) -> None:
     obj.setdefault("type", "Opaque")
 
@@ -155,6 +162,7 @@ PREPARE_CREATE: dict[Name, Prepare] = {
     ("", "persistentvolumeclaims"): _volume,
     ("", "services"): _service,
     ("", "secrets"): _secret,
+    ("apiregistration.k8s.io", "apiservices"): _api_service,
     ("batch", "jobs"): _job,
     ("certificates.k8s.io", "certificatesigningrequests"): _signing_request,
 }
@@ -191,6 +199,8 @@ def prepare_update(kind: Kind, obj: Object, old: Object, subresource: str) -> Ob
         return obj
     if subresource == "status":
         obj = _custom_status_update(obj, old) if kind.custom is not None else _status_update(obj, old)
+        if name == ("", "pods"):
+            _keep_quality(obj, old)
     elif subresource == "resize":
         obj = _resized(obj, old)
     elif parts := PARTS.get((*name, subresource)):
@@ -224,6 +234,13 @@ def _status_update(obj: Object, old: Object) -> Object:
     for field in ("labels", "deletionGracePeriodSeconds", "ownerReferences"):
         _take(made["metadata"], old["metadata"], field)
     return made
+
+
+def _keep_quality(obj: Object, old: Object) -> None:
+    """Keep a pod's class where its status is written without."""
+    was, status = (old.get("status") or {}).get("qosClass"), obj.get("status")
+    if was and isinstance(status, dict) and not status.get("qosClass"):
+        obj["status"] = {**status, "qosClass": was}
 
 
 def _custom_status_update(obj: Object, old: Object) -> Object:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import grpc
 import grpc.aio
@@ -24,11 +25,13 @@ from control.client.client import (
     WatchEvent,
 )
 from control.client.kubeconfig import Kubeconfig
-from control.client.rest import RestClient
+from control.client.rest import RestClient, busy_delay
 from proto.control import resources_pb2 as pb
 from proto.control import resources_pb2_grpc as pb_grpc
 
 log = logging.getLogger(__name__)
+
+Answer = TypeVar("Answer")
 
 CALL_TIMEOUT_S = 60.0
 MESSAGE_MAX_BYTES = 256 * 1024 * 1024
@@ -138,11 +141,22 @@ class GrpcClient:
         token = self._config.bearer_token()
         return (("authorization", f"Bearer {token}"),) if token else ()
 
+    async def _call(self, call: Callable[..., Awaitable[Answer]], request: Any) -> Answer:
+        """Call a method, again later where the server is busy and says so."""
+        attempt = 1
+        while True:
+            try:
+                return await call(request, timeout=CALL_TIMEOUT_S, metadata=self._metadata())
+            except grpc.aio.AioRpcError as error:
+                refused = error_of(error)
+            delay = busy_delay(refused, attempt)
+            if delay is None:
+                raise refused
+            attempt += 1
+            await asyncio.sleep(delay)
+
     async def _object(self, call: Callable[..., Awaitable[pb.ObjectResponse]], request: Any) -> Object:
-        try:
-            response = await call(request, timeout=CALL_TIMEOUT_S, metadata=self._metadata())
-        except grpc.aio.AioRpcError as error:
-            raise error_of(error) from None
+        response = await self._call(call, request)
         for warning in response.warnings:
             log.warning("the API server warns warning=%s", warning)
         found = orjson.loads(response.object)
@@ -166,10 +180,7 @@ class GrpcClient:
             resource_version_match=options.resource_version_match,
         )
         setattr(request, "continue", options.continue_token)
-        try:
-            answer = await self._stub().List(request, timeout=CALL_TIMEOUT_S, metadata=self._metadata())
-        except grpc.aio.AioRpcError as error:
-            raise error_of(error) from None
+        answer = await self._call(self._stub().List, request)
         return ObjectList(
             [orjson.loads(item) for item in answer.items],
             answer.resource_version,

@@ -28,8 +28,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 if TYPE_CHECKING:
     from control.client.client import Client
 
@@ -131,6 +129,8 @@ def _load_pair(context: ssl.SSLContext, certificate: bytes, key: bytes) -> None:
 
 def load(path: str | Path, context: str = "") -> Kubeconfig:
     """Read a kubeconfig file and return its current (or the named) context."""
+    import yaml  # here, since API servers know kubeconfigs' types and read none
+
     path = Path(path)
     try:
         document = yaml.load(path.read_bytes(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
@@ -239,6 +239,8 @@ def render(config: Kubeconfig, *, cluster_name: str = "raftsman", user_name: str
         "current-context": name,
         "preferences": {},
     }
+    import yaml
+
     return yaml.safe_dump(document, sort_keys=False)
 
 

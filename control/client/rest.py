@@ -89,6 +89,14 @@ def retry_delay(response: Response, attempt: int) -> float | None:
     return min(float(asked), RETRY_AFTER_MAX_S)
 
 
+def busy_delay(error: status.ApiError, attempt: int) -> float | None:
+    """Return how long a busy server asks to be left alone, None where its answer is final."""
+    asked = (error.status.get("details") or {}).get("retryAfterSeconds")
+    if attempt >= ATTEMPTS_MAX or error.code != 429 or not isinstance(asked, int) or asked <= 0:
+        return None
+    return min(float(asked), RETRY_AFTER_MAX_S)
+
+
 class RestClient:
     """A Client that speaks HTTP/1.1 and JSON."""
 

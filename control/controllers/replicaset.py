@@ -118,10 +118,11 @@ def next_status(
     }
     conditions = [entry for entry in old.get("conditions") or [] if entry.get("type") != "ReplicaFailure"]
     if failure is not None:
+        # The first refusal stands until the last one is over: each names another pod, and writing them all would make
+        # this set's own changes ask for the next look.
         before = meta.condition(replica_set, "ReplicaFailure")
-        since = before["lastTransitionTime"] if before else facts.format_time(now)
-        entry = {"type": "ReplicaFailure", "status": "True", "lastTransitionTime": since}
-        conditions.append({**entry, "reason": failure[0], "message": failure[1]})
+        entry = {"type": "ReplicaFailure", "status": "True", "lastTransitionTime": facts.format_time(now)}
+        conditions.append(before or {**entry, "reason": failure[0], "message": failure[1]})
     if conditions:
         status["conditions"] = conditions
     return status, min((wait for wait in waits if wait), default=None)

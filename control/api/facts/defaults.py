@@ -133,6 +133,7 @@ OTHERS: dict[str, dict[str, Any]] = {
     "authentication.v1.TokenRequestSpec": {"expirationSeconds": 3600},
     "resource.v1.ExactDeviceRequest": {"allocationMode": "ExactCount"},
     "resource.v1.DeviceSubRequest": {"allocationMode": "ExactCount"},
+    "resource.v1.DeviceToleration": {"operator": "Equal"},
 }
 
 PLAIN: dict[str, dict[str, Any]] = {**CORE, **APPS_AND_BATCH, **OTHERS}

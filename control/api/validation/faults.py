@@ -25,7 +25,7 @@ def shown(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if value is None:
-        return "null"
+        return '"null"'  # Kubernetes puts the word in place of a missing value, and quotes it
     return orjson.dumps(value).decode()
 
 
@@ -63,6 +63,10 @@ class Faults:
         for detail in details:
             self.invalid(path, value, detail)
 
+    def wrong(self, path: str, detail: str) -> None:
+        """A structure breaks a rule, told without showing it."""
+        self._add("FieldValueInvalid", path, "Invalid value", detail)
+
     def not_supported(self, path: str, value: Any, supported: Iterable[str]) -> None:
         """A value is none of those that there are."""
         known = ", ".join(quoted(item) for item in supported)
@@ -73,13 +77,13 @@ class Faults:
         """A value may not stand here."""
         self._add("FieldValueForbidden", path, "Forbidden", detail)
 
-    def duplicate(self, path: str, value: Any) -> None:
+    def duplicate(self, path: str, value: Any, detail: str = "") -> None:
         """A value stands twice where it may stand once."""
-        self._add("FieldValueDuplicate", path, f"Duplicate value: {shown(value)}", "")
+        self._add("FieldValueDuplicate", path, f"Duplicate value: {shown(value)}", detail)
 
-    def not_found(self, path: str, value: Any) -> None:
+    def not_found(self, path: str, value: Any, detail: str = "") -> None:
         """A value names something that is not there."""
-        self._add("FieldValueNotFound", path, f"Not found: {shown(value)}", "")
+        self._add("FieldValueNotFound", path, f"Not found: {shown(value)}", detail)
 
     def too_long(self, path: str, maximum: int) -> None:
         """A text has too many bytes."""
@@ -88,7 +92,8 @@ class Faults:
 
     def too_many(self, path: str, count: int, maximum: int) -> None:
         """A list has too many items."""
-        self._add("FieldValueTooMany", path, f"Too many: {count}", f"must have at most {maximum} items")
+        unit = "item" if maximum == 1 else "items"
+        self._add("FieldValueTooMany", path, f"Too many: {count}", f"must have at most {maximum} {unit}")
 
     def of_reason(self, reason: str, path: str, value: Any, detail: str) -> None:
         """A value breaks a rule that names the reason of its refusals itself."""
@@ -108,6 +113,11 @@ class Faults:
         """A number must not be below zero."""
         if value is not None and value < 0:
             self.invalid(path, value, NOT_NEGATIVE)
+
+    def within(self, path: str, value: int | None, least: int, most: int) -> None:
+        """A number must lie in a range."""
+        if value is not None and not least <= value <= most:
+            self.invalid(path, value, f"must be between {least} and {most}, inclusive")
 
     def unchanged(self, path: str, new: Any, old: Any, detail: str = IMMUTABLE) -> None:
         """A value must be what it was."""

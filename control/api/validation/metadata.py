@@ -6,13 +6,19 @@ from collections.abc import Callable
 from typing import Any
 
 from control.api.meta import Object
-from control.api.resources import Resource
+from control.api.resources import Resource, by_plural
 from control.api.validation import names
 from control.api.validation.faults import Faults
 
 ANNOTATIONS_BYTES_MAX = 256 * 1024
 _NameCheck = Callable[[str], list[str]]
 _RBAC = "rbac.authorization.k8s.io"
+_ANY_FINALIZER = frozenset({
+    "admissionregistration.k8s.io", "apiextensions.k8s.io", "apiregistration.k8s.io", "coordination.k8s.io",
+    "node.k8s.io",
+})  # fmt: skip
+"""Groups in whose objects a finalizer's name may do without a domain, as in custom ones."""
+_STANDARD_FINALIZERS = ("kubernetes", "orphan", "foregroundDeletion")
 _NAME_CHECKS: dict[tuple[str, str], _NameCheck] = {
     ("", "namespaces"): names.dns_label,
     ("", "services"): names.dns_1035_label,
@@ -22,6 +28,7 @@ _NAME_CHECKS: dict[tuple[str, str], _NameCheck] = {
     ),
     ("networking.k8s.io", "ipaddresses"): names.address,
     ("apiregistration.k8s.io", "apiservices"): names.path_segment,
+    ("certificates.k8s.io", "certificatesigningrequests"): names.path_segment,
     ("", "podtemplates"): names.dns_subdomain,
 }
 
@@ -75,28 +82,51 @@ def check_metadata(resource: Resource, obj: Object, faults: Faults) -> None:
     check_labels(metadata.get("labels"), "metadata.labels", faults)
     check_annotations(metadata.get("annotations"), "metadata.annotations", faults)
     _check_owners(metadata.get("ownerReferences") or [], faults)
-    for finalizer in metadata.get("finalizers") or []:
-        faults.invalid_all("metadata.finalizers", finalizer, names.qualified_name(finalizer))
+    if finalizers := metadata.get("finalizers"):
+        _check_finalizers(resource, finalizers, faults)
+
+
+def check_finalizer(name: str, path: str, faults: Faults) -> None:
+    """Check the name of a finalizer: a qualified one, or one of those that Kubernetes knows."""
+    faults.invalid_all(path, name, names.qualified_name(name))
+    if "/" not in name and name not in _STANDARD_FINALIZERS:
+        faults.invalid(path, name, "name is neither a standard finalizer name nor is it fully qualified")
+
+
+def _check_finalizers(resource: Resource, finalizers: list[str], faults: Faults) -> None:
+    path = "metadata.finalizers"
+    for name in finalizers:
+        faults.invalid_all(path, name, names.qualified_name(name))
+    if "orphan" in finalizers and "foregroundDeletion" in finalizers:
+        faults.invalid(path, finalizers, "finalizer orphan and foregroundDeletion cannot be both set")
+    built_in = by_plural(resource.group, resource.version, resource.plural) is not None
+    if not built_in or resource.group in _ANY_FINALIZER:
+        return
+    for index, name in enumerate(finalizers):
+        if "/" not in name and name not in _STANDARD_FINALIZERS:
+            text = "name is neither a standard finalizer name nor is it fully qualified"
+            faults.invalid(f"{path}[{index}]", name, text)
 
 
 def _check_owners(owners: list[dict[str, Any]], faults: Faults) -> None:
     path = "metadata.ownerReferences"
-    controller = ""
-    for index, owner in enumerate(owners):
-        for key, text in (("apiVersion", "version must not be empty"), ("kind", "must not be empty"),
-                          ("name", "must not be empty"), ("uid", "must not be empty")):  # fmt: skip
+    first = ""
+    for owner in owners:
+        # Kubernetes names the list alone, not the entry.
+        if not owner.get("apiVersion"):
+            faults.invalid(f"{path}.apiVersion", "", "version must not be empty")
+        for key in ("kind", "name", "uid"):
             if not owner.get(key):
-                faults.invalid(f"{path}[{index}].{key}" if key != "apiVersion" else f"{path}.apiVersion", "", text)
-        if owner.get("controller"):
-            named = f"{owner.get('kind')}/{owner.get('name')}"
-            if controller:
-                faults.invalid(
-                    path,
-                    owners,
-                    f'Only one reference can have Controller set to true. Found "true" in references for {controller} '
-                    f"and {named}",
-                )
-            controller = named
+                faults.invalid(f"{path}.{key}", "", "must not be empty")
+        if owner.get("apiVersion") == "v1" and owner.get("kind") == "Event":
+            faults.invalid(path, owner, "/v1, Kind=Event is disallowed from being an owner")
+        if not owner.get("controller"):
+            continue
+        named = f"{owner.get('kind')}/{owner.get('name')}"
+        if first:
+            text = f'Only one reference can have Controller set to true. Found "true" in references for {first} and '
+            faults.invalid(path, owners, text + named)
+        first = first or named
 
 
 def check_metadata_update(new: Object, old: Object, faults: Faults) -> None:
@@ -105,6 +135,8 @@ def check_metadata_update(new: Object, old: Object, faults: Faults) -> None:
     for field in ("name", "namespace", "uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds"):
         if now.get(field) != was.get(field):
             faults.invalid(f"metadata.{field}", now.get(field), "field is immutable")
+    if (now.get("generation") or 0) < (was.get("generation") or 0):
+        faults.invalid("metadata.generation", now.get("generation") or 0, "must not be decremented")
     if was.get("deletionTimestamp"):
         _check_finalizers_of_deleted(now, was, faults)
 

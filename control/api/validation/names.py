@@ -11,6 +11,12 @@ _SUBDOMAIN = rf"{_LABEL}(\.{_LABEL})*"
 _LABEL_1035 = "[a-z]([-a-z0-9]*[a-z0-9])?"
 _QUALIFIED = "([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]"
 _LABEL_VALUE = f"({_QUALIFIED})?"
+_LABEL_UNDERSCORE = "_?[a-z0-9]([-_a-z0-9]*[a-z0-9])?"
+_SUBDOMAIN_UNDERSCORE = rf"{_LABEL_UNDERSCORE}(\.{_LABEL_UNDERSCORE})*"
+_WILDCARD = rf"\*\.{_SUBDOMAIN}"
+_HEADER = "[-A-Za-z0-9]+"
+_C_IDENTIFIER = "[A-Za-z_][A-Za-z0-9_]*"
+_PATH = r"[A-Za-z0-9/\-._~%!$&'()*+,;=:]+"
 _CONFIG_KEY = "[-._a-zA-Z0-9]+"
 _ENVIRONMENT = "^[ -<>-~]+$"
 _PERCENT = "[0-9]+%"
@@ -68,6 +74,30 @@ def dns_subdomain(text: str) -> list[str]:
             "start and end with an alphanumeric character"
         )
         faults.append(_with_form(words, _SUBDOMAIN, "example.com"))
+    return faults
+
+
+def dns_subdomain_with_underscore(text: str) -> list[str]:
+    """Check a subdomain in which underscores may stand: a resolver's search path."""
+    faults = [too_long(253)] if len(text) > 253 else []
+    if not _matches(_SUBDOMAIN_UNDERSCORE, text):
+        words = (
+            "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '_', '-' or '.', and "
+            "must start and end with an alphanumeric character"
+        )
+        faults.append(_with_form(words, _SUBDOMAIN_UNDERSCORE, "example.com"))
+    return faults
+
+
+def wildcard_subdomain(text: str) -> list[str]:
+    """Check a subdomain whose first label is an asterisk: an ingress's host."""
+    faults = [too_long(253)] if len(text) > 253 else []
+    if not _matches(_WILDCARD, text):
+        words = (
+            "a wildcard DNS-1123 subdomain must start with '*.', followed by a valid DNS subdomain, which must consist "
+            "of lower case alphanumeric characters, '-' or '.' and end with an alphanumeric character"
+        )
+        faults.append(_with_form(words, _WILDCARD, "*.example.com"))
     return faults
 
 
@@ -150,6 +180,29 @@ def environment_name(text: str) -> list[str]:
         return []
     words = "a valid environment variable name must consist only of printable ASCII characters other than '='"
     return [_with_form(words, _ENVIRONMENT)]
+
+
+def header_name(text: str) -> list[str]:
+    """Check the name of an HTTP header."""
+    if _matches(_HEADER, text):
+        return []
+    return [_with_form("a valid HTTP header must consist of alphanumeric characters or '-'", _HEADER, "X-Header-Name")]
+
+
+def c_identifier(text: str) -> list[str]:
+    """Check an identifier of the C language: a device's attribute."""
+    if _matches(_C_IDENTIFIER, text):
+        return []
+    words = (
+        "a valid C identifier must start with alphabetic character or '_', followed by a string of alphanumeric "
+        "characters or '_'"
+    )
+    return [_with_form(words, _C_IDENTIFIER, "my_name", "MY_NAME", "MyName")]
+
+
+def path_form(text: str) -> list[str]:
+    """Check the letters of a path behind a domain."""
+    return [] if _matches(_PATH, text) else [_with_form("Invalid path", _PATH)]
 
 
 def config_key(text: str) -> list[str]:

@@ -2,54 +2,72 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from control.api.meta import Object
-from control.api.patch import copy_json
 from control.api.validation import names
+from control.api.validation.amounts import check_pod_resources, check_resources
 from control.api.validation.containers import (
+    Surroundings,
     check_containers,
     check_ephemeral_containers,
     check_init_containers,
-    check_resources,
 )
-from control.api.validation.faults import Faults, shown
+from control.api.validation.faults import Faults
+from control.api.validation.forms import metadata_of
 from control.api.validation.metadata import check_annotations, check_labels, check_selector
+from control.api.validation.nodeselectors import check_node_selector, check_node_term, check_tolerations
+from control.api.validation.security import (
+    check_host_process,
+    check_host_users,
+    check_operating_system,
+    check_pod_context,
+)
 from control.api.validation.volumes import check_volumes
 
-_EFFECTS = ("NoExecute", "NoSchedule", "PreferNoSchedule")
-_UPDATE_FORBIDDEN = (
-    "pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,"
-    "`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),"
-    "`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)"
-)
+_RESTART_POLICIES = ("Always", "OnFailure", "Never")
+_DNS_POLICIES = ("ClusterFirstWithHostNet", "ClusterFirst", "Default", "None")
+_SERVERS_MAX, _SEARCHES_MAX, _SEARCH_LETTERS_MAX = 3, 32, 2048
+_DELETION_COST = "controller.kubernetes.io/pod-deletion-cost"
+_MIRROR = "kubernetes.io/config.mirror"
 
 
 def check_pod(pod: Object, faults: Faults) -> None:
     """Check a new pod."""
     spec = pod.get("spec") or {}
-    check_pod_spec(spec, "spec", faults)
+    metadata = metadata_of(pod)
+    if annotations := metadata.get("annotations"):
+        check_pod_annotations(annotations, spec, "metadata.annotations", faults)
+    check_pod_spec(spec, "spec", faults, pod_name=metadata.get("name") or "", is_pod=True)
+    if not spec.get("serviceAccountName"):
+        _check_tokens(spec, faults)
     if spec.get("ephemeralContainers"):
         faults.forbidden("spec.ephemeralContainers", "cannot be set on create")
+    if spec.get("nodeName") and spec.get("schedulingGates"):
+        faults.forbidden("spec.nodeName", "cannot be set until all schedulingGates have been cleared")
 
 
-def check_ephemeral_update(new: Object, old: Object, faults: Faults) -> None:
-    """Check that ephemeral containers are only added, and are right."""
-    spec = new.get("spec") or {}
-    now, was = (
-        {container.get("name"): container for container in (obj.get("spec") or {}).get("ephemeralContainers") or []}
-        for obj in (new, old)
-    )
-    path = "spec.ephemeralContainers"
-    for name, container in was.items():
-        if name not in now:
-            faults.forbidden(path, f'existing ephemeral containers "{name}" may not be removed\n')
-        elif now[name] != container:
-            faults.forbidden(path, f'existing ephemeral containers "{name}" may not be changed\n')
-    others = [*(spec.get("containers") or []), *(spec.get("initContainers") or [])]
-    taken = {container.get("name") or "" for container in others}
-    volumes = {volume.get("name") or "" for volume in spec.get("volumes") or []}
-    check_ephemeral_containers(spec.get("ephemeralContainers") or [], volumes, path, faults, taken, set(taken))
+def check_pod_annotations(annotations: dict[str, str], spec: dict[str, Any], path: str, faults: Faults) -> None:
+    """Check annotations that mean something to Kubernetes."""
+    if _MIRROR in annotations and not spec.get("nodeName"):
+        text = "must set spec.nodeName if mirror pod annotation is set"
+        faults.invalid(f"{path}[{_MIRROR}]", annotations[_MIRROR], text)
+    cost = annotations.get(_DELETION_COST)
+    if cost is not None and not _is_deletion_cost(cost):
+        faults.invalid(f"{path}[{_DELETION_COST}]", cost, "must be a 32bit integer")
+
+
+def _is_deletion_cost(text: str) -> bool:
+    return bool(re.fullmatch("-?[1-9][0-9]*|0", text)) and -(2**31) <= int(text) < 2**31
+
+
+def _check_tokens(spec: dict[str, Any], faults: Faults) -> None:
+    for index, volume in enumerate(spec.get("volumes") or []):
+        for position, source in enumerate((volume.get("projected") or {}).get("sources") or []):
+            if source.get("serviceAccountToken") is not None:
+                here = f"spec.volumes[{index}].projected.sources[{position}].serviceAccountToken"
+                faults.forbidden(here, "must not be specified when serviceAccountName is not set")
 
 
 def check_template(
@@ -57,122 +75,159 @@ def check_template(
 ) -> None:
     """Check a workload's pod template; ``claims`` are volumes that its pods get besides those in the template."""
     template = template or {}
-    metadata = template.get("metadata") or {}
+    metadata = metadata_of(template)
+    spec = template.get("spec") or {}
     check_labels(metadata.get("labels"), f"{path}.labels", faults)
-    check_annotations(metadata.get("annotations"), f"{path}.annotations", faults)
-    check_pod_spec(template.get("spec") or {}, f"{path}.spec", faults, claims)
-    if (template.get("spec") or {}).get("ephemeralContainers"):
+    if annotations := metadata.get("annotations"):
+        check_annotations(annotations, f"{path}.annotations", faults)
+        check_pod_annotations(annotations, spec, f"{path}.annotations", faults)
+    check_pod_spec(spec, f"{path}.spec", faults, claims)
+    if spec.get("ephemeralContainers"):
         faults.forbidden(f"{path}.spec.ephemeralContainers", "ephemeral containers not allowed in pod template")
 
 
-def check_pod_spec(spec: dict[str, Any], path: str, faults: Faults, claims: frozenset[str] = frozenset()) -> None:
+def surroundings(spec: dict[str, Any], volumes: dict[str, str], *, is_pod: bool) -> Surroundings:
+    """Return what the rules of containers ask of a pod's spec."""
+    return Surroundings(
+        volumes,
+        frozenset(claim.get("name") or "" for claim in spec.get("resourceClaims") or ()),
+        spec.get("restartPolicy") or "",
+        spec.get("terminationGracePeriodSeconds"),
+        spec.get("hostUsers") is not False,
+        is_pod,
+    )
+
+
+def check_pod_spec(
+    spec: dict[str, Any],
+    path: str,
+    faults: Faults,
+    claims: frozenset[str] = frozenset(),
+    *,
+    pod_name: str = "",
+    is_pod: bool = False,
+) -> None:
     """Check a pod's spec."""
-    volumes = check_volumes(spec.get("volumes") or [], f"{path}.volumes", faults) | claims
-    taken: set[str] = set()
+    volumes = check_volumes(spec.get("volumes") or [], f"{path}.volumes", faults, pod_name, is_pod=is_pod)
+    volumes.update(dict.fromkeys(claims, "persistentVolumeClaim"))
+    around = surroundings(spec, volumes, is_pod=is_pod)
+    if wanted := spec.get("resourceClaims"):
+        _check_resource_claims(wanted, f"{path}.resourceClaims", faults)
     containers = spec.get("containers") or []
     if not containers:
         faults.required(f"{path}.containers")
-    check_containers(containers, volumes, f"{path}.containers", faults, taken)
-    check_init_containers(spec.get("initContainers") or [], volumes, f"{path}.initContainers", faults, taken)
-    check_ephemeral_containers(
-        spec.get("ephemeralContainers") or [], volumes, f"{path}.ephemeralContainers", faults, taken, set(taken)
-    )
-    _check_host_ports(spec, path, faults)
-    if (resources := spec.get("resources")) is not None:
-        check_resources(resources, f"{path}.resources", faults)
+    check_containers(containers, around, f"{path}.containers", faults)
+    check_init_containers(spec.get("initContainers") or [], around, f"{path}.initContainers", faults)
+    check_ephemeral_containers(spec.get("ephemeralContainers") or [], around, f"{path}.ephemeralContainers", faults)
+    if spec.get("resources"):
+        check_pod_resources(spec, f"{path}.resources", faults)
+    _check_host_ports(spec, path, faults, is_pod)
+    faults.one_of(f"{path}.restartPolicy", spec.get("restartPolicy"), _RESTART_POLICIES)
+    faults.one_of(f"{path}.dnsPolicy", spec.get("dnsPolicy"), _DNS_POLICIES)
+    if context := spec.get("securityContext"):
+        check_pod_context(spec, context, path, faults)
     _check_scheduling(spec, path, faults)
+    if spec.get("dnsConfig") is not None or spec.get("dnsPolicy") == "None":
+        _check_dns(spec, f"{path}.dnsConfig", faults)
+    check_host_process(spec, path, faults)
+    check_host_users(spec, path, faults)
     _check_names(spec, path, faults)
-    faults.not_negative(f"{path}.terminationGracePeriodSeconds", spec.get("terminationGracePeriodSeconds"))
-    deadline = spec.get("activeDeadlineSeconds")
-    if deadline is not None and not 1 <= deadline <= 2147483647:
-        faults.invalid(f"{path}.activeDeadlineSeconds", deadline, "must be between 1 and 2147483647, inclusive")
-    _check_dns(spec, path, faults)
+    faults.within(f"{path}.activeDeadlineSeconds", spec.get("activeDeadlineSeconds"), 1, 2147483647)
+    if (overhead := spec.get("overhead")) is not None:
+        check_resources({"limits": overhead}, f"{path}.overhead", faults)
+    if spec.get("os") is not None:
+        check_operating_system(spec, path, faults)
+
+
+def _check_resource_claims(claims: list[dict[str, Any]], path: str, faults: Faults) -> None:
+    taken: set[str] = set()
+    for index, claim in enumerate(claims):
+        here, name = f"{path}[{index}]", claim.get("name") or ""
+        if not name:
+            faults.required(f"{here}.name")
+        elif name in taken:
+            faults.duplicate(f"{here}.name", name)
+        else:
+            faults.invalid_all(f"{here}.name", name, names.dns_label(name))
+        taken.add(name)
+        given = [field for field in ("resourceClaimName", "resourceClaimTemplateName") if claim.get(field) is not None]
+        if len(given) == 2:
+            text = "at most one of `resourceClaimName` or `resourceClaimTemplateName` may be specified"
+            faults.invalid(here, claim, text)
+        elif not given:
+            text = "must specify one of: `resourceClaimName`, `resourceClaimTemplateName`"
+            faults.invalid(here, claim, text)
+        for field in given:
+            faults.invalid_all(f"{here}.{field}", claim[field], names.dns_subdomain(claim[field]))
 
 
 def _check_names(spec: dict[str, Any], path: str, faults: Faults) -> None:
-    for field in ("serviceAccountName", "nodeName", "runtimeClassName", "priorityClassName", "schedulerName"):
+    for field in ("serviceAccountName", "nodeName", "priorityClassName"):
         if value := spec.get(field):
-            check = names.qualified_name if field == "schedulerName" else names.dns_subdomain
-            faults.invalid_all(f"{path}.{field}", value, check(value))
+            faults.invalid_all(f"{path}.{field}", value, names.dns_subdomain(value))
     for field in ("hostname", "subdomain"):
         if value := spec.get(field):
             faults.invalid_all(f"{path}.{field}", value, names.dns_label(value))
-    for index, reference in enumerate(spec.get("imagePullSecrets") or []):
-        if not reference.get("name"):
-            faults.required(f"{path}.imagePullSecrets[{index}].name")
-    for index, alias in enumerate(spec.get("hostAliases") or []):
-        faults.invalid_all(f"{path}.hostAliases[{index}].ip", alias.get("ip", ""), names.address(alias.get("ip", "")))
-        for host in alias.get("hostnames") or []:
-            faults.invalid_all(f"{path}.hostAliases[{index}].hostnames", host, names.dns_subdomain(host))
+    if tolerations := spec.get("tolerations"):
+        check_tolerations(tolerations, f"{path}.tolerations", faults)
+    for index, alias in enumerate(spec.get("hostAliases") or ()):
+        address = alias.get("ip") or ""
+        faults.invalid_all(f"{path}.hostAliases[{index}].ip", address, names.address(address))
+        for position, host in enumerate(alias.get("hostnames") or ()):
+            faults.invalid_all(f"{path}.hostAliases[{index}].hostnames[{position}]", host, names.dns_subdomain(host))
+    if (name := spec.get("runtimeClassName")) is not None:
+        faults.invalid_all(f"{path}.runtimeClassName", name, names.dns_subdomain(name))
+    if (policy := spec.get("preemptionPolicy")) is not None:
+        faults.one_of(f"{path}.preemptionPolicy", policy, ["PreemptLowerPriority", "Never"])
 
 
-def _check_host_ports(spec: dict[str, Any], path: str, faults: Faults) -> None:
-    taken: set[tuple[Any, ...]] = set()
+def _check_host_ports(spec: dict[str, Any], path: str, faults: Faults, is_pod: bool) -> None:
+    taken: set[str] = set()
     for kind in ("containers", "initContainers"):
-        for index, container in enumerate(spec.get(kind) or []):
-            for position, port in enumerate(container.get("ports") or []):
-                here = f"{path}.{kind}[{index}].ports[{position}]"
-                host = port.get("hostPort")
-                if spec.get("hostNetwork") and host != port.get("containerPort"):
-                    text = "must match `hostPort` when `hostNetwork` is true"
-                    faults.invalid(f"{here}.containerPort", port.get("containerPort"), text)
-                if host:
-                    key = (port.get("protocol"), port.get("hostIP") or "", host)
-                    if key in taken and kind == "containers":
-                        faults.duplicate(f"{here}.hostPort", "/".join(str(part) for part in key))
-                    taken.add(key)
+        for index, container in enumerate(spec.get(kind) or ()):
+            if kind == "initContainers":
+                taken = set()  # they run one after the other
+            for position, port in enumerate(container.get("ports") or ()):
+                here, host = f"{path}.{kind}[{index}].ports[{position}].hostPort", port.get("hostPort") or 0
+                wrong = host != port.get("containerPort") and (is_pod or host)
+                if spec.get("hostNetwork") and kind == "containers" and wrong:
+                    faults.invalid(here, host, "must match `containerPort` when `hostNetwork` is true")
+                key = f"{port.get('protocol')}/{port.get('hostIP') or ''}/{host}"
+                if host and key in taken:
+                    faults.duplicate(here, key)
+                taken.add(key)
 
 
 def _check_scheduling(spec: dict[str, Any], path: str, faults: Faults) -> None:
     check_labels(spec.get("nodeSelector"), f"{path}.nodeSelector", faults)
-    for index, toleration in enumerate(spec.get("tolerations") or []):
-        _check_toleration(toleration, f"{path}.tolerations[{index}]", faults)
-    _check_affinity(spec.get("affinity") or {}, f"{path}.affinity", faults)
-    for index, constraint in enumerate(spec.get("topologySpreadConstraints") or []):
-        _check_spread(constraint, f"{path}.topologySpreadConstraints[{index}]", faults)
-    for index, gate in enumerate(spec.get("schedulingGates") or []):
+    if affinity := spec.get("affinity"):
+        _check_affinity(affinity, f"{path}.affinity", faults)
+    for index, gate in enumerate(spec.get("readinessGates") or ()):
+        kind = gate.get("conditionType") or ""
+        faults.invalid_all(f"{path}.readinessGates[{index}].conditionType", kind, names.qualified_name(kind))
+    taken: set[str] = set()
+    for index, gate in enumerate(spec.get("schedulingGates") or ()):
         name = gate.get("name") or ""
         faults.invalid_all(f"{path}.schedulingGates[{index}]", name, names.qualified_name(name))
-
-
-def _check_toleration(toleration: dict[str, Any], path: str, faults: Faults) -> None:
-    key, operator, effect = (toleration.get(field) for field in ("key", "operator", "effect"))
-    if key:
-        faults.invalid_all(f"{path}.key", key, names.qualified_name(key))
-    elif operator != "Exists":
-        faults.invalid(
-            f"{path}.operator",
-            operator or "",
-            'operator must be Exists when `key` is empty, which means "match all values and all keys"',
-        )
-    if toleration.get("tolerationSeconds") is not None and effect != "NoExecute":
-        faults.invalid(f"{path}.effect", effect or "", "effect must be 'NoExecute' when `tolerationSeconds` is set")
-    if operator in (None, "", "Equal"):
-        faults.invalid_all(
-            f"{path}.operator", toleration.get("value") or "", names.label_value(toleration.get("value") or "")
-        )
-    elif operator == "Exists":
-        if toleration.get("value"):
-            faults.invalid(f"{path}.operator", toleration["value"], "value must be empty when `operator` is 'Exists'")
-    elif operator not in ("Gt", "Lt"):
-        faults.not_supported(f"{path}.operator", operator, ["Equal", "Exists"])
-    if effect and effect not in _EFFECTS:
-        faults.not_supported(f"{path}.effect", effect, ["NoSchedule", "PreferNoSchedule", "NoExecute"])
+        if name in taken:
+            faults.duplicate(f"{path}.schedulingGates[{index}]", name)
+        taken.add(name)
+    constraints = spec.get("topologySpreadConstraints") or ()
+    for index, constraint in enumerate(constraints):
+        here = f"{path}.topologySpreadConstraints[{index}]"
+        _check_spread(constraint, constraints[index + 1 :], here, faults)
 
 
 def _check_affinity(affinity: dict[str, Any], path: str, faults: Faults) -> None:
     node = affinity.get("nodeAffinity") or {}
     required = node.get("requiredDuringSchedulingIgnoredDuringExecution")
-    here = f"{path}.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution"
     if required is not None:
-        if not required.get("nodeSelectorTerms"):
-            faults.required(f"{here}.nodeSelectorTerms", "must have at least one node selector term")
-        for index, term in enumerate(required.get("nodeSelectorTerms") or []):
-            check_node_term(term, f"{here}.nodeSelectorTerms[{index}]", faults)
+        here = f"{path}.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution"
+        check_node_selector(required, here, faults)
     preferred = f"{path}.nodeAffinity.preferredDuringSchedulingIgnoredDuringExecution"
     for index, entry in enumerate(node.get("preferredDuringSchedulingIgnoredDuringExecution") or []):
         _check_weight(entry.get("weight") or 0, f"{preferred}[{index}].weight", faults)
-        check_node_term(entry.get("preference") or {}, f"{preferred}[{index}].preference", faults)
+        check_node_term(entry.get("preference") or {}, f"{preferred}[{index}].preference", faults, any_value=True)
     for kind in ("podAffinity", "podAntiAffinity"):
         _check_pod_affinity(affinity.get(kind) or {}, f"{path}.{kind}", faults)
 
@@ -180,22 +235,6 @@ def _check_affinity(affinity: dict[str, Any], path: str, faults: Faults) -> None
 def _check_weight(weight: int, path: str, faults: Faults) -> None:
     if not 1 <= weight <= 100:
         faults.invalid(path, weight, "must be in the range 1-100")
-
-
-def check_node_term(term: dict[str, Any], path: str, faults: Faults) -> None:
-    """Check one term of a node selector."""
-    for index, entry in enumerate(term.get("matchExpressions") or []):
-        here = f"{path}.matchExpressions[{index}]"
-        operator, values = entry.get("operator"), entry.get("values") or []
-        if operator in ("In", "NotIn") and not values:
-            faults.required(f"{here}.values", "must be specified when `operator` is 'In' or 'NotIn'")
-        elif operator in ("Exists", "DoesNotExist") and values:
-            faults.forbidden(f"{here}.values", "may not be specified when `operator` is 'Exists' or 'DoesNotExist'")
-        elif operator in ("Gt", "Lt") and len(values) != 1:
-            faults.required(f"{here}.values", "must be specified single value when `operator` is 'Lt' or 'Gt'")
-        elif operator not in ("In", "NotIn", "Exists", "DoesNotExist", "Gt", "Lt"):
-            faults.invalid(f"{here}.operator", operator or "", "not a valid selector operator")
-        faults.invalid_all(f"{here}.key", entry.get("key") or "", names.qualified_name(entry.get("key") or ""))
 
 
 def _check_pod_affinity(affinity: dict[str, Any], path: str, faults: Faults) -> None:
@@ -209,99 +248,86 @@ def _check_pod_affinity(affinity: dict[str, Any], path: str, faults: Faults) -> 
 
 
 def _check_affinity_term(term: dict[str, Any], path: str, faults: Faults) -> None:
-    check_selector(term.get("labelSelector"), f"{path}.labelSelector", faults)
+    selector = term.get("labelSelector")
+    check_selector(selector, f"{path}.labelSelector", faults)
     check_selector(term.get("namespaceSelector"), f"{path}.namespaceSelector", faults)
-    key = term.get("topologyKey")
+    for name in term.get("namespaces") or []:
+        faults.invalid_all(f"{path}.namespace", name, names.dns_label(name))
+    match, mismatch = term.get("matchLabelKeys") or [], term.get("mismatchLabelKeys") or []
+    for field, keys in (("matchLabelKeys", match), ("mismatchLabelKeys", mismatch)):
+        if keys and selector is None:
+            faults.forbidden(f"{path}.{field}", "must not be specified when labelSelector is not set")
+            continue
+        for index, key in enumerate(keys):
+            faults.invalid_all(f"{path}.{field}[{index}]", key, names.qualified_name(key))
+    for index, key in enumerate(match):
+        if key in mismatch:
+            text = "exists in both matchLabelKeys and mismatchLabelKeys"
+            faults.invalid(f"{path}.matchLabelKeys[{index}]", key, text)
+    key = term.get("topologyKey") or ""
     if not key:
         faults.required(f"{path}.topologyKey", "can not be empty")
-    else:
-        faults.invalid_all(f"{path}.topologyKey", key, names.qualified_name(key))
+    faults.invalid_all(f"{path}.topologyKey", key, names.qualified_name(key))
 
 
-def _check_spread(constraint: dict[str, Any], path: str, faults: Faults) -> None:
+def _check_spread(constraint: dict[str, Any], others: Any, path: str, faults: Faults) -> None:
+    key, action = constraint.get("topologyKey") or "", constraint.get("whenUnsatisfiable") or ""
     if int(constraint.get("maxSkew") or 0) <= 0:
         faults.invalid(f"{path}.maxSkew", constraint.get("maxSkew") or 0, "must be greater than zero")
-    if not constraint.get("topologyKey"):
+    if not key:
         faults.required(f"{path}.topologyKey", "can not be empty")
-    faults.one_of(f"{path}.whenUnsatisfiable", constraint.get("whenUnsatisfiable"), ["DoNotSchedule", "ScheduleAnyway"])
-    least = constraint.get("minDomains")
-    if least is not None and least <= 0:
-        faults.invalid(f"{path}.minDomains", least, "must be greater than zero")
-    check_selector(constraint.get("labelSelector"), f"{path}.labelSelector", faults)
+    if action not in ("DoNotSchedule", "ScheduleAnyway"):
+        faults.not_supported(f"{path}.whenUnsatisfiable", action, ["DoNotSchedule", "ScheduleAnyway"])
+    if any((other.get("topologyKey"), other.get("whenUnsatisfiable")) == (key, action) for other in others):
+        faults.duplicate(f"{path}.{{topologyKey, whenUnsatisfiable}}", f"{{{key}, {action}}}")
+    if (least := constraint.get("minDomains")) is not None:
+        if least <= 0:
+            faults.invalid(f"{path}.minDomains", least, "must be greater than zero")
+        if action != "DoNotSchedule":
+            text = f"can only use minDomains if whenUnsatisfiable=DoNotSchedule, not {action}"
+            faults.invalid(f"{path}.minDomains", least, text)
+    for field in ("nodeAffinityPolicy", "nodeTaintsPolicy"):
+        if (policy := constraint.get(field)) is not None and policy not in ("Honor", "Ignore"):
+            faults.not_supported(f"{path}.{field}", policy, ["Honor", "Ignore"])
+    selector, keys = constraint.get("labelSelector"), constraint.get("matchLabelKeys") or []
+    if keys and selector is None:
+        faults.forbidden(f"{path}.matchLabelKeys", "must not be specified when labelSelector is not set")
+    chosen = {*((selector or {}).get("matchLabels") or {})}
+    chosen |= {entry.get("key") for entry in (selector or {}).get("matchExpressions") or ()}
+    for index, name in enumerate(keys):
+        faults.invalid_all(f"{path}.matchLabelKeys[{index}]", name, names.qualified_name(name))
+        if name in chosen:
+            text = "exists in both matchLabelKeys and labelSelector"
+            faults.invalid(f"{path}.matchLabelKeys[{index}]", name, text)
+    check_selector(selector, f"{path}.labelSelector", faults)
 
 
 def _check_dns(spec: dict[str, Any], path: str, faults: Faults) -> None:
-    servers = (spec.get("dnsConfig") or {}).get("nameservers") or []
-    if spec.get("dnsPolicy") == "None" and not servers:
-        text = "must provide at least one DNS nameserver when `dnsPolicy` is None"
-        faults.required(f"{path}.dnsConfig" if not spec.get("dnsConfig") else f"{path}.dnsConfig.nameservers", text)
-    if len(servers) > 3:
-        faults.invalid(f"{path}.dnsConfig.nameservers", servers, "must not have more than 3 nameservers")
+    config = spec.get("dnsConfig")
+    servers = (config or {}).get("nameservers") or []
+    if spec.get("dnsPolicy") == "None":
+        if config is None:
+            faults.required(path, "must provide `dnsConfig` when `dnsPolicy` is None")
+            return
+        if not servers:
+            text = "must provide at least one DNS nameserver when `dnsPolicy` is None"
+            faults.required(f"{path}.nameservers", text)
+            return
+    config = config or {}
+    if len(servers) > _SERVERS_MAX:
+        faults.invalid(f"{path}.nameservers", servers, f"must not have more than {_SERVERS_MAX} nameservers")
     for index, server in enumerate(servers):
-        faults.invalid_all(f"{path}.dnsConfig.nameservers[{index}]", server, names.address(server))
-
-
-def check_pod_update(new: Object, old: Object, faults: Faults) -> None:
-    """Check that a pod's spec changes only where it may."""
-    now, was = new.get("spec") or {}, old.get("spec") or {}
-    for kind in ("containers", "initContainers"):
-        if len(now.get(kind) or []) != len(was.get(kind) or []):
-            faults.forbidden(f"spec.{kind}", "pod updates may not add or remove containers")
-            return
-        for index, container in enumerate(now.get(kind) or []):
-            if not container.get("image", "").strip():
-                faults.required(f"spec.{kind}[{index}].image")
-    _check_deadline_update(now, was, faults)
-    _check_tolerations_update(now, was, faults)
-    permitted = _with_permitted_changes(now, was)
-    if permitted != was:
-        changed = sorted(key for key in {*permitted, *was} if permitted.get(key) != was.get(key))
-        lines = "\n".join(f"  {key}: {shown(was.get(key))} -> {shown(now.get(key))}" for key in changed)
-        faults.forbidden("spec", f"{_UPDATE_FORBIDDEN}\n{lines}\n")
-
-
-def _check_deadline_update(now: dict[str, Any], was: dict[str, Any], faults: Faults) -> None:
-    new, old = now.get("activeDeadlineSeconds"), was.get("activeDeadlineSeconds")
-    path = "spec.activeDeadlineSeconds"
-    if new is not None:
-        if not 0 <= new <= 2147483647:
-            faults.invalid(path, new, "must be between 0 and 2147483647, inclusive")
-        elif old is not None and old < new:
-            faults.invalid(path, new, "must be less than or equal to previous value")
-    elif old is not None:
-        faults.invalid(path, new, "must not update from a positive integer to nil value")
-
-
-def _check_tolerations_update(now: dict[str, Any], was: dict[str, Any], faults: Faults) -> None:
-    def without_seconds(toleration: dict[str, Any]) -> dict[str, Any]:
-        return {key: value for key, value in toleration.items() if key != "tolerationSeconds"}
-
-    new = [without_seconds(toleration) for toleration in now.get("tolerations") or []]
-    for toleration in was.get("tolerations") or []:
-        if without_seconds(toleration) not in new:
-            faults.forbidden("spec.tolerations", "existing toleration can not be modified except its tolerationSeconds")
-            return
-
-
-def _with_permitted_changes(now: dict[str, Any], was: dict[str, Any]) -> dict[str, Any]:
-    """Return the new spec with the old values where a change is allowed."""
-    result: dict[str, Any] = copy_json(now)
-    for kind in ("containers", "initContainers"):
-        for new, old in zip(result.get(kind) or [], was.get(kind) or [], strict=True):
-            new["image"] = old.get("image")
-    for field in ("activeDeadlineSeconds", "tolerations", "ephemeralContainers"):
-        _restore(result, was, field)
-    if was.get("terminationGracePeriodSeconds", 0) < 0 and now.get("terminationGracePeriodSeconds") == 1:
-        _restore(result, was, "terminationGracePeriodSeconds")
-    if was.get("schedulingGates"):
-        # Pods that are held back may be steered to other nodes, and their gates taken away.
-        for field in ("schedulingGates", "nodeSelector", "affinity"):
-            _restore(result, was, field)
-    return result
-
-
-def _restore(result: dict[str, Any], was: dict[str, Any], field: str) -> None:
-    if field in was:
-        result[field] = was[field]
-    else:
-        result.pop(field, None)
+        faults.invalid_all(f"{path}.nameservers[{index}]", server, names.address(server))
+    searches = config.get("searches") or []
+    if len(searches) > _SEARCHES_MAX:
+        faults.invalid(f"{path}.searches", searches, f"must not have more than {_SEARCHES_MAX} search paths")
+    if len(" ".join(searches)) > _SEARCH_LETTERS_MAX:
+        text = f"must not have more than {_SEARCH_LETTERS_MAX} characters (including spaces) in the search list"
+        faults.invalid(f"{path}.searches", searches, text)
+    for index, search in enumerate(searches):
+        if search != ".":
+            text = search.removesuffix(".")
+            faults.invalid_all(f"{path}.searches[{index}]", text, names.dns_subdomain_with_underscore(text))
+    for index, option in enumerate(config.get("options") or ()):
+        if not option.get("name"):
+            faults.required(f"{path}.options[{index}]", "must not be empty")

@@ -8,7 +8,7 @@ from control.api import meta
 from control.api.meta import Object
 from control.api.patch import copy_json
 from control.api.pod_resources import quality_of_service
-from control.api.validation.containers import check_resources
+from control.api.validation.amounts import check_resources
 from control.api.validation.faults import Faults
 
 MIRROR = "kubernetes.io/config.mirror"

@@ -1,4 +1,4 @@
-"""Rules of the kinds that run pods: deployments, sets, jobs, autoscalers and disruption budgets."""
+"""Rules of the kinds that keep pods running: deployments, sets and disruption budgets."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Any
 from control.api import selectors
 from control.api.meta import Object
 from control.api.validation import names
-from control.api.validation.cron import check_schedule
-from control.api.validation.faults import Faults, quoted
+from control.api.validation.claims import check_claim_spec
+from control.api.validation.faults import Faults
+from control.api.validation.forms import metadata_of
 from control.api.validation.metadata import check_selector
 from control.api.validation.pods import check_template
 
-_JOB_POLICIES = ("OnFailure", "Never")
 _STATEFUL_UPDATE = (
     "updates to statefulset spec for fields other than 'replicas', 'ordinals', 'template', 'updateStrategy', "
     "'revisionHistoryLimit', 'persistentVolumeClaimRetentionPolicy' and 'minReadySeconds' are forbidden"
@@ -38,14 +38,15 @@ def _check_selector_and_template(spec: dict[str, Any], kind: str, faults: Faults
         check_selector(selector, "spec.selector", faults)
         if not selector.get("matchLabels") and not selector.get("matchExpressions"):
             faults.invalid("spec.selector", selector, f"empty selector is invalid for {kind}")
-        elif not faults.has("spec.selector") and not _matches(selector, labels):
+        elif not faults.has("spec.selector") and not selector_matches(selector, labels):
             faults.invalid("spec.template.metadata.labels", labels, "`selector` does not match template `labels`")
     claims = spec.get("volumeClaimTemplates") or []
     names_of_claims = frozenset((claim.get("metadata") or {}).get("name") or "" for claim in claims)
     check_template(template, "spec.template", faults, names_of_claims)
 
 
-def _matches(selector: dict[str, Any], labels: dict[str, str]) -> bool:
+def selector_matches(selector: dict[str, Any], labels: dict[str, str]) -> bool:
+    """Tell whether a selector chooses what has these labels; one that cannot be read is not asked."""
     try:
         return selectors.from_label_selector(selector).matches(labels)
     except KeyError:
@@ -92,7 +93,7 @@ def check_deployment(obj: Object, faults: Faults) -> None:
     spec = obj.get("spec") or {}
     faults.not_negative("spec.replicas", spec.get("replicas"))
     _check_selector_and_template(spec, "deployment", faults)
-    _check_always_restarted(spec, "Deployment", faults)
+    _check_always_restarted(spec, "ReplicaSet", faults)  # a deployment's template is checked as its sets' own
     strategy = spec.get("strategy") or {}
     kind, rolling = strategy.get("type"), strategy.get("rollingUpdate")
     if kind == "Recreate" and rolling is not None:
@@ -135,7 +136,7 @@ def check_replica_set(obj: Object, faults: Faults) -> None:
     if spec.get("template") is None:
         faults.required("spec.template")
         return
-    _check_selector_and_template(spec, "replicaset", faults)
+    _check_selector_and_template(spec, "deployment", faults)  # the word that Kubernetes tells of both
     _check_always_restarted(spec, "ReplicaSet", faults)
 
 
@@ -186,7 +187,11 @@ def check_daemon_set(obj: Object, faults: Faults) -> None:
 def check_stateful_set(obj: Object, faults: Faults) -> None:
     """Check a StatefulSet."""
     spec = obj.get("spec") or {}
-    faults.one_of("spec.podManagementPolicy", spec.get("podManagementPolicy"), ["OrderedReady", "Parallel"])
+    policy = spec.get("podManagementPolicy")
+    if not policy:
+        faults.required("spec.podManagementPolicy")
+    elif policy not in ("OrderedReady", "Parallel"):
+        faults.invalid("spec.podManagementPolicy", policy, "must be 'OrderedReady' or 'Parallel'")
     strategy = spec.get("updateStrategy") or {}
     kind, rolling = strategy.get("type"), strategy.get("rollingUpdate")
     if not kind:
@@ -200,10 +205,18 @@ def check_stateful_set(obj: Object, faults: Faults) -> None:
         check_int_or_percent(unavailable, "spec.updateStrategy.rollingUpdate.maxUnavailable", faults)
         if unavailable is not None and _is_zero(unavailable):
             faults.invalid("spec.updateStrategy.rollingUpdate.maxUnavailable", unavailable, "cannot be 0")
+        _check_at_most_all(unavailable, "spec.updateStrategy.rollingUpdate.maxUnavailable", faults)
     elif kind not in ("OnDelete", "RollingUpdate"):
         faults.invalid("spec.updateStrategy", strategy, "must be 'RollingUpdate' or 'OnDelete'")
+    for field in ("whenDeleted", "whenScaled"):
+        retention = (spec.get("persistentVolumeClaimRetentionPolicy") or {}).get(field, "Retain")
+        if retention not in ("Retain", "Delete"):
+            here = f"spec.persistentVolumeClaimRetentionPolicy.{field}"
+            faults.not_supported(here, retention, ["Retain", "Delete"])
     for field in ("replicas", "minReadySeconds", "revisionHistoryLimit"):
         faults.not_negative(f"spec.{field}", spec.get(field))
+    for index, claim in enumerate(spec.get("volumeClaimTemplates") or ()):
+        check_claim_spec(claim.get("spec") or {}, f"spec.volumeClaimTemplates[{index}].spec", faults)
     if (ordinals := spec.get("ordinals")) is not None:
         faults.not_negative("spec.ordinals.start", ordinals.get("start"))
     _check_selector_and_template(spec, "statefulset", faults)
@@ -218,79 +231,6 @@ def check_stateful_set_update(new: Object, old: Object, faults: Faults) -> None:
         faults.forbidden("spec", _STATEFUL_UPDATE)
 
 
-def check_job(obj: Object, faults: Faults) -> None:
-    """Check a Job."""
-    check_job_spec(obj.get("spec") or {}, "spec", faults, selector_required=True)
-
-
-def check_job_spec(spec: dict[str, Any], path: str, faults: Faults, *, selector_required: bool) -> None:
-    """Check a job's spec; inside of a CronJob it may have no selector yet."""
-    for field in ("parallelism", "completions", "backoffLimit", "ttlSecondsAfterFinished", "backoffLimitPerIndex"):
-        faults.not_negative(f"{path}.{field}", spec.get(field))
-    deadline = spec.get("activeDeadlineSeconds")
-    faults.not_negative(f"{path}.activeDeadlineSeconds", deadline)
-    if spec.get("completionMode") == "Indexed":
-        if spec.get("completions") is None:
-            faults.required(f"{path}.completions", "when completion mode is Indexed")
-    elif spec.get("backoffLimitPerIndex") is not None:
-        faults.invalid(f"{path}.backoffLimitPerIndex", spec["backoffLimitPerIndex"], "requires indexed completion mode")
-    if selector_required:
-        _check_job_selector(spec, path, faults)
-    template = spec.get("template") or {}
-    check_template(template, f"{path}.template", faults)
-    policy = (template.get("spec") or {}).get("restartPolicy")
-    where = f"{path}.template.spec.restartPolicy"
-    if not policy or policy == "Always":
-        faults.required(where, "valid values: " + ", ".join(quoted(known) for known in _JOB_POLICIES))
-    elif policy not in _JOB_POLICIES:
-        faults.not_supported(where, policy, _JOB_POLICIES)
-    if spec.get("podFailurePolicy") is not None and policy != "Never":
-        faults.invalid(where, policy, 'only "Never" is supported when podFailurePolicy is specified')
-
-
-def _check_job_selector(spec: dict[str, Any], path: str, faults: Faults) -> None:
-    selector = spec.get("selector")
-    if selector is None:
-        faults.required(f"{path}.selector")
-        return
-    check_selector(selector, f"{path}.selector", faults)
-    labels = ((spec.get("template") or {}).get("metadata") or {}).get("labels") or {}
-    if not _matches(selector, labels):
-        faults.invalid(f"{path}.template.metadata.labels", labels, "`selector` does not match template `labels`")
-
-
-def check_job_update(new: Object, old: Object, faults: Faults) -> None:
-    """Check that what a job has begun with stays."""
-    now, was = new.get("spec") or {}, old.get("spec") or {}
-    for field in ("completions", "selector", "completionMode", "podFailurePolicy", "backoffLimitPerIndex"):
-        if field == "completions" and now.get("completionMode") == "Indexed":
-            # An indexed job may be made larger or smaller together with its parallelism.
-            if now.get("completions") != now.get("parallelism"):
-                faults.unchanged(f"spec.{field}", now.get(field), was.get(field))
-            continue
-        faults.unchanged(f"spec.{field}", now.get(field), was.get(field))
-    if now.get("template") != was.get("template") and not was.get("suspend"):
-        faults.invalid("spec.template", now.get("template"), "field is immutable")
-
-
-def check_cron_job(obj: Object, faults: Faults) -> None:
-    """Check a CronJob."""
-    spec = obj.get("spec") or {}
-    name = (obj.get("metadata") or {}).get("name") or ""
-    if len(name) > 52:
-        faults.invalid("metadata.name", name, "must be no more than 52 characters")
-    if not spec.get("schedule"):
-        faults.required("spec.schedule")
-    else:
-        check_schedule(spec["schedule"], "spec.schedule", faults)
-    faults.not_negative("spec.startingDeadlineSeconds", spec.get("startingDeadlineSeconds"))
-    faults.one_of("spec.concurrencyPolicy", spec.get("concurrencyPolicy"), ["Allow", "Forbid", "Replace"])
-    for field in ("successfulJobsHistoryLimit", "failedJobsHistoryLimit"):
-        faults.not_negative(f"spec.{field}", spec.get(field))
-    job = (spec.get("jobTemplate") or {}).get("spec") or {}
-    check_job_spec(job, "spec.jobTemplate.spec", faults, selector_required=False)
-
-
 def check_disruption_budget(obj: Object, faults: Faults) -> None:
     """Check a PodDisruptionBudget."""
     spec = obj.get("spec") or {}
@@ -301,45 +241,6 @@ def check_disruption_budget(obj: Object, faults: Faults) -> None:
         check_int_or_percent(value, f"spec.{field}", faults)
         _check_at_most_all(value, f"spec.{field}", faults)
     check_selector(spec.get("selector"), "spec.selector", faults)
-
-
-def check_autoscaler(obj: Object, faults: Faults) -> None:
-    """Check a HorizontalPodAutoscaler of either version."""
-    spec = obj.get("spec") or {}
-    least, most = spec.get("minReplicas"), spec.get("maxReplicas") or 0
-    if least is not None and least < 1:
-        faults.invalid("spec.minReplicas", least, "must be greater than or equal to 1")
-    if most < 1:
-        faults.invalid("spec.maxReplicas", most, "must be greater than 0")
-    if least is not None and most < least:
-        faults.invalid("spec.maxReplicas", most, "must be greater than or equal to `minReplicas`")
-    target = spec.get("scaleTargetRef") or {}
-    for field in ("kind", "name"):
-        if not target.get(field):
-            faults.required(f"spec.scaleTargetRef.{field}")
-        else:
-            faults.invalid_all(f"spec.scaleTargetRef.{field}", target[field], names.path_segment(target[field]))
-    for index, metric in enumerate(spec.get("metrics") or []):
-        _check_metric(metric, f"spec.metrics[{index}]", faults)
-
-
-def _check_metric(metric: dict[str, Any], path: str, faults: Faults) -> None:
-    kind = metric.get("type") or ""
-    if not kind:
-        faults.required(f"{path}.type", "must specify a metric source type")
-        return
-    source = kind[:1].lower() + kind[1:]
-    found = metric.get(source)
-    if found is None:
-        faults.required(f"{path}.{source}", "must populate information for the given metric source")
-        return
-    target = found.get("target") or {}
-    if not target.get("type"):
-        faults.required(f"{path}.{source}.target.type", "must specify a metric target type")
-    for field in ("averageUtilization",):
-        value = target.get(field)
-        if value is not None and value < 1:
-            faults.invalid(f"{path}.{source}.target.{field}", value, "must be greater than 0")
 
 
 def check_pod_template(obj: Object, faults: Faults) -> None:
@@ -357,3 +258,10 @@ def check_controller_revision(obj: Object, faults: Faults) -> None:
 def check_controller_revision_update(new: Object, old: Object, faults: Faults) -> None:
     """Check that a revision's data stays."""
     faults.unchanged("data", new.get("data"), old.get("data"))
+
+
+def check_new_stateful_set(obj: Object, faults: Faults) -> None:
+    """Check that pods can be named after a new StatefulSet."""
+    name = metadata_of(obj).get("name") or ""
+    if not names.dns_subdomain(name):
+        faults.invalid_all("metadata.name", name, names.dns_label(name))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 import uuid
@@ -109,11 +110,22 @@ class Auditor:
 
         return Record(origin, info, judge, self._tell)
 
+    async def run(self) -> None:
+        """Let events go where they belong until cancelled, then write what waits."""
+        async with asyncio.TaskGroup() as tasks:
+            for place in self.places:
+                tasks.create_task(place.sink.run())
+
     async def _tell(self, record: Record, stage: str, when: datetime) -> bool:
         """Give one event to all places; False where the request is to fail for it."""
         event = record.event(stage, when)
         self._metrics.events.add()
-        whole = orjson.dumps(event)
+        try:
+            whole = orjson.dumps(event)
+        except orjson.JSONEncodeError:
+            # Somebody sent an object that is deeper than JSON is written; what was done is told all the same.
+            event = _without_objects(event)
+            whole = orjson.dumps(event)
         kept = True
         for place in self.places:
             data = whole if place.truncate is None else self._cut(event, whole, place.truncate)
@@ -130,10 +142,15 @@ class Auditor:
         """Return an event without its bodies where it is too large, nothing where it still is."""
         if len(whole) <= truncate.event_bytes_max:
             return whole
-        small = {name: value for name, value in event.items() if name not in ("requestObject", "responseObject")}
-        small["annotations"] = {**event.get("annotations", {}), TRUNCATED: "true"}
-        data = orjson.dumps(small)
+        data = orjson.dumps(_without_objects(event))
         if len(data) <= truncate.event_bytes_max:
             return data
         self._metrics.lost("truncate", 1, "the event is too large even without its objects")
         return b""
+
+
+def _without_objects(event: Object) -> Object:
+    """Return an event without what was asked and answered, which says so."""
+    small = {name: value for name, value in event.items() if name not in ("requestObject", "responseObject")}
+    small["annotations"] = {**event.get("annotations", {}), TRUNCATED: "true"}
+    return small

@@ -135,7 +135,9 @@ def parse(document: Any) -> tuple[Policy, list[str]]:
     if not isinstance(document, dict) or (document.get("apiVersion"), document.get("kind")) != (API_VERSION, KIND):
         raise ConfigurationError(f"expected apiVersion {API_VERSION} and kind {KIND}")
     reader = _Reader(document)
-    rules = tuple(reader.rule(rule, f"rules[{index}]") for index, rule in enumerate(document.get("rules") or ()))
+    rules = tuple(
+        reader.rule(rule, f"rules[{index}]") for index, rule in enumerate(reader.items(document, "rules", "rules"))
+    )
     if reader.faults:
         texts = [f"{cause.field}: {cause.message}" for cause in reader.faults.causes]
         raise ConfigurationError(texts[0] if len(texts) == 1 else f"[{', '.join(texts)}]")
@@ -156,6 +158,16 @@ class _Reader:
 
     def _note_unknown(self, value: Mapping[str, Any], prefix: str, known: Sequence[str]) -> None:
         self.unknown += [f'unknown field "{prefix}{name}"' for name in value if name not in known]
+
+    def items(self, value: Mapping[str, Any], name: str, path: str) -> list[Any]:
+        """Return a list of anything."""
+        found = value.get(name)
+        if found is None:
+            return []
+        if not isinstance(found, list):
+            self.faults.type_invalid(path, str(found), "must be a list")
+            return []
+        return found
 
     def _texts(self, value: Mapping[str, Any], name: str, path: str) -> tuple[str, ...]:
         found = value.get(name)
@@ -182,10 +194,12 @@ class _Reader:
         level = value.get("level")
         if not level:
             self.faults.required(f"{path}.level")
-        elif level not in LEVELS:
+        elif not isinstance(level, str) or level not in LEVELS:
             self.faults.not_supported(f"{path}.level", level, LEVELS)
         paths = self._paths(value, f"{path}.nonResourceURLs")
-        resources = tuple(self._resources(each, f"{path}.resources") for each in value.get("resources") or ())
+        resources = tuple(
+            self._resources(each, f"{path}.resources") for each in self.items(value, "resources", f"{path}.resources")
+        )
         omitted = self._stages(value, f"{path}.omitStages")
         namespaces = self._texts(value, "namespaces", f"{path}.namespaces")
         if paths and (resources or namespaces):

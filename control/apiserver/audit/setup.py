@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from control.apiserver.audit.auditor import AuditMetrics, Auditor, Place, Sink, read_policy
 from control.apiserver.audit.buffer import Backend, Batching, Blocking
 from control.apiserver.audit.log import LogFile
@@ -38,10 +36,3 @@ def _place(backend: Backend, batch: BatchConfig, truncate: TruncateConfig | None
     else:
         sink = Blocking(backend, metrics, strict=batch.mode == "blocking-strict")
     return Place(sink, truncate)
-
-
-async def run(auditor: Auditor) -> None:
-    """Let events go where they belong until cancelled, then write what waits."""
-    async with asyncio.TaskGroup() as tasks:
-        for place in auditor.places:
-            tasks.create_task(place.sink.run())

@@ -9,7 +9,8 @@ from __future__ import annotations
 import base64
 import binascii
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -29,11 +30,27 @@ from control.client.client import Client
 logger = logging.getLogger(__name__)
 
 _WEBSOCKET_BEARER = "base64url.bearer.authorization.k8s.io."
+KNOWN_MAX = 4096
+Bound = tuple[Resource, str, str]
+"""Resource, name and namespace."""
+RevisionOf = Callable[[Resource, str, str], int]
+"""Returns the revision at which an object stands in memory, 0 where it does not."""
 _BOUND_RESOURCES = {"serviceaccount": SERVICE_ACCOUNTS, "pod": PODS, "secret": SECRETS, "node": NODES}
 
 
 def _utc_now() -> datetime:
     return datetime.now(UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """A token that was found good."""
+
+    outcome: Authenticated
+    begins_s: float
+    ends_s: float
+    bound: tuple[tuple[Bound, int], ...]
+    """What it is bound to, and the revision that this was at."""
 
 
 class TokenAuthenticator:
@@ -48,7 +65,10 @@ class TokenAuthenticator:
         *,
         bootstrap: bool,
         clock: Callable[[], datetime] = _utc_now,
+        revision: RevisionOf | None = None,
     ) -> None:
+        self._known: dict[str, _Known] = {}
+        self._revision = revision
         self._verifier = verifier
         self._audiences = tuple(audiences)
         self._lookup = lookup
@@ -61,10 +81,15 @@ class TokenAuthenticator:
     async def authenticate(self, token: str, audiences: Sequence[str] = ()) -> Authenticated:
         """Return who holds the token, for those of the wanted audiences that it serves; else InvalidCredentialError."""
         wanted = tuple(audiences) or self._audiences
+        if (known := self._known.get(token)) is not None and not audiences and self._still_true(known):
+            return known.outcome
         if self._verifier.is_ours(token):
             claims = self._verifier.verify(token, wanted, self._clock().timestamp())
             user = await self._service_account(claims)
-            return Authenticated(with_authenticated_group(user), tuple(claims["aud"]))
+            outcome = Authenticated(with_authenticated_group(user), tuple(claims["aud"]))
+            if not audiences:
+                self._remember(token, claims, outcome)
+            return outcome
         if self._bootstrap and bootstraptokens.TOKEN_FORM.match(token):
             await self._lookup.warm(SECRETS)
             found = bootstrap_tokens.authenticate(
@@ -89,20 +114,46 @@ class TokenAuthenticator:
             live = await self._live_bindings(claims)
             return service_accounts.user_from_claims(claims, lambda r, n, s: live.get((r, n, s)), now_s)
 
+    def _still_true(self, known: _Known) -> bool:
+        """Tell whether a token that was good is: in its time, and bound to objects that nobody has touched."""
+        revision = self._revision
+        if revision is None or not known.begins_s <= self._clock().timestamp() < known.ends_s:
+            return False
+        return all(revision(*bound) == at for bound, at in known.bound)
+
+    def _remember(self, token: str, claims: dict[str, Any], outcome: Authenticated) -> None:
+        if self._revision is None:
+            return
+        bound = []
+        for key in _bindings(claims):
+            found, at = self._lookup.get(*key), self._revision(*key)
+            if found is None or found["metadata"].get("deletionTimestamp") or not at:
+                # What is being deleted counts for a minute more: that is to be asked each time.
+                return
+            bound.append((key, at))
+        if len(self._known) >= KNOWN_MAX:
+            self._known.clear()
+        self._known[token] = _Known(outcome, claims.get("nbf", 0), claims["exp"], tuple(bound))
+
     async def _live_bindings(self, claims: dict[str, Any]) -> dict[tuple[Resource, str, str], Object]:
-        private = claims.get(service_accounts.CLAIMS_KEY)
         found: dict[tuple[Resource, str, str], Object] = {}
-        if not isinstance(private, dict):
-            return found
-        for claim, resource in _BOUND_RESOURCES.items():
-            name = str((private.get(claim) or {}).get("name", ""))
-            namespace = str(private.get("namespace", "")) if resource.namespaced else ""
-            if name:
-                try:
-                    found[resource, name, namespace] = await self._client.get(resource, name, namespace)
-                except ApiError as error:
-                    logger.debug("bound object not found resource=%s name=%s: %s", resource.plural, name, error)
+        for resource, name, namespace in _bindings(claims):
+            try:
+                found[resource, name, namespace] = await self._client.get(resource, name, namespace)
+            except ApiError as error:
+                logger.debug("bound object not found resource=%s name=%s: %s", resource.plural, name, error)
         return found
+
+
+def _bindings(claims: dict[str, Any]) -> Iterator[Bound]:
+    """Yield what a token names: its service account, and what else it is bound to."""
+    private = claims.get(service_accounts.CLAIMS_KEY)
+    if not isinstance(private, dict):
+        return
+    for claim, resource in _BOUND_RESOURCES.items():
+        name = str((private.get(claim) or {}).get("name", ""))
+        if name:
+            yield resource, name, str(private.get("namespace", "")) if resource.namespaced else ""
 
 
 class Authentication:
@@ -124,6 +175,7 @@ class Authentication:
         self._tokens = tokens
         self._authorizer = authorizer
         self._clock = clock
+        self._grouped: dict[int, tuple[UserInfo, UserInfo]] = {}
 
     async def authenticate(self, credentials: Credentials) -> UserInfo | None:
         """Return the user (the borrowed one under impersonation), None when nothing was presented."""
@@ -138,7 +190,7 @@ class Authentication:
         faults: list[str] = []
         try:
             if user := self._by_certificate(credentials):
-                return with_authenticated_group(user)
+                return self._with_group(user)
         except (InvalidCredentialError, ValueError) as error:
             faults.append(str(error))
         token = bearer_token(credentials)
@@ -151,6 +203,15 @@ class Authentication:
             logger.info("credentials refused remote=%s reasons=%s", credentials.remote_address, "; ".join(faults))
             raise unauthorized()
         return None
+
+    def _with_group(self, user: UserInfo) -> UserInfo:
+        """Return the same object for the same user, by which decisions are remembered."""
+        known = self._grouped.get(id(user))
+        if known is None or known[0] is not user:
+            if len(self._grouped) >= KNOWN_MAX:
+                self._grouped.clear()
+            known = self._grouped[id(user)] = user, with_authenticated_group(user)
+        return known[1]
 
     def _by_certificate(self, credentials: Credentials) -> UserInfo | None:
         if credentials.certificate is None:

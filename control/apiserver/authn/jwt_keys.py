@@ -1,4 +1,4 @@
-"""Signs and verifies JSON Web Tokens, and publishes the keys as a JWKS; the door to pyjwt."""
+"""Signs and verifies JSON Web Tokens, publishes the keys as a JWKS; pyjwt is imported with the first token."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jwt
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
@@ -50,6 +49,8 @@ class TokenSigner:
 
     def sign(self, claims: Mapping[str, Any]) -> str:
         """Make a token."""
+        import jwt
+
         return jwt.encode(dict(claims), self._key, self._public.algorithm, headers={"kid": self._public.key_id})
 
 
@@ -71,6 +72,8 @@ class TokenVerifier:
         """Whether the token claims one of our issuers; nothing is verified."""
         if token in self._verified:
             return True
+        import jwt
+
         try:
             claims = jwt.decode(token, options={"verify_signature": False})
         except jwt.PyJWTError:
@@ -98,6 +101,8 @@ class TokenVerifier:
 
     def _checked(self, token: str) -> dict[str, Any]:
         """Return the claims of a token that one of our issuers signed."""
+        import jwt
+
         try:
             header = jwt.get_unverified_header(token)
             named = self._keys.get(str(header.get("kid", "")))
@@ -111,6 +116,8 @@ class TokenVerifier:
 
     def _decoded(self, token: str, candidates: Sequence[VerificationKey]) -> dict[str, Any]:
         """Verify the signature alone: the clock is the caller's."""
+        import jwt
+
         options: Any = dict.fromkeys(("verify_exp", "verify_nbf", "verify_iat", "verify_aud", "verify_iss"), False)
         last: jwt.PyJWTError = jwt.InvalidSignatureError("no key verifies the token")
         for candidate in candidates:

@@ -15,7 +15,7 @@ from control.api.resources import (
     Resource,
 )
 from control.apiserver.authz.attributes import NO_OPINION, SUPERUSER_GROUP, Attributes, Opinion, Verdict
-from control.apiserver.authz.node import NodeAuthorizer, NodeGraph
+from control.apiserver.authz.node import NodeAuthorizer, NodeGraph, node_name_of
 from control.apiserver.authz.rbac import RbacIndex
 from control.apiserver.authz.rules import Rule
 from control.apiserver.request import Decision, Lookup, RequestInfo, UserInfo
@@ -23,6 +23,8 @@ from control.apiserver.request import Decision, Lookup, RequestInfo, UserInfo
 Judge = Callable[[Attributes], Verdict]
 FOLLOWED = (CLUSTER_ROLES, ROLES, CLUSTER_ROLE_BINDINGS, ROLE_BINDINGS, PODS, PERSISTENT_VOLUMES)
 """What the indexes are made of."""
+DECISIONS_MAX = 8192
+Question = tuple[int, str, str, str, str, str, str, str]
 MODES = ("Node", "RBAC", "AlwaysAllow", "AlwaysDeny")
 
 
@@ -59,11 +61,26 @@ class ModeAuthorizer:
             "AlwaysDeny": lambda _: Verdict(Opinion.DENY, "Everything is forbidden."),
         }
         self._judges = [judges[mode] for mode in modes]
+        self._decisions: dict[Question, tuple[UserInfo, int, Decision]] = {}
+        """What was decided of whom, as of which generation of the rules."""
 
     async def authorize(self, user: UserInfo, info: RequestInfo) -> Decision:
-        """Judge one request."""
+        """Judge one request; a question that was asked before is answered as before, until the rules change."""
+        question = (
+            id(user), info.verb, info.group, info.resource, info.subresource, info.namespace, info.name,
+            "" if info.is_resource_request else info.path,
+        )  # fmt: skip
+        known = self._decisions.get(question)
+        if known is not None and known[0] is user and known[1] == self.rbac.generation:
+            return known[2]
         verdict = self.judge(attributes_of(user, info))
-        return Decision(verdict.allowed, verdict.reason)
+        decision = Decision(verdict.allowed, verdict.reason)
+        if node_name_of(user) is None:
+            # What nodes may depends on which pods are theirs.
+            if len(self._decisions) >= DECISIONS_MAX:
+                self._decisions.clear()
+            self._decisions[question] = user, self.rbac.generation, decision
+        return decision
 
     def judge(self, attributes: Attributes) -> Verdict:
         """Answer one question; a refusal carries the reasons of all who were asked."""

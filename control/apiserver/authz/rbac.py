@@ -55,9 +55,12 @@ class RbacIndex:
         self._roles: dict[tuple[str, str], tuple[Rule, ...]] = {}
         self._bindings: dict[tuple[str, str], Binding] = {}
         self._by_subject: dict[str, dict[Subject, dict[str, Binding]]] = {}
+        self.generation = 0
+        """Grows with every change: answers given before may be others now."""
 
     def set_role(self, namespace: str, name: str, role: Mapping[str, Any] | None) -> None:
         """Store a Role, or a ClusterRole with an empty namespace; None forgets it."""
+        self.generation += 1
         if role is None:
             self._roles.pop((namespace, name), None)
         else:
@@ -65,6 +68,7 @@ class RbacIndex:
 
     def set_binding(self, namespace: str, name: str, binding: Mapping[str, Any] | None) -> None:
         """Store a RoleBinding, or a ClusterRoleBinding with an empty namespace; None forgets it."""
+        self.generation += 1
         known = self._bindings.pop((namespace, name), None)
         if known is not None:
             self._unlink(known)

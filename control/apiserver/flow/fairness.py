@@ -199,6 +199,7 @@ class FairQueues:
         self.waiting += 1
         self.waiting_seats += ticket.work.width
         self._note_peak()
+        self._bound(queue)
         self.dispatch()
         return ""
 

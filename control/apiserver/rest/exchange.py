@@ -3,19 +3,32 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
 import orjson
 
 from control.api import status
 from control.api.meta import Object
-from control.apiserver.audit.record import Record
 from control.apiserver.request import ASGIScope, Credentials, Passage, Receive, Send
+
+if TYPE_CHECKING:
+    # Imported for real where audit is configured.
+    from control.apiserver.audit.record import Record
 
 _WITH_BODY = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 JSON_TYPE = b"application/json"
+GZIP_BYTES_MIN = 128 << 10
+"""Shorter answers are sent as they are: on their way they cost less than compressing does."""
+GZIP_LEVEL = 1
+PRETTY_BYTES_MAX = 4 << 20
+"""Longer answers stay on one line: nobody reads them, and laying them out would hold up everybody else."""
+NOT_CACHED = b"no-cache, private"
+_TRUE = frozenset({"1", "t", "T", "true", "True", "TRUE"})
+_PERSONS = ("curl", "Wget", "Mozilla/5.0")
+"""Programs that a person looks through, by the beginnings of their names."""
 WARNING_CHARACTERS_MAX = 256
 WARNINGS_CHARACTERS_MAX = 4096
 """More than this breaks clients; kube-apiserver cuts there too."""
@@ -63,6 +76,8 @@ def _remembered_headers(scope: ASGIScope) -> Mapping[str, tuple[str, ...]]:
 
 class Exchange:
     """A request that can be read once and answered once."""
+
+    cache_control = NOT_CACHED
 
     def __init__(self, scope: ASGIScope, receive: Receive, send: Send) -> None:
         self.scope = scope
@@ -149,7 +164,7 @@ class Exchange:
         await self._send(message)
 
     def _head(self, content_type: bytes, extra: tuple[tuple[bytes, bytes], ...]) -> list[tuple[bytes, bytes]]:
-        headers = [(b"content-type", content_type), (b"cache-control", b"no-cache, private"), *extra]
+        headers = [(b"content-type", content_type), (b"cache-control", self.cache_control), *extra]
         if self.passage is not None:
             headers += self.passage.headers
         for text in bounded_warnings(self.warnings) if self.warnings else ():
@@ -168,7 +183,14 @@ class Exchange:
     async def answer(
         self, code: int, body: bytes, content_type: bytes = JSON_TYPE, extra: tuple[tuple[bytes, bytes], ...] = ()
     ) -> None:
-        """Send a whole answer."""
+        """Send a whole answer: laid out where a person reads it, compressed where it is long."""
+        if content_type is JSON_TYPE and body and self._pretty():
+            body = laid_out(body)
+        plain = body
+        if len(body) > GZIP_BYTES_MIN and accepts_gzip(self.header("accept-encoding")):
+            # In a thread, because zlib lets others run meanwhile.
+            body = await asyncio.to_thread(gzip.compress, body, GZIP_LEVEL, mtime=0)
+            extra = (*extra, (b"content-encoding", b"gzip"), (b"vary", b"Accept-Encoding"))
         if (at_once := self.scope.get("answer")) is not None:
             self.started = True
             self.code, self.sent_bytes = code, len(body)
@@ -176,13 +198,21 @@ class Exchange:
             if self.record is not None:
                 await self.record.starts(code)
                 headers.append((b"audit-id", self.record.header))
-                self.record.answers(body)
+                self.record.answers(plain)
             at_once(code, headers, body)
             if len(body) > LARGE_BYTES:
                 await self._taken()
             return
         await self.start(code, content_type, len(body), extra)
-        await self.send({"type": "http.response.body", "body": body})
+        self.sent_bytes += len(body)
+        if self.record is not None:
+            self.record.answers(plain)
+        await self._send({"type": "http.response.body", "body": body})
+
+    def _pretty(self) -> bool:
+        if "pretty" in self.query:
+            return self.parameter("pretty") in _TRUE
+        return self.header("user-agent").startswith(_PERSONS)
 
     async def _taken(self) -> None:
         if (writable := self.scope.get("writable")) is None:
@@ -210,6 +240,18 @@ class Exchange:
         if retry_after:
             extra = (*extra, (b"retry-after", str(retry_after).encode()))
         await self.answer(error.code, orjson.dumps(error.status), JSON_TYPE, extra)
+
+
+def accepts_gzip(accept_encoding: str) -> bool:
+    """Tell whether gzip is among the encodings that a client takes."""
+    return any(token.strip() == "gzip" for token in accept_encoding.split(","))
+
+
+def laid_out(body: bytes) -> bytes:
+    """Return JSON as a person reads it."""
+    if len(body) > PRETTY_BYTES_MAX:
+        return body
+    return orjson.dumps(orjson.loads(body), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
 
 
 def too_large(bytes_max: int) -> status.ApiError:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from typing import Any
 
 import orjson
 
-from control.api import openapi, openapi_v2
+from control.api import openapi, openapi_v2, swagger
 from control.api.custom.openapi import document
 from control.api.custom.version import CustomVersion
 from control.apiserver.kinds import Kinds
@@ -19,15 +23,20 @@ class OpenAPI:
 
     def __init__(self, kinds: Kinds) -> None:
         self._kinds = kinds
+        self.others: Callable[[], Mapping[str, Any]] = dict
+        """The index's entries for documents of other servers."""
         self._generation = 0
         self._built_in = {openapi.relative_path(*pair): pair for pair in openapi.group_versions()}
         self._custom: dict[str, bytes] = {}
         """The documents of groups of custom resources, by path."""
+        self._v2: dict[bool, tuple[bytes, str]] = {}
+        """The v2 document and its hash, in protobuf and in JSON."""
 
     def _renew(self) -> None:
         if self._generation == self._kinds.generation:
             return
         self._generation = self._kinds.generation
+        self._v2 = {}
         versions: dict[str, list[CustomVersion]] = {}
         for kind in self._kinds.all:
             if kind.custom is not None:
@@ -47,11 +56,21 @@ class OpenAPI:
             body, mark = openapi.document_bytes(*found), openapi.document_hash(*found)
         else:
             raise unknown_path()
-        etag = (b"etag", f'"{mark}"'.encode())
-        if exchange.header("if-none-match").encode() == etag[1]:
-            await exchange.answer(304, b"", JSON_TYPE, (etag,))
+        extra: tuple[tuple[bytes, bytes], ...] = ((b"etag", f'"{mark}"'.encode()), (b"vary", b"Accept"))
+        if asked := exchange.parameter("hash"):
+            if asked != mark:
+                # The document has changed since the client read the index.
+                location = openapi.address(rest, mark)["serverRelativeURL"].encode()
+                await exchange.answer(301, b"", JSON_TYPE, ((b"location", location),))
+                return
+            # What stands under its own hash never changes.
+            expires = format_datetime(datetime.now(UTC) + timedelta(days=365), usegmt=True)
+            extra = (*extra, (b"expires", expires.encode()))
+            exchange.cache_control = b"public, immutable"
+        if exchange.header("if-none-match").strip('"') == mark:
+            await exchange.answer(304, b"", JSON_TYPE, extra)
             return
-        await exchange.answer(200, body, JSON_TYPE, (etag,))
+        await exchange.answer(200, body, JSON_TYPE, extra)
 
     async def _index(self, exchange: Exchange) -> None:
         for group, version in self._built_in.values():
@@ -61,8 +80,36 @@ class OpenAPI:
         made = openapi.index(list(self._built_in.values()))
         for path, body in self._custom.items():
             made["paths"][path] = openapi.address(path, openapi.hash_of(body))
+        made["paths"].update(self.others())
         await exchange.answer(200, orjson.dumps(made))
 
     async def serve_v2(self, exchange: Exchange) -> None:
-        """Answer /openapi/v2."""
-        await exchange.answer(200, openapi_v2.document_bytes(), openapi_v2.CONTENT_TYPE.encode())
+        """Answer /openapi/v2: JSON, or protobuf where a client asks for that before anything else."""
+        self._renew()
+        protobuf = "protobuf" in exchange.header("accept").partition(",")[0]
+        encode, join = openapi_v2.PROTOBUF if protobuf else openapi_v2.JSON
+        kept = self._v2.get(protobuf)
+        if kept is None:
+            generation, parts = self._generation, []
+            for part in swagger.parts(self._documents()):
+                # Each takes milliseconds, and others wait for answers meanwhile.
+                parts.append(encode(part))
+                await asyncio.sleep(0)
+            body = join(parts)
+            kept = body, openapi.hash_of(body)
+            if generation == self._generation:
+                self._v2[protobuf] = kept
+        body, mark = kept
+        content_type = openapi_v2.PROTOBUF_TYPE.encode() if protobuf else JSON_TYPE
+        extra = ((b"etag", f'"{mark}"'.encode()), (b"vary", b"Accept"))
+        if exchange.header("if-none-match").strip('"') == mark:
+            await exchange.answer(304, b"", content_type, extra)
+            return
+        await exchange.answer(200, body, content_type, extra)
+
+    def _documents(self) -> Iterator[dict[str, Any]]:
+        """Return the v3 documents of all group versions, each made when it is its turn."""
+        for group, version in self._built_in.values():
+            yield openapi.document(group, version)
+        for body in list(self._custom.values()):
+            yield orjson.loads(body)

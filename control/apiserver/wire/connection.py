@@ -11,7 +11,8 @@ from collections import deque
 from typing import cast
 
 from control.apiserver.wire import frames
-from control.apiserver.wire.frames import ACK, END_HEADERS, END_STREAM, PADDED, HeadReader, ProtocolError
+from control.apiserver.wire.frames import ACK, END_HEADERS, END_STREAM, PADDED
+from control.apiserver.wire.headers import HeadReader, ProtocolError
 
 OK, CANCELLED, UNKNOWN, DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED, INTERNAL, UNAVAILABLE = 0, 1, 2, 4, 8, 13, 14
 """Numbers of gRPC's codes."""

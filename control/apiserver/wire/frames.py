@@ -1,16 +1,11 @@
-"""HTTP/2 as bytes, as far as a gRPC client needs it. No input or output.
-
-Our SETTINGS forbid the server a dynamic header table, so equal blocks say equal things and each is decoded once.
-"""
+"""HTTP/2 frames as bytes, as far as a gRPC client needs them. No input or output."""
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Iterable
-from typing import NamedTuple
-from urllib.parse import unquote
 
-import hpack
+from control.apiserver.wire.headers import ProtocolError
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 DATA, HEADERS, RST_STREAM, SETTINGS, PUSH_PROMISE, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = 0, 1, 3, 4, 5, 6, 7, 8, 9
@@ -21,12 +16,7 @@ HEAD_BYTES = 9
 DEFAULT_WINDOW_BYTES = 65_535
 DEFAULT_FRAME_BYTES = 16_384
 BLOCK_BYTES_MAX = 64 << 10
-_HEADS_KEPT = 256
 _pack_head = struct.Struct(">BHBBI").pack
-
-
-class ProtocolError(Exception):
-    """The other side does not speak HTTP/2."""
 
 
 def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
@@ -88,39 +78,3 @@ def bare(payload: bytes, flags: int) -> bytes:
     if flags & PRIORITY:
         payload = payload[5:]
     return payload[: len(payload) - padding] if padding else payload
-
-
-class Head(NamedTuple):
-    """What matters of a block of headers or trailers; -1 for what it does not say."""
-
-    http_status: int
-    grpc_status: int
-    message: str
-
-
-class HeadReader:
-    """Decodes the header blocks of one connection."""
-
-    def __init__(self) -> None:
-        self._decoder = hpack.Decoder(max_header_list_size=BLOCK_BYTES_MAX)
-        self._known: dict[bytes, Head] = {}
-
-    def read(self, block: bytes) -> Head:
-        """Return a block's head; raises ProtocolError."""
-        known = self._known.get(block)
-        if known is not None:
-            return known
-        try:
-            pairs = self._decoder.decode(block, raw=True)
-            fields = {bytes(pair[0]): bytes(pair[1]) for pair in pairs}
-            head = Head(
-                int(fields.get(b":status", b"-1")),
-                int(fields.get(b"grpc-status", b"-1")),
-                unquote(fields.get(b"grpc-message", b"").decode("latin-1")),
-            )
-        except (hpack.HPACKError, ValueError) as error:
-            raise ProtocolError(f"unreadable headers: {error}") from None
-        # A server that uses a table all the same means something else by equal bytes.
-        if not self._decoder.header_table.dynamic_entries and len(self._known) < _HEADS_KEPT:
-            self._known[block] = head
-        return head

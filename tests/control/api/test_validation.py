@@ -11,7 +11,8 @@ from control.api.decode import clean
 from control.api.defaulting import apply_defaults
 from control.api.resources import by_plural
 from control.api.validation import names
-from control.api.validation.objects import CHECKS, UPDATE_CHECKS, validate
+from control.api.validation.objects import validate
+from control.api.validation.tables import CHECKS, NEW_CHECKS, STATUS_CHECKS, UPDATE_CHECKS
 
 POD_SPEC: dict[str, Any] = {"containers": [{"name": "c", "image": "nginx", "ports": [{"containerPort": 80}]}]}
 TEMPLATE: dict[str, Any] = {"metadata": {"labels": {"app": "web"}}, "spec": POD_SPEC}
@@ -69,7 +70,7 @@ OBJECTS: dict[str, dict[str, Any]] = {
     "certificates.k8s.io/certificatesigningrequests": {
         "spec": {
             "signerName": "kubernetes.io/kubelet-serving", "usages": ["server auth"],
-            "request": "LS0tLS1CRUdJTiBDRVJUSUZJQ0FURSBSRVFVRVNULS0tLS0=",
+            "request": "LS0tLS1CRUdJTiBDRVJUSUZJQ0FURSBSRVFVRVNULS0tLS0KQUFBQQotLS0tLUVORCBDRVJUSUZJQ0FURSBSRVFVRVNULS0tLS0K",
         },
     },
 }  # fmt: skip
@@ -231,9 +232,9 @@ LABEL_FORM = (
             "/services",
             {"spec/trafficDistribution": "Near", "spec/allocateLoadBalancerNodePorts": True},
             [
+                "spec.allocateLoadBalancerNodePorts: Forbidden: may only be used when `type` is 'LoadBalancer'",
                 'spec.trafficDistribution: Unsupported value: "Near": supported values: "PreferClose", '
                 '"PreferSameNode", "PreferSameZone"',
-                "spec.allocateLoadBalancerNodePorts: Forbidden: may only be used when `type` is 'LoadBalancer'",
             ],
         ),
         (
@@ -365,7 +366,7 @@ def test_status_is_not_asked_for_its_spec() -> None:
 
 
 def test_every_rule_belongs_to_a_kind() -> None:
-    for group, plural in [*CHECKS, *UPDATE_CHECKS]:
+    for group, plural, *_ in [*CHECKS, *NEW_CHECKS, *UPDATE_CHECKS, *STATUS_CHECKS]:
         assert by_plural(group, "v1", plural) or by_plural(group, "v2", plural)
 
 

@@ -19,7 +19,7 @@ import yaml
 from lab import pki
 
 ROOT = Path(__file__).parents[3]
-START_TIMEOUT_S = 30.0
+START_TIMEOUT_S = 120.0
 ADVERTISED = "192.0.2.10"
 _READY = re.compile(r"ready address=\S+ port=(\d+) grpc=(\d+)")
 
@@ -140,6 +140,7 @@ def make_pki(folder: Path) -> None:
     pki.issue(authority, folder, "scheduler", "system:kube-scheduler")
     pki.issue(authority, folder, "controllers", "system:kube-controller-manager")
     pki.issue(stranger, folder, "stranger", "kubernetes-admin", organizations=["system:masters"])
+    pki.issue(authority, folder, "kubelet", "system:node:fake", usages=[pki.SERVER], addresses=["127.0.0.1"])
     pki.issue(
         authority, folder, "apiserver", "kube-apiserver", usages=[pki.SERVER], dns_names=["localhost"],
         addresses=["127.0.0.1"],

@@ -49,7 +49,8 @@ async def test_one_kind_in_two_versions() -> None:
         old = (await api.ask("GET", v1)).json["items"][0]
         assert old["spec"]["targetCPUUtilizationPercentage"] == 50
         event = {"apiVersion": "events.k8s.io/v1", "kind": "Event", "metadata": {"name": "e"}, "note": "n",
-                 "regarding": {"kind": "Pod", "name": "p"}, "eventTime": "2026-01-01T00:00:00.000000Z"}  # fmt: skip
+                 "regarding": {"kind": "Pod", "name": "p"}, "eventTime": "2026-01-01T00:00:00.000000Z", "type": "Normal",
+                 "reportingController": "c", "reportingInstance": "c-0", "action": "Look", "reason": "Seen"}  # fmt: skip
         url = "/apis/events.k8s.io/v1/namespaces/default/events"
         assert (await api.ask("POST", url, event)).json["note"] == "n"
         core = (await api.ask("GET", "/api/v1/namespaces/default/events?fieldSelector=involvedObject.name%3Dp")).json

@@ -12,6 +12,8 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
+from control.api.meta import Object
+from control.api.resources import Resource
 from control.apiserver import kinds
 from control.apiserver.config import ApiServerConfig, EtcdConfig
 from control.apiserver.feed import Feed
@@ -33,6 +35,10 @@ from tests.fakes.fake_store import FakeStore
 RBAC = "/apis/rbac.authorization.k8s.io/v1"
 
 
+def _as_it_is(resource: Resource, obj: Object, validation: str = "Ignore") -> Object:
+    return obj
+
+
 class SecuredApi(Api):
     """The application as it is served, with certificates handed over as TLS would."""
 
@@ -45,7 +51,17 @@ class SecuredApi(Api):
         client = LoopbackClient()
         ranges = EtcdRanges(store, config.etcd.prefix)  # type: ignore[arg-type]
         self.security = secure(
-            Hub(config, self.feed, client, self.handlers, ranges, lambda *_: None, lambda _, obj: obj)
+            Hub(
+                config,
+                self.feed,
+                client,
+                self.handlers,
+                ranges,
+                lambda *_: None,
+                _as_it_is,
+                lambda _: "",
+                revision_of=self.feed.revision_of,
+            )
         )
         self.registry.admission = self.security.admission
         self.registry.allocators = self.security.allocators
@@ -306,3 +322,38 @@ async def test_the_issuer_is_public_to_service_accounts(tmp_path: Path) -> None:
         assert found["issuer"] == "https://kubernetes.default.svc.cluster.local"
         assert len((await api.by("root", "GET", "/openid/v1/jwks")).json["keys"]) == 1
         assert (await api.by("ann", "GET", "/openid/v1/jwks")).code == 403
+
+
+async def test_what_was_remembered_of_a_token_ends_with_what_it_rests_on(tmp_path: Path) -> None:
+    async with secured(tmp_path) as api:
+        accounts = "/api/v1/namespaces/default/serviceaccounts"
+        account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "robot"}}
+        assert (await api.by("root", "POST", accounts, account)).code == 201
+        request = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}}
+        token = (await api.by("root", "POST", f"{accounts}/robot/token", request)).json["status"]["token"]
+
+        async def code() -> int:
+            answer = await api.ask("GET", "/api/v1/namespaces/default/pods", authorization=f"Bearer {token}")
+            return answer.code
+
+        assert [await code(), await code()] == [403, 403]
+        binding = {
+            "apiVersion": "rbac.authorization.k8s.io/v1",
+            "kind": "RoleBinding",
+            "metadata": {"name": "robot"},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "view"},
+            "subjects": [{"kind": "ServiceAccount", "name": "robot", "namespace": "default"}],
+        }
+        bindings = f"{RBAC}/namespaces/default/rolebindings"
+        assert (await api.by("root", "POST", bindings, binding)).code == 201
+        await api.feed.fresh()
+        assert [await code(), await code()] == [200, 200]
+        assert (await api.by("root", "DELETE", f"{bindings}/robot")).code == 200
+        await api.feed.fresh()
+        assert await code() == 403
+        assert (await api.by("root", "DELETE", f"{accounts}/robot")).code == 200
+        await api.feed.fresh()
+        assert await code() == 401
+        assert (await api.by("root", "POST", accounts, account)).code == 201
+        await api.feed.fresh()
+        assert await code() == 401

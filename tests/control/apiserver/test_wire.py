@@ -11,13 +11,16 @@ import grpc
 import grpc.aio
 import hpack
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from control.apiserver.wire import connection as wire
-from control.apiserver.wire import frames
+from control.apiserver.wire import frames, headers
 from control.apiserver.wire.channel import Channel
 from control.apiserver.wire.connection import WireError
 
 PATH = "/test.Echo/Call"
+TEXTS = st.binary(max_size=30)
 MESSAGE_BYTES_MAX = 4 << 20
 Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -264,3 +267,31 @@ async def test_a_silent_server_is_noticed(monkeypatch: pytest.MonkeyPatch) -> No
     async with talking(mute) as channel:
         error = await failure(channel, timeout_s=20)
         assert (error.code, "pings" in error.details) == (wire.UNAVAILABLE, True)
+
+
+@given(
+    st.dictionaries(st.sampled_from([b"grpc-status", b"grpc-message", b"x-y"]), TEXTS),
+    st.booleans(),
+    st.sampled_from([b"200", b"503", b"204"]),
+)
+def test_headers_are_read_as_they_were_written(wanted: dict[bytes, bytes], huffman: bool, status: bytes) -> None:
+    encoder = hpack.Encoder()
+    encoder.header_table_size = 0
+    block = encoder.encode(
+        [(b":status", status), (b"content-type", b"application/grpc"), *wanted.items()], huffman=huffman
+    )
+    assert headers.fields(block) == {**wanted, b":status": status}
+    assert headers.fields(frames.literals(wanted.items())) == wanted
+
+
+@given(st.binary(max_size=60))
+def test_any_bytes_are_headers_or_none(block: bytes) -> None:
+    try:
+        headers.HeadReader().read(block)
+    except headers.ProtocolError:
+        pass
+
+
+def test_a_dynamic_table_is_refused() -> None:
+    with pytest.raises(headers.ProtocolError, match="dynamic"):
+        headers.fields(b"\xbe")

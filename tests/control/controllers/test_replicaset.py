@@ -147,6 +147,17 @@ async def test_a_refused_creation_is_told_and_ends_when_it_works() -> None:
     assert told == ["Error creating: pods is forbidden: exceeded quota: q"]
 
 
+async def test_a_refusal_that_goes_on_is_written_once() -> None:
+    """Each refusal names another pod; were each written, the set's own change would make it try again at once."""
+    owner = replica_set(2)
+    first, _ = next_status(owner, [], ("FailedCreate", 'pods "web-abc" is forbidden'), START)
+    again = {**owner, "status": first}
+    second, _ = next_status(again, [], ("FailedCreate", 'pods "web-xyz" is forbidden'), START)
+    assert second == first
+    over, _ = next_status(again, [], None, START)
+    assert "conditions" not in over
+
+
 async def test_orphans_are_adopted_and_strays_released() -> None:
     world = World()
     world.client.put(REPLICA_SETS, replica_set(1))

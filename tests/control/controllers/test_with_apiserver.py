@@ -18,17 +18,20 @@ from control.api.resources import (
     CERTIFICATE_SIGNING_REQUESTS,
     CONFIG_MAPS,
     DEPLOYMENTS,
+    DISRUPTION_BUDGETS,
     ENDPOINT_SLICES,
     NAMESPACES,
     NODES,
+    PERSISTENT_VOLUME_CLAIMS,
     PODS,
     REPLICA_SETS,
+    RESOURCE_QUOTAS,
     SERVICE_ACCOUNTS,
     SERVICES,
 )
 from control.api.status import ApiError
 from control.client.certificates import make_key, make_request
-from control.client.client import Client
+from control.client.client import Client, DeleteOptions
 from control.client.kubeconfig import Kubeconfig, Material, write
 from tests.control.apiserver.processes import Server, api_server, etcd_server, make_pki, process
 
@@ -222,3 +225,85 @@ async def test_an_approved_request_is_signed_and_another_waits(server: Server) -
             return bool(status.get("certificate"))
 
         await until(signed)
+
+
+async def test_a_quota_holds_a_deployment_and_a_budget_its_evictions(server: Server) -> None:
+    space = "bounded"
+    async with admin(server) as client:
+        await client.create(NAMESPACES, {"metadata": {"name": space}})
+        quota = {"metadata": {"name": "q", "namespace": space}, "spec": {"hard": {"pods": "2", "count/secrets": "9"}}}
+        await client.create(RESOURCE_QUOTAS, quota, space)
+
+        async def used() -> Object:
+            found: Object = ((await client.get(RESOURCE_QUOTAS, "q", space)).get("status") or {}).get("used") or {}
+            return found
+
+        await until(lambda: is_equal(used(), {"pods": "0", "count/secrets": "0"}))
+        made = workload("web")
+        made["metadata"]["namespace"] = space
+        await client.create(DEPLOYMENTS, made, space)
+        await until(lambda: is_equal(used(), {"pods": "2", "count/secrets": "0"}))
+
+        async def refused() -> bool:
+            replica_sets = (await client.list(REPLICA_SETS, space)).items
+            failure = meta.condition(replica_sets[0], "ReplicaFailure") if replica_sets else None
+            return failure is not None and "exceeded quota: q, requested: pods=1" in failure["message"]
+
+        await until(refused)
+        await client.patch(RESOURCE_QUOTAS, "q", {"spec": {"hard": {"pods": "3"}}}, space)
+        # The ReplicaSet tries again after a growing while; a change of it makes it look at once.
+        replica_set = (await client.list(REPLICA_SETS, space)).items[0]
+        await client.patch(REPLICA_SETS, meta.name(replica_set), {"metadata": {"annotations": {"look": "now"}}}, space)
+        await until(lambda: is_equal(used(), {"pods": "3", "count/secrets": "0"}))
+        budget = {
+            "metadata": {"name": "b", "namespace": space},
+            "spec": {"minAvailable": "60%", "selector": {"matchLabels": {"app": "web"}}},
+        }
+        await client.create(DISRUPTION_BUDGETS, budget, space)
+        pods = (await client.list(PODS, space)).items
+        ready = {"type": "Ready", "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z"}
+        for pod in pods:
+            status = {"status": {"phase": "Running", "conditions": [ready]}}
+            await client.patch(PODS, meta.name(pod), status, space, subresource="status")
+
+        async def room() -> bool:
+            found = (await client.get(DISRUPTION_BUDGETS, "b", space)).get("status") or {}
+            return (found.get("expectedPods"), found.get("disruptionsAllowed")) == (3, 1)
+
+        await until(room)
+        told = []
+        for pod in pods[:2]:
+            eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": meta.name(pod)}}
+            try:
+                await client.create(PODS, eviction, space, name=meta.name(pod), subresource="eviction")
+                told.append(201)
+            except ApiError as error:
+                told.append(error.code)
+        assert told == [201, 429]
+
+
+async def test_a_claim_stays_while_a_pod_has_it(server: Server) -> None:
+    async with admin(server) as client:
+        spec = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}
+        claim = {"metadata": {"name": "data", "namespace": "default"}, "spec": spec}
+        await client.create(PERSISTENT_VOLUME_CLAIMS, claim, "default")
+        volume = {"name": "d", "persistentVolumeClaim": {"claimName": "data"}}
+        user = {
+            "metadata": {"name": "user", "namespace": "default"},
+            "spec": {"nodeName": "nowhere", "containers": [{"name": "c", "image": "i"}], "volumes": [volume]},
+        }
+        await client.create(PODS, user, "default")
+        await client.delete(PERSISTENT_VOLUME_CLAIMS, "data", "default")
+        found = await client.get(PERSISTENT_VOLUME_CLAIMS, "data", "default")
+        assert meta.is_being_deleted(found)
+        await client.delete(PODS, "user", "default", DeleteOptions(grace_period_seconds=0))
+
+        async def gone() -> bool:
+            names = [meta.name(each) for each in (await client.list(PERSISTENT_VOLUME_CLAIMS, "default")).items]
+            return "data" not in names
+
+        await until(gone)
+
+
+async def is_equal(found: Awaitable[Object], wanted: Object) -> bool:
+    return await found == wanted

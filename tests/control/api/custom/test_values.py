@@ -120,7 +120,7 @@ BAD: list[tuple[str, Any, dict[str, Any], tuple[str, str]]] = [
     ("short", "", {"type": "string", "minLength": 1},
      ("f", 'Invalid value: "": f in body should be at least 1 chars long')),
     ("items", [1, 2], {"type": "array", "maxItems": 1, "items": {"type": "integer"}},
-     ("f", "Too many: 2: must have at most 1 items")),
+     ("f", "Too many: 2: must have at most 1 item")),
     ("in a list", ["x"], {"type": "array", "items": {"type": "integer"}},
      ("f[0]", 'Invalid value: "string": f[0] in body must be of type integer: "string"')),
     ("none of any", 1, {"type": "integer", "anyOf": [{"minimum": 2}, {"maximum": 0}]},

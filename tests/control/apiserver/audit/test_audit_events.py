@@ -216,6 +216,15 @@ async def test_large_events_lose_their_objects_first_and_then_everything() -> No
     assert len(kept.events) == 2
 
 
+async def test_objects_that_are_too_deep_are_told_of_without_them() -> None:
+    async with audited({"level": "RequestResponse"}, omitStages=["RequestReceived"]) as (api, kept, _):
+        body = b'{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"deep"},"x":' + b"[" * 400 + b"]" * 400 + b"}"
+        answer = await api.ask("POST", CONFIG_MAPS, body)
+    [event] = kept.events
+    assert event["responseStatus"]["code"] == answer.code
+    assert "requestObject" not in event
+
+
 ADDRESSES: dict[str, tuple[dict[str, tuple[str, ...]], str, list[str]]] = {
     "the connection's": ({}, "10.0.0.1", ["10.0.0.1"]),
     "proxies before it": (

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from control.apiserver.audit.policy import Level, parse
 from control.apiserver.config import ConfigurationError
@@ -139,3 +142,26 @@ def test_fields_that_mean_nothing_are_named_and_left_out() -> None:
     found, unknown = parse(policy({"level": "Metadata", "verb": ["get"]}))
     assert unknown == ['unknown field "rules[0].verb"']
     assert found.judge(ALICE, LIST_PODS).level is Level.METADATA
+
+
+ANYTHING: Any = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.sampled_from(["Metadata", "pods", "/x", "get", "RequestReceived"]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(
+                ["level", "users", "verbs", "resources", "group", "namespaces", "nonResourceURLs", "omitStages"]
+            ),
+            inner,
+            max_size=4,
+        )
+    ),
+    max_leaves=20,
+)
+
+
+@settings(max_examples=50)
+@given(rules=ANYTHING, omitted=ANYTHING)
+def test_whatever_stands_there_is_read_or_refused(rules: Any, omitted: Any) -> None:
+    with contextlib.suppress(ConfigurationError):
+        parse({**policy(), "rules": rules, "omitStages": omitted})

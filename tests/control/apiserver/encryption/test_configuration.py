@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from control.apiserver.config import ConfigurationError
 from control.apiserver.encryption import configuration
@@ -144,3 +147,37 @@ def test_files_that_cannot_be_read_are_named(tmp_path: Path, text: str | None, t
 def test_core_wildcard_is_the_core_group() -> None:
     assert configuration.group_resource("*.") == ("", "*")
     assert configuration.group_resource("deployments.apps") == ("apps", "deployments")
+
+
+ANYTHING: Any = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.sampled_from(["secrets", "*.*", "unix:///x", "3s", "v2", SECRET]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(
+                [
+                    "resources",
+                    "providers",
+                    "kms",
+                    "aescbc",
+                    "identity",
+                    "keys",
+                    "name",
+                    "secret",
+                    "timeout",
+                    "apiVersion",
+                ]
+            ),
+            inner,
+            max_size=4,
+        )
+    ),
+    max_leaves=20,
+)
+
+
+@settings(max_examples=50)
+@given(resources=ANYTHING)
+def test_whatever_stands_there_is_read_or_refused(resources: Any) -> None:
+    with contextlib.suppress(ConfigurationError):
+        parse({**document(), "resources": resources})

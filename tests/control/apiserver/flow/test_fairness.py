@@ -151,6 +151,29 @@ def test_an_idle_flow_saves_up_no_turns() -> None:
     assert order.count("rested") <= 6
 
 
+def test_a_flow_that_waits_for_nothing_saves_up_no_turns_either() -> None:
+    queues = FairQueues(Queuing(2, 1, 1000), 2, 0.0)
+    lasting = Named("lasting")
+    queues.enter(lasting, (1,), 0.0)
+    busy = [Named("busy") for _ in range(60)]
+    for ticket in busy:
+        queues.enter(ticket, (0,), 0.0)
+    now = 0.0
+    for _ in range(20):
+        now += 1.0
+        queues.answered(next(t for t in busy if t.state is State.EXECUTING), now)
+    late = [Named("late") for _ in range(30)]
+    for ticket in late:
+        queues.enter(ticket, (1,), now)
+    order = []
+    for _ in range(10):
+        running = next(t for t in [*busy, *late] if t.state is State.EXECUTING)
+        order.append(running.name)
+        now += 1.0
+        queues.answered(running, now)
+    assert order.count("busy") >= 4
+
+
 def test_queues_that_are_dealt_once_do_not_pile_up() -> None:
     queues = FairQueues(Queuing(10_000_000, 2, 3), 10, 0.0)
     for index in range(5000):

@@ -18,7 +18,7 @@ from control.apiserver.flow.inflight import InFlightGate
 from control.apiserver.flow.keeper import FlowKeeper
 from control.apiserver.grpc import HubServer
 from control.apiserver.loopback import LoopbackClient
-from control.apiserver.request import Credentials, Gate, UserInfo
+from control.apiserver.request import Credentials, Gate, RequestInfo, UserInfo
 from control.apiserver.rest import server as door
 from control.client.client import Client, ListOptions
 from control.client.grpc import GrpcClient
@@ -39,9 +39,11 @@ class SlowStore(FakeStore):
     def __init__(self) -> None:
         super().__init__()
         self.go_on = asyncio.Event()
+        self.holding = 0
 
     async def create(self, key: str, value: bytes, ttl_s: int = 0) -> int:
         if "/configmaps/default/" in key:
+            self.holding += 1
             await self.go_on.wait()
         return await super().create(key, value, ttl_s)
 
@@ -170,6 +172,51 @@ async def test_without_fair_queues_a_flood_locks_leases_out(transport: str, monk
         assert [await task for task in flood].count("TooManyRequests") == FLOOD - SEATS
 
 
+@pytest.mark.parametrize("transport", ["rest", "hub"])
+async def test_open_watches_take_no_seats(transport: str) -> None:
+    async with flow_server(fair_gate) as (api, _, config):
+        gate = api.service.gate
+        assert isinstance(gate, FlowGate)
+        level = gate.levels["global-default"]
+        client = connect(config, transport, f"alice;{AUTHENTICATED}")
+        seen: list[str] = []
+
+        async def watch() -> None:
+            async for event in client.watch(LEASES, "", ListOptions(send_initial_events=True)):
+                seen.append(event.type)
+
+        watches = [asyncio.ensure_future(watch()) for _ in range(3 * level.current)]
+        async with asyncio.timeout(DEADLINE_S / 4):
+            while len(seen) < len(watches) or not level.idle:
+                await asyncio.sleep(0.01)
+        written = RequestInfo("update", "", True, "coordination.k8s.io", "v1", "leases", "", "a", "x")
+        assert gate.watches.interested(written) == len(watches)
+        for task in watches:
+            task.cancel()
+        await asyncio.wait(watches)
+        async with asyncio.timeout(DEADLINE_S):
+            while gate.watches.interested(written):
+                await asyncio.sleep(0.01)
+        await client.close()
+
+
+@pytest.mark.parametrize("transport", ["rest", "hub"])
+async def test_our_clients_come_back_when_they_are_told_to(transport: str) -> None:
+    async with flow_server(lambda api: InFlightGate(1, 1)) as (_, store, config):
+        client = connect(config, transport, f"alice;{AUTHENTICATED}")
+        first = asyncio.ensure_future(client.create(CONFIG_MAPS, config_map("first"), "default"))
+        async with asyncio.timeout(DEADLINE_S):
+            while not store.holding:
+                await asyncio.sleep(0.01)
+            second = asyncio.ensure_future(client.create(CONFIG_MAPS, config_map("second"), "default"))
+            await asyncio.sleep(0.1)
+            assert not second.done()
+            store.go_on.set()
+            assert (await first)["metadata"]["name"] == "first"
+            assert (await second)["metadata"]["name"] == "second"
+        await client.close()
+
+
 async def bearer(api: Api, method: str, url: str, who: str, body: Any = None) -> Answer:
     return await api.ask(method, url, body, authorization=f"Bearer {who}")
 
@@ -199,6 +246,10 @@ async def test_what_is_edited_stays_and_what_is_mandatory_comes_back(monkeypatch
     monkeypatch.setattr("control.apiserver.flow.keeper.KEEP_INTERVAL_S", 0.05)
     async with flow_server(fair_gate) as (api, _, config):
         admin = connect(config, "rest", f"admin;system:masters,{AUTHENTICATED}")
+        fixed = await admin.get(FLOW_SCHEMAS, "catch-all")
+        fixed["spec"]["matchingPrecedence"] = 9000
+        with pytest.raises(ApiError, match="spec of 'catch-all' must equal the fixed value"):
+            await admin.update(FLOW_SCHEMAS, fixed)
         await admin.delete(FLOW_SCHEMAS, "catch-all")
         await admin.delete(PRIORITY_LEVELS, "workload-low")
         mine = await admin.get(PRIORITY_LEVELS, "system")
@@ -282,3 +333,37 @@ async def test_a_large_answer_keeps_its_seat_until_it_is_read(monkeypatch: pytes
                         await asyncio.sleep(0.01)
             finally:
                 writer.close()
+
+
+async def test_a_hub_that_ends_lets_calls_and_watches_end() -> None:
+    store = SlowStore()
+    async with running(store) as api:
+        hub = HubServer(replace(api.service.config, grpc_port=0), api.service)
+        await hub.start()
+        serving = asyncio.ensure_future(hub.run())
+        client = GrpcClient(Kubeconfig("http://127.0.0.1:1", (f"127.0.0.1:{hub.port}",)))
+
+        seen: list[str] = []
+
+        async def watch() -> None:
+            async for event in client.watch(LEASES, "", ListOptions(send_initial_events=True)):
+                seen.append(event.type)
+
+        try:
+            async with asyncio.timeout(DEADLINE_S):
+                watching = asyncio.ensure_future(watch())
+                creating = asyncio.ensure_future(client.create(CONFIG_MAPS, config_map("slow"), "default"))
+                while not (store.holding and seen):
+                    await asyncio.sleep(0.01)
+                api.feed.end_watches()
+                serving.cancel()
+                await watching
+                assert seen == ["BOOKMARK", "BOOKMARK"]
+                assert not creating.done()
+                assert await outcome(client.get(CONFIG_MAPS, "x", "default")) == "ServiceUnavailable"
+                store.go_on.set()
+                assert (await creating)["metadata"]["name"] == "slow"
+        finally:
+            await client.close()
+            serving.cancel()
+            await asyncio.wait([serving], timeout=20)

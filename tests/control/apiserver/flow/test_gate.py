@@ -12,6 +12,8 @@ from control.api.status import ApiError
 from control.apiserver.flow import gate as doors
 from control.apiserver.flow.gate import FlowGate, Passage
 from control.apiserver.flow.inflight import InFlightGate
+from control.apiserver.flow.measures import measure
+from control.apiserver.metrics import Metrics
 from control.apiserver.request import RequestInfo, UserInfo
 
 AUTHENTICATED = "system:authenticated"
@@ -237,6 +239,31 @@ async def test_the_tables(gate: FlowGate, clock: Clock) -> None:
     assert cells[10:] == ["alice", "get", GET.path, "a", "x", "v1", "pods", ""]
     assert gate.dump("dump_secrets", False) is None
     for passage in passages:
+        passage.leave()
+
+
+async def test_the_numbers_for_prometheus(gate: FlowGate) -> None:
+    metrics = Metrics()
+    measure(metrics, gate)
+    passages = await fill(gate, 5)
+    passages.pop(0).leave()
+    text = (await metrics.text()).decode()
+    labels = 'priority_level="small",flow_schema="all"'
+    for line in (
+        f"apiserver_flowcontrol_dispatched_requests_total{{{labels}}} 3",
+        f'apiserver_flowcontrol_rejected_requests_total{{{labels},reason="queue-full"}} 1',
+        f"apiserver_flowcontrol_current_inqueue_requests{{{labels}}} 1",
+        f"apiserver_flowcontrol_current_executing_requests{{{labels}}} 2",
+        f"apiserver_flowcontrol_current_executing_seats{{{labels}}} 2",
+        f'apiserver_flowcontrol_request_wait_duration_seconds_count{{{labels},execute="true"}} 3',
+        f'apiserver_flowcontrol_request_wait_duration_seconds_count{{{labels},execute="false"}} 1',
+        f'apiserver_flowcontrol_request_execution_seconds_count{{{labels},type="regular"}} 1',
+        'apiserver_flowcontrol_nominal_limit_seats{priority_level="small"} 2',
+        'apiserver_flowcontrol_current_limit_seats{priority_level="small"} 2',
+        "apiserver_flowcontrol_seat_fair_frac 1",
+    ):
+        assert line in text.splitlines()
+    for passage in reversed(passages):
         passage.leave()
 
 
