@@ -54,7 +54,7 @@ async def servers_on(store: str, directory: Path) -> AsyncIterator[Servers]:
         return
     folder = directory / "members"
     folder.mkdir()
-    cluster = StoreCluster(folder)
+    cluster = StoreCluster(folder, "--heartbeat-interval", "200", "--election-timeout", "2000")
     try:
         for name in cluster.client_ports:
             await cluster.start(name)

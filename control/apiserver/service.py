@@ -22,7 +22,7 @@ from control.apiserver.config import ApiServerConfig
 from control.apiserver.convert import convert
 from control.apiserver.custom.conversion import judged_as
 from control.apiserver.feed import Feed
-from control.apiserver.kinds import Kind
+from control.apiserver.kinds import STORED_FIELDS, Kind
 from control.apiserver.measures import AccessMetrics
 from control.apiserver.metrics import Metrics
 from control.apiserver.paging import ListQuery
@@ -167,7 +167,8 @@ class Service:
             labels = selectors.parse(label_selector) if label_selector else selectors.EVERYTHING
         except SelectorError as error:
             raise status.bad_request(str(error)) from None
-        chosen = fields.parse(field_selector, kind.fields)
+        name = (kind.resource.group, kind.resource.plural)
+        chosen = fields.parse(field_selector, kind.fields, STORED_FIELDS.get(name, fields.NO_NAMES))
         if info.name and not field_selector:
             chosen = fields.FieldSelector((fields.FieldRequirement(fields.NAME, info.name),))
         elif info.name and fields.only_name(field_selector) != info.name:
@@ -221,6 +222,8 @@ class Service:
         stored = judged_as(self.registry.kinds, kind)
         obj = objects.complete(kind, value, context.options.field_validation, duplicates, context.warnings)
         ownership.accept(obj)
+        if stored is not kind:
+            objects.validate_served(kind, obj)
         made = await self.registry.create(stored, info.namespace, convert(obj, stored.resource), context)
         return convert(made, kind.resource)
 
