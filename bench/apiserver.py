@@ -33,9 +33,11 @@ from bench import chart, machine
 from bench.apiserver_world import LISTED, NAMESPACE, Measured, OneEtcd, OurStore, Server, api_server, h2load
 from bench.members import ETCD, RAFTSMAN, ROOT, etcd_program
 
+SPACE = f"/api/v1/namespaces/{NAMESPACE}"
 CONFIG_MAPS, PODS, LISTED_OBJECTS = 16_500, 6_250, 500
 WATCHERS = 1000
 WRITERS = 32
+WATCH_TIMEOUT_S = 120.0
 SETTLE_S = 1.5
 LIST_WRITES_PAUSE_S = 0.02
 PEER = "kube-apiserver 1.36.2 on one member of etcd 3.5.30"
@@ -89,6 +91,7 @@ class Round:
         self._scale = scale
         self._seconds = f"{max(4.0 * scale, 1.0):g}"
         self.results: dict[str, Measured] = {}
+        self.faults: list[str] = []
 
     async def run(self) -> None:
         """Measure every row that is wanted, in the order in which each finds what it needs."""
@@ -99,26 +102,39 @@ class Round:
         if not self._wanted - {"start", "idle"}:
             return
         server.prepare()
-        space = f"/api/v1/namespaces/{NAMESPACE}"
         await self._load(f"/api/v1/namespaces/{LISTED}/configmaps", "-n", str(LISTED_OBJECTS), body=world.config_map())
-        server.ask("POST", f"{space}/configmaps", json.loads(world.config_map("one")))
+        server.ask("POST", f"{SPACE}/configmaps", json.loads(world.config_map("one")))
         # Both kinds are in memory before they grow.
-        server.ask("GET", f"{space}/pods?limit=1")
-        if self._wanted & {"create", "get", "filled", "list"}:
-            count = str(int((CONFIG_MAPS - LISTED_OBJECTS - 1) * self._scale))
-            self.results["create"] = await self._load(f"{space}/configmaps", "-n", count, body=world.config_map())
-        if self._wanted & {"pod", "filled"}:
-            count = str(int(PODS * self._scale))
-            self.results["pod"] = await self._load(f"{space}/pods", "-n", count, body=world.pod())
-        if "get" in self._wanted:
-            self.results["get"] = await self._load(f"{space}/configmaps/one", "-D", self._seconds)
-        if "list" in self._wanted:
-            self.results["list"] = await self._lists()
+        server.ask("GET", f"{SPACE}/pods?limit=1")
+        for name, needed_by, work in (
+            ("create", {"create", "get", "list", "filled"}, self._creates),
+            ("pod", {"pod", "filled"}, self._pods),
+            ("get", {"get"}, self._gets),
+            ("list", {"list"}, self._lists),
+            ("filled", {"filled"}, self._filled),
+            ("watch", {"watch"}, lambda: self._watches("rest")),
+            ("hub", {"hub"}, lambda: self._watches("grpc")),
+        ):
+            if self._wanted & needed_by:
+                try:
+                    self.results[name] = await work()
+                except (RuntimeError, OSError, ValueError) as error:
+                    # The rows after it are worth having all the same.
+                    self.faults.append(f"{name}: {error!r}")
+
+    async def _creates(self) -> Measured:
+        count = str(int((CONFIG_MAPS - LISTED_OBJECTS - 1) * self._scale))
+        return await self._load(f"{SPACE}/configmaps", "-n", count, body=world.config_map())
+
+    async def _pods(self) -> Measured:
+        return await self._load(f"{SPACE}/pods", "-n", str(int(PODS * self._scale)), body=world.pod())
+
+    async def _gets(self) -> Measured:
+        return await self._load(f"{SPACE}/configmaps/one", "-D", self._seconds)
+
+    async def _filled(self) -> Measured:
         await asyncio.sleep(SETTLE_S)
-        self.results["filled"] = _plain(server.rss_mb())
-        for way in ("watch", "hub"):
-            if way in self._wanted:
-                self.results[way] = await self._watches("rest" if way == "watch" else "grpc")
+        return _plain(self._server.rss_mb())
 
     async def _load(self, path: str, *limits: str, body: bytes = b"", connections: int = 32) -> Measured:
         return await h2load(self._server, path, self._directory, *limits, body=body, connections=connections)
@@ -141,7 +157,7 @@ class Round:
     async def _watches(self, way: str) -> Measured:
         """Let watchers watch a namespace while it is written to, and read what they have counted."""
         server = self._server
-        path = f"/api/v1/namespaces/{NAMESPACE}/configmaps"
+        path = f"{SPACE}/configmaps"
         version = server.ask("GET", f"{path}?limit=1")["metadata"]["resourceVersion"]
         duration_s = max(5.0 * self._scale, 2.0)
         told = {
@@ -160,16 +176,15 @@ class Round:
             async with asyncio.timeout(120):
                 if await process.stdout.readline() != b"ready\n":
                     raise RuntimeError("the watchers did not get ready")
-            load = asyncio.create_task(
-                self._load(path, "-D", f"{duration_s + 3:g}", body=world.config_map(), connections=WRITERS)
-            )
-            await asyncio.sleep(1.5)
-            process.stdin.write(b"begin\n")
-            before_s = server.cpu_s()
-            async with asyncio.timeout(60):
+            async with (
+                world.writing(server, path, self._directory, world.config_map(), WRITERS),
+                asyncio.timeout(WATCH_TIMEOUT_S),
+            ):
+                if await process.stdout.readline() != b"counting\n":
+                    raise RuntimeError("the watchers were told nothing")
+                before_s = server.cpu_s()
                 counted = json.loads(await process.stdout.readline())
-            cpu_s = server.cpu_s() - before_s
-            await load
+                cpu_s = server.cpu_s() - before_s
         finally:
             with suppress(ProcessLookupError):
                 process.kill()
@@ -201,8 +216,13 @@ async def measure(
                 async with api_server(store, f"/round-{number}", directory / "pki", log) as server:
                     one = Round(server, directory, rows, scale)
                     await one.run()
+                for fault in one.faults:
+                    console.print(f"[red]{side}: {fault}")
                 for name, measured in one.results.items():
                     together.setdefault(side, {}).setdefault(name, []).append(measured)
+        except (RuntimeError, OSError) as error:
+            # The other store is worth measuring all the same.
+            console.print(f"[red]{side}: {error!r}")
         finally:
             await store.stop()
             shutil.rmtree(directory, ignore_errors=True)

@@ -1,6 +1,7 @@
 """A thousand watchers in one process: ``python -m bench.apiserver_watchers``; what they do comes as JSON on stdin.
 
-Each event is decoded where it arrives. Prints "ready" once all watch, and at the end one line of JSON.
+Each event is decoded where it arrives. Prints "ready" once all watch, "counting" once events flow, and one line of
+JSON at the end.
 """
 
 from __future__ import annotations
@@ -22,6 +23,9 @@ from proto.control import resources_pb2 as pb
 
 CONNECTING_AT_ONCE = 32
 STREAMS = 50
+CONNECTION_PAUSE_S = 0.1
+EVENTS_BEFORE = 20
+"""Events that each watcher is told of before they count."""
 _WATCH = "/raftsman.control.v1.Resources/Watch"
 
 
@@ -46,6 +50,13 @@ class Counter:
         self._wanted = wanted
         self.add_ready(0)
         await self._done.wait()
+
+    async def all_told(self, wanted: int) -> None:
+        """Wait until so many events have come."""
+        while True:
+            if self.events >= wanted:
+                return
+            await asyncio.sleep(0.05)
 
 
 class RestWatcher(asyncio.Protocol):
@@ -127,6 +138,8 @@ async def by_grpc(told: dict[str, Any], counter: Counter) -> None:
             connection.start(request, last=True)
         connection.flush()
         counter.add_ready(STREAMS)
+        # Watches begin one by one on the other side: whoever opens a thousand at a time is told to come back.
+        await asyncio.sleep(CONNECTION_PAUSE_S)
 
 
 async def main() -> None:
@@ -138,9 +151,10 @@ async def main() -> None:
     async with asyncio.timeout(120):
         await counter.all_ready(told["watchers"])
     print("ready", flush=True)
-    loop = asyncio.get_running_loop()
-    # The word to begin comes as a line, too.
-    await loop.run_in_executor(None, sys.stdin.readline)
+    # The load takes a moment to get going.
+    async with asyncio.timeout(120):
+        await counter.all_told(told["watchers"] * EVENTS_BEFORE)
+    print("counting", flush=True)
     counter.events = 0
     began, cpu_s = time.perf_counter(), time.process_time()
     await asyncio.sleep(told["duration_s"])

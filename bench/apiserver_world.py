@@ -273,6 +273,25 @@ async def h2load(
     )
 
 
+@asynccontextmanager
+async def writing(server: Server, path: str, directory: Path, body: bytes, connections: int) -> AsyncIterator[None]:
+    """Have h2load create objects meanwhile."""
+    data = directory / "writing.body"
+    data.write_bytes(body)
+    command = ["h2load", "--h1", "-t", "1", "-c", str(connections), "-D", f"{LOAD_TIMEOUT_S:g}", "-d", str(data)]
+    command += ["-H", f"authorization: Bearer {server.token}", "-H", "content-type: application/json"]
+    process = await asyncio.create_subprocess_exec(
+        *command, f"https://127.0.0.1:{server.port}{path}", stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        yield
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+
+
 def _at(ordered: Sequence[int], share: float) -> int:
     return ordered[min(int(len(ordered) * share), len(ordered) - 1)]
 

@@ -18,7 +18,7 @@ from proto.etcd import rpc_pb2 as pb
 ROOT = Path(__file__).parents[1]
 NAMES = ("a", "b", "c")
 RAFTSMAN, ETCD = "raftsman", "etcd"
-START_TIMEOUT_S = 30.0
+START_TIMEOUT_S = 60.0
 _QUOTA_BYTES = 8 << 30
 
 

@@ -30,6 +30,9 @@ EVENT_BYTES_MAX = 8 << 20
 BATCHES_MAX = 256
 READY_MAX = 1024
 SELECT_KEYS = 4096
+CROWD = 100
+CROWD_PAUSE_S = 0.01
+"""What a write to a thousand clients costs hardly grows with the events in it: so many wait for more of them."""
 
 DeliveryType = Literal["ADDED", "MODIFIED", "DELETED", "BOOKMARK", "ERROR"]
 _NOTHING: dict[str, str] = {}
@@ -203,6 +206,7 @@ class ResourceCache:
         self._batches: dict[tuple[int, Filter], Batch] = {}
         """What was told since the last event: watches that stand alike are told alike."""
         self._waiters: set[asyncio.Future[None]] = set()
+        self._alarm: asyncio.TimerHandle | None = None
         self._ready: dict[str, Entry] = {}
         """Objects just written here, by key, so that their events need not be parsed."""
 
@@ -365,6 +369,18 @@ class ResourceCache:
                     found += 1
                     if limit and found == limit:
                         return
+
+    def wake_soon(self) -> None:
+        """Let all waiting watches look at what is new; a crowd a moment later, so that it is told more at once."""
+        if self._alarm is None:
+            if len(self._waiters) < CROWD:
+                self.wake()
+            else:
+                self._alarm = asyncio.get_running_loop().call_later(CROWD_PAUSE_S, self._ring)
+
+    def _ring(self) -> None:
+        self._alarm = None
+        self.wake()
 
     def wake(self) -> None:
         """Let all waiting watches look at what is new."""

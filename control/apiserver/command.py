@@ -68,6 +68,54 @@ def _cidr(context: click.Context, parameter: click.Parameter, value: str) -> str
 @click.option("--client-ca-file", type=FILE, help="CA that client certificates are signed by.")
 @click.option("--requestheader-client-ca-file", type=FILE, help="CA of front proxies.")
 @click.option(
+    "--requestheader-allowed-names",
+    default="",
+    callback=_csv,
+    help="Common names of certificates that may be front proxies; all of their CA where empty.",
+)
+@click.option(
+    "--requestheader-username-headers",
+    default="x-remote-user",
+    show_default=True,
+    callback=_csv,
+    help="Headers in which front proxies name the user.",
+)
+@click.option(
+    "--requestheader-uid-headers",
+    default="x-remote-uid",
+    show_default=True,
+    callback=_csv,
+    help="Headers in which front proxies give the user's UID.",
+)
+@click.option(
+    "--requestheader-group-headers",
+    default="x-remote-group",
+    show_default=True,
+    callback=_csv,
+    help="Headers in which front proxies name the user's groups.",
+)
+@click.option(
+    "--requestheader-extra-headers-prefix",
+    "requestheader_extra_headers_prefixes",
+    default="x-remote-extra-",
+    show_default=True,
+    callback=_csv,
+    help="Prefixes of headers in which front proxies give more about the user.",
+)
+@click.option(
+    "--proxy-client-cert-file",
+    type=FILE,
+    help="Client certificate by which aggregated API servers know this server; its CA is their requestheader CA.",
+)
+@click.option("--proxy-client-key-file", type=FILE, help="Key of the certificate for aggregated API servers.")
+@click.option(
+    "--aggregator-reject-forwarding-redirect",
+    type=bool,
+    default=True,
+    show_default=True,
+    help="Keep redirects of aggregated API servers from clients.",
+)
+@click.option(
     "--service-account-issuer",
     default="https://kubernetes.default.svc.cluster.local",
     show_default=True,

@@ -90,6 +90,17 @@ class ApiServerConfig:
     tls_private_key_file: Path | None = None
     client_ca_file: Path | None = None
     requestheader_client_ca_file: Path | None = None
+    requestheader_allowed_names: tuple[str, ...] = ()
+    """Common names of certificates that may act as front proxies; empty for all of their authority."""
+    requestheader_username_headers: tuple[str, ...] = ("x-remote-user",)
+    requestheader_uid_headers: tuple[str, ...] = ("x-remote-uid",)
+    requestheader_group_headers: tuple[str, ...] = ("x-remote-group",)
+    requestheader_extra_headers_prefixes: tuple[str, ...] = ("x-remote-extra-",)
+    proxy_client_cert_file: Path | None = None
+    """Client certificate by which aggregated API servers and webhooks know this server."""
+    proxy_client_key_file: Path | None = None
+    aggregator_reject_forwarding_redirect: bool = True
+    """Whether an aggregated API server's redirects are kept from clients."""
     service_account_issuer: str = "https://kubernetes.default.svc.cluster.local"
     service_account_key_files: tuple[Path, ...] = ()
     """Public or private keys that tokens are checked with."""

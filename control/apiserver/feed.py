@@ -118,7 +118,7 @@ class Feed:
                     # What is held is no longer what is stored, and nobody can tell what is.
                     self._reload(prefix, cache)
         for prefix in touched:
-            self._caches[prefix].wake()
+            self._caches[prefix].wake_soon()
 
     @staticmethod
     def _complain(cache: ResourceCache) -> None:

@@ -41,10 +41,11 @@ class FieldSelector:
 
 
 EVERYTHING = FieldSelector()
+NO_NAMES: Mapping[str, str] = {}
 
 
-def parse(text: str, known: Collection[str] = ()) -> FieldSelector:
-    """Parse ``a=b,c!=d`` where the fields must be known ones; raises BadRequest."""
+def parse(text: str, known: Collection[str] = (), stored_as: Mapping[str, str] = NO_NAMES) -> FieldSelector:
+    """Parse ``a=b,c!=d`` where the fields must be known ones, whose stored names may be others; raises BadRequest."""
     if not text:
         return EVERYTHING
     found = []
@@ -52,6 +53,8 @@ def parse(text: str, known: Collection[str] = ()) -> FieldSelector:
         requirement = _requirement(part, text)
         if requirement.field not in (NAME, NAMESPACE) and requirement.field not in known:
             raise status.bad_request(f"field label not supported: {requirement.field}")
+        if (stored := stored_as.get(requirement.field)) is not None:
+            requirement = FieldRequirement(stored, requirement.value, requirement.equal)
         found.append(requirement)
     return FieldSelector(tuple(found))
 

@@ -19,9 +19,12 @@ from control.api import status
 from control.api.meta import Object
 from control.api.resources import NAMESPACES
 from control.apiserver import objects
+from control.apiserver.aggregation.forwarding import Forwarding
+from control.apiserver.aggregation.services import Route
 from control.apiserver.cache import Entry
 from control.apiserver.config import ApiServerConfig
 from control.apiserver.convert import convert
+from control.apiserver.elsewhere import Elsewhere
 from control.apiserver.etcd import StoreError
 from control.apiserver.fields import only_name
 from control.apiserver.hubexchange import Exchanges
@@ -161,6 +164,18 @@ class Resources:
         self._service.check_verb(kind, info)
         return kind
 
+    async def judge(
+        self, call: ServicerContext, verb: str, request: Any, fields: str = ""
+    ) -> tuple[UserInfo, RequestInfo]:
+        """Return who asks another server for what; raises ApiError where they may not."""
+        info = _info(verb, request.target, fields)
+        user, passage = await self._enter(call, info, request, NO_QUERY)
+        await self._service.authorize(user, info)
+        if passage is not None:
+            # What another server does for it costs nothing here.
+            passage.initialized()
+        return user, info
+
     async def _admit(
         self, call: ServicerContext, verb: str, request: Any, fields: str = "", query: Query = NO_QUERY
     ) -> tuple[UserInfo, RequestInfo, Kind]:
@@ -172,14 +187,14 @@ class Resources:
         """Return one object."""
         _, info, kind = await self._admit(call, "get", request)
         found = await self._service.get(kind, info, request.resource_version)
-        return resources_pb2.ObjectResponse(object=self._data(kind, found))
-
-    def _data(self, kind: Kind, found: Entry | Object) -> bytes:
         if not isinstance(found, Entry):
-            return orjson.dumps(found)
+            return resources_pb2.ObjectResponse(object=orjson.dumps(found))
+        return resources_pb2.ObjectResponse(object=(await self._data(kind, [found]))[0])
+
+    async def _data(self, kind: Kind, entries: Sequence[Entry]) -> list[bytes]:
         if not self._service.registry.kinds.converts(kind):
-            return found.data
-        return orjson.dumps(convert(found.object(), kind.resource))
+            return [entry.data for entry in entries]
+        return [orjson.dumps(obj) for obj in await self._service.all_shown(kind, entries)]
 
     async def list(self, request: resources_pb2.ListRequest, call: ServicerContext) -> resources_pb2.ListResponse:
         """Return one page of objects."""
@@ -191,7 +206,7 @@ class Resources:
         )
         result = await self._service.page(kind, chosen, query)
         answer = resources_pb2.ListResponse(
-            items=[self._data(kind, entry) for entry in result.entries],
+            items=await self._data(kind, result.entries),
             resource_version=str(result.revision),
             remaining_item_count=result.remaining or 0,
         )
@@ -263,7 +278,7 @@ class Resources:
         await call.send_initial_metadata(())
         async for batch in watch.batches():
             if converts:
-                yield _converted(kind, batch)
+                yield _converted(kind, await self._service.deliveries(kind, batch))
             else:
                 yield batch.message
 
@@ -293,6 +308,20 @@ def _delete_options(body: bytes) -> Object | None:
     if not isinstance(options, dict):
         raise status.bad_request("the body is no DeleteOptions object")
     return options
+
+
+Routes = Mapping[tuple[str, str], Route]
+
+
+def _routed(method: Any, other: Any, routes: Routes) -> Any:
+    """Return a method that leaves to ``other`` what another server answers for."""
+
+    def answer(request: Any, call: ServicerContext) -> Any:
+        if routes and (route := routes.get((request.target.group, request.target.version))) is not None:
+            return other(route, request, call)
+        return method(request, call)
+
+    return answer
 
 
 def _unary(
@@ -351,6 +380,7 @@ class HubServer:
         service: Service,
         requests: RequestMetrics | None = None,
         auditor: Auditor | None = None,
+        forwarding: Forwarding | None = None,
     ) -> None:
         self._config = config
         self._server = grpc.aio.server(
@@ -365,7 +395,9 @@ class HubServer:
         )
         self.port = 0
         exchanges = Exchanges(requests or RequestMetrics(Metrics(), service.registry.kinds), auditor)
-        self._server.add_generic_rpc_handlers((_handlers(Resources(service, exchanges), exchanges),))
+        resources = Resources(service, exchanges)
+        elsewhere = Elsewhere(forwarding, resources.judge, exchanges) if forwarding is not None else None
+        self._server.add_generic_rpc_handlers((_handlers(resources, elsewhere, service.routes, exchanges),))
 
     async def start(self) -> None:
         """Listen."""
@@ -390,15 +422,22 @@ class HubServer:
             await self._server.stop(self._config.request_timeout_s)
 
 
-def _handlers(resources: Resources, exchanges: Exchanges) -> grpc.GenericRpcHandler:
+def _handlers(
+    resources: Resources, elsewhere: Elsewhere | None, routes: Routes, exchanges: Exchanges
+) -> grpc.GenericRpcHandler:
     pb = resources_pb2
+
+    def either(name: str) -> Any:
+        own = getattr(resources, name)
+        return own if elsewhere is None else _routed(own, getattr(elsewhere, name), routes)
+
     unary: dict[str, tuple[Any, Any, Any]] = {
-        "Get": (resources.get, pb.GetRequest, pb.ObjectResponse),
-        "List": (resources.list, pb.ListRequest, pb.ListResponse),
-        "Create": (resources.create, pb.CreateRequest, pb.ObjectResponse),
-        "Update": (resources.update, pb.UpdateRequest, pb.ObjectResponse),
-        "Patch": (resources.patch, pb.PatchRequest, pb.ObjectResponse),
-        "Delete": (resources.delete, pb.DeleteRequest, pb.ObjectResponse),
+        "Get": (either("get"), pb.GetRequest, pb.ObjectResponse),
+        "List": (either("list"), pb.ListRequest, pb.ListResponse),
+        "Create": (either("create"), pb.CreateRequest, pb.ObjectResponse),
+        "Update": (either("update"), pb.UpdateRequest, pb.ObjectResponse),
+        "Patch": (either("patch"), pb.PatchRequest, pb.ObjectResponse),
+        "Delete": (either("delete"), pb.DeleteRequest, pb.ObjectResponse),
     }
     methods: dict[str, Any] = {
         name: grpc.unary_unary_rpc_method_handler(
@@ -409,7 +448,7 @@ def _handlers(resources: Resources, exchanges: Exchanges) -> grpc.GenericRpcHand
         for name, (method, asked, answered) in unary.items()
     }
     methods["Watch"] = grpc.unary_stream_rpc_method_handler(
-        _stream(resources.watch, exchanges),
+        _stream(either("watch"), exchanges),
         request_deserializer=pb.WatchRequest.FromString,
         response_serializer=None,
     )

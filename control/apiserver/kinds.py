@@ -47,8 +47,9 @@ class Kind:
         """Fields that field selectors may name beside metadata.name and metadata.namespace."""
         if self.custom is not None:
             return {path: _reader(path) for path in self.custom.selectable}
-        paths = _FIELDS.get((self.resource.group, self.resource.plural), ())
-        return {path: _reader(path) for path in paths}
+        name = (self.resource.group, self.resource.plural)
+        paths = STORED_FIELDS.get(name) or dict.fromkeys(_FIELDS.get(name, ()), "")
+        return {path: _reader(stored or path) for path, stored in paths.items()}
 
     @property
     def scale_paths(self) -> ScalePaths | None:
@@ -75,6 +76,13 @@ _EVENT_FIELDS = (
     "involvedObject.apiVersion", "involvedObject.resourceVersion", "involvedObject.fieldPath", "reason",
     "reportingComponent", "source", "type",
 )  # fmt: skip
+STORED_FIELDS: dict[tuple[str, str], dict[str, str]] = {
+    ("events.k8s.io", "events"): {
+        **{path.replace("involvedObject", "regarding"): path for path in _EVENT_FIELDS if path.startswith("involved")},
+        "reason": "reason", "reportingController": "reportingComponent", "type": "type",
+    },
+}  # fmt: skip
+"""Fields that selectors name in one version, and their names in the stored one."""
 _FIELDS: dict[tuple[str, str], tuple[str, ...]] = {
     ("", "pods"): (
         "spec.nodeName", "spec.restartPolicy", "spec.schedulerName", "spec.serviceAccountName", "spec.hostNetwork",

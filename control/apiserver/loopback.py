@@ -57,7 +57,7 @@ class LoopbackClient:
             found = await self.service.get(self._kind(resource), info)
         except StoreError as error:
             raise status.service_unavailable(str(error)) from error
-        return convert(found.object(), resource) if isinstance(found, Entry) else found
+        return await self.service.shown(self._kind(resource), found) if isinstance(found, Entry) else found
 
     async def list(self, resource: Resource, namespace: str = "", options: ListOptions = EVERYTHING) -> ObjectList:
         """Return one page of objects."""
@@ -71,7 +71,7 @@ class LoopbackClient:
             result = await self.service.page(kind, chosen, query)
         except StoreError as error:
             raise status.service_unavailable(str(error)) from error
-        items = [convert(entry.object(), resource) for entry in result.entries]
+        items = await self.service.all_shown(kind, result.entries)
         return ObjectList(items, str(result.revision), result.continue_token, result.remaining)
 
     async def watch(

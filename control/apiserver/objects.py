@@ -11,17 +11,17 @@ from control.api import status
 from control.api.decode import decode, duplicate_fields
 from control.api.defaulting import apply_defaults
 from control.api.meta import Object
-from control.api.patch import json_patch, merge_patch, too_deep
+from control.api.patch import DEPTH_MAX, json_patch, merge_patch, too_deep
 from control.api.protobuf import ProtobufError, decode_body
 from control.api.strategic import strategic_merge_patch
+from control.api.validation.faults import Faults
 from control.api.validation.objects import validate as check_object
+from control.api.validation.tables import NEW_CHECKS
 from control.apiserver.kinds import Kind
 from control.client.client import APPLY_PATCH, JSON_PATCH, MERGE_PATCH, STRATEGIC_MERGE_PATCH
 
 JSON, YAML, PROTOBUF = "application/json", "application/yaml", "application/vnd.kubernetes.protobuf"
 YAML_TYPES = frozenset({YAML, "text/yaml", "application/x-yaml", "text/x-yaml"})
-DEPTH_MAX = 200
-"""As deep as maps and lists may stand in each other; what is stored can be written as JSON again."""
 PATCH_TYPES = (JSON_PATCH, MERGE_PATCH, STRATEGIC_MERGE_PATCH, APPLY_PATCH)
 
 
@@ -182,6 +182,15 @@ def apply_patch(patch_type: str, obj: Object, patch: Any, definition: str) -> An
     if patch_type == STRATEGIC_MERGE_PATCH and definition:
         return strategic_merge_patch(obj, patch, definition)
     return merge_patch(obj, patch)
+
+
+def validate_served(kind: Kind, obj: Object) -> None:
+    """Raise Invalid where a new object breaks rules of the version in which it came, which is not the stored one."""
+    faults = Faults()
+    if (check := NEW_CHECKS.get((kind.resource.group, kind.resource.plural))) is not None:
+        check(obj, faults)
+    if faults:
+        raise status.invalid(kind.resource.kind, obj["metadata"].get("name") or "", faults.causes, kind.resource.group)
 
 
 def validate(kind: Kind, obj: Object, old: Object | None, subresource: str = "") -> None:

@@ -24,6 +24,7 @@ from control.api.resources import Resource
 from control.api.validation.faults import Faults
 from control.apiserver import objects, paging, strategy
 from control.apiserver.cache import Entry, Filter, ResourceCache
+from control.apiserver.custom.conversion import Conversions
 from control.apiserver.etcd import (
     CompactedError,
     Etcd,
@@ -112,8 +113,12 @@ class Registry:
         self.feed = feed
         self.kinds: Kinds = feed.kinds
         self.settings = settings
+        self.conversions = Conversions()
         self.admission: Admission
         self.allocators: Mapping[Resource, Allocator] = {}
+
+    async def _stored_form(self, kind: Kind, obj: Object) -> bytes:
+        return stored_bytes(await self.conversions.one(obj, self.kinds.storage(kind)) if kind.custom else obj)
 
     # Reading.
 
@@ -300,7 +305,7 @@ class Registry:
                 return obj
             ttl_s = self.settings.event_ttl_s if kind.key_prefix == "events" else 0
             key = self.kinds.key(kind, request.namespace, obj["metadata"]["name"])
-            revision = await self.store.create(key, stored_bytes(obj), ttl_s)
+            revision = await self.store.create(key, await self._stored_form(kind, obj), ttl_s)
         except BaseException as error:
             await _roll_back(allocation)
             await _reverse(request, error)
@@ -314,7 +319,7 @@ class Registry:
         obj["metadata"]["resourceVersion"] = str(revision)
         if allocation is not None:
             await allocation.commit(obj)
-        if (cache := self.feed.loaded(kind)) is not None:
+        if self.kinds.storage(kind) is kind and (cache := self.feed.loaded(kind)) is not None:
             context.written = cache.written(obj, revision)
         return obj
 
@@ -355,6 +360,10 @@ class Registry:
     ) -> Object:
         old: Object = orjson.loads(found.value)
         old["metadata"]["resourceVersion"] = str(found.revision)
+        outdated = False
+        if kind.custom is not None:
+            outdated = old.get("apiVersion") != self.kinds.storage(kind).resource.api_version
+            old = await self.conversions.one(old, kind)
         obj = await change(old)
         obj.setdefault("metadata", {})
         self._check_preconditions(kind, name, obj, old)
@@ -385,7 +394,7 @@ class Registry:
             if context.options.dry_run:
                 await _roll_back(allocation)
                 return obj
-            revision, stands = await self._replace(kind, obj, old, found)
+            revision, stands = await self._replace(kind, obj, None if outdated else old, found)
         except BaseException as error:
             await _roll_back(allocation)
             await _reverse(request, error)
@@ -397,10 +406,11 @@ class Registry:
             await allocation.commit(obj)
         return obj
 
-    async def _replace(self, kind: Kind, obj: Object, old: Object, found: KeyValue) -> tuple[int, bool]:
+    async def _replace(self, kind: Kind, obj: Object, old: Object | None, found: KeyValue) -> tuple[int, bool]:
         """Store the new object, or delete it where the change was the last thing that its deletion waited for.
 
-        Return the revision, and whether the object was written at it.
+        What is as it was is not written again, unless it is stored in another version (``old`` is None). Return the
+        revision, and whether the object was written at it.
         """
         metadata = obj["metadata"]
         if metadata.get("deletionTimestamp") and deletion_is_complete(obj):
@@ -410,7 +420,8 @@ class Registry:
         if obj == old and _sorted(obj) == _sorted(old) and not await self.store.stale(found.key):
             return found.revision, False
         ttl_s = self.settings.event_ttl_s if kind.key_prefix == "events" else 0
-        return await self.store.update(found.key, stored_bytes(obj), found.revision, ttl_s), True
+        data = await self._stored_form(kind, obj)
+        return await self.store.update(found.key, data, found.revision, ttl_s), True
 
     async def after_deletion(self, kind: Kind, deleted: Object) -> None:
         """Free what the object held outside of itself."""

@@ -333,6 +333,14 @@ class Lookup(Protocol):
         ...
 
 
+class Complete(Protocol):
+    """Makes of an object what its kind keeps: pruned, with defaults."""
+
+    def __call__(self, resource: Resource, obj: Object, validation: str = "Ignore") -> Object:
+        """Return the object; raises ApiError, under Strict for an unknown field too."""
+        ...
+
+
 class RangeStore(Protocol):
     """Single keys of the store below ``ranges/``, changed by compare-and-swap."""
 
@@ -358,8 +366,9 @@ class Hub:
     """Where node ports are allocated; ``control.apiserver.ranges`` has the one over etcd."""
     find: Callable[[str, str], Resource | None]
     """Returns the resource that is served under an apiVersion and a kind."""
-    complete: Callable[[Resource, Object], Object]
-    """Makes of an object what its kind keeps: pruned, with defaults; raises ApiError."""
+    complete: Complete
+    definition: Callable[[Resource], str]
+    """Returns the name under which the facts of a resource's objects stand."""
     metrics: Metrics = field(default_factory=Metrics)
     revision_of: Callable[[Resource, str, str], int] | None = None
     """Returns the revision at which an object stands in memory, 0 where it does not."""

@@ -29,7 +29,7 @@ from control.api.resources import (
     Resource,
 )
 from control.api.status import ApiError
-from control.apiserver.admission.certificates import Certificates
+from control.apiserver.admission.certificates import Certificates, ClusterTrustBundleAttest
 from control.apiserver.admission.chain import AdmissionChain
 from control.apiserver.admission.classes import (
     DefaultIngressClass,
@@ -76,6 +76,7 @@ from control.apiserver.authz.authorizer import FOLLOWED, ModeAuthorizer
 from control.apiserver.authz.reviews import AccessReviews
 from control.apiserver.config import ApiServerConfig
 from control.apiserver.measures import AdmissionMetrics
+from control.apiserver.policies.mutating import MutatingPolicies
 from control.apiserver.policies.plugin import ValidatingPolicies
 from control.apiserver.request import Hub, Security
 from control.apiserver.streams.kubelets import Kubelets
@@ -115,7 +116,7 @@ def secure(hub: Hub) -> Security:
     authentication = Authentication(
         authorities=_authority(config.client_ca_file),
         proxy_authorities=_proxy_authority(config),
-        proxy_headers=FrontProxyHeaders(),
+        proxy_headers=proxy_headers(config),
         tokens=tokens,
         authorizer=authorizer,
     )
@@ -135,9 +136,10 @@ def secure(hub: Hub) -> Security:
     aggregation = RoleAggregation(hub.lookup, hub.client)
     completing, refusing = Hooks(hub.lookup, MUTATING_WEBHOOKS), Hooks(hub.lookup, VALIDATING_WEBHOOKS)
     caller, admission = Caller(hub.lookup, random), AdmissionMetrics(hub.metrics)
-    mutating = MutatingWebhooks(completing, Webhooks(caller, admission), hub.complete)
-    validating = ValidatingWebhooks(refusing, Webhooks(caller, admission))
-    policies = ValidatingPolicies(hub.lookup, hub.find)
+    mutating = MutatingWebhooks(completing, Webhooks(caller, admission, authorizer), hub.complete)
+    validating = ValidatingWebhooks(refusing, Webhooks(caller, admission, authorizer))
+    policies = ValidatingPolicies(hub.lookup, hub.find, authorizer)
+    mutations = MutatingPolicies(hub.lookup, hub.find, authorizer, hub.complete, hub.definition)
     quotas = ResourceQuota(hub.lookup, hub.client, random)
 
     async def start() -> None:
@@ -147,6 +149,7 @@ def secure(hub: Hub) -> Security:
             await completing.follow()
             await refusing.follow()
             await policies.follow()
+            await mutations.follow()
             await quotas.follow()
         await _bootstrap_objects(hub)
 
@@ -158,7 +161,7 @@ def secure(hub: Hub) -> Security:
     return Security(
         authenticator=authentication,
         authorizer=authorizer,
-        admission=_admission(hub, authorizer, (mutating, policies, validating, quotas), admission),
+        admission=_admission(hub, authorizer, (mutations, mutating, policies, validating, quotas), admission),
         allocators={SERVICES: allocator},
         bootstrap=start,
         run=upkeep,
@@ -207,6 +210,17 @@ def _proxy_authority(config: ApiServerConfig) -> CertificateAuthority | None:
     return proxy
 
 
+def proxy_headers(config: ApiServerConfig) -> FrontProxyHeaders:
+    """What front proxies say for whom they ask with."""
+    return FrontProxyHeaders(
+        config.requestheader_username_headers,
+        config.requestheader_uid_headers,
+        config.requestheader_group_headers,
+        config.requestheader_extra_headers_prefixes,
+        config.requestheader_allowed_names,
+    )
+
+
 def _admission(
     hub: Hub, authorizer: ModeAuthorizer, extensions: tuple[Plugin, ...], admission: AdmissionMetrics
 ) -> AdmissionChain:
@@ -226,6 +240,7 @@ def _admission(
             PersistentVolumeClaimResize(hub.lookup),
             RuntimeClass(hub.lookup),
             Certificates(authorizer),
+            ClusterTrustBundleAttest(authorizer),
             DefaultIngressClass(hub.lookup),
             PodTopologyLabels(hub.lookup),
             RbacEscalation(authorizer, hub.client),

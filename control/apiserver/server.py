@@ -8,13 +8,20 @@ import logging
 import socket
 import ssl
 from collections.abc import Callable
+from random import Random
 from typing import TYPE_CHECKING
 
 from control.api.meta import Object
 from control.api.resources import CLUSTER_ROLE_BINDINGS, Resource
 from control.apiserver import bootstrap, kinds, objects
+from control.apiserver.aggregation import trust
+from control.apiserver.aggregation.aggregator import Aggregator
+from control.apiserver.aggregation.backends import Backends
+from control.apiserver.aggregation.forwarding import Forwarding
+from control.apiserver.aggregation.proxy import Proxy
 from control.apiserver.checks import Life, health_of
 from control.apiserver.config import ApiServerConfig
+from control.apiserver.custom.conversion import Conversions
 from control.apiserver.custom.keeper import DefinitionKeeper
 from control.apiserver.etcd import Etcd, StoreError
 from control.apiserver.feed import Feed
@@ -37,8 +44,9 @@ from control.apiserver.rest.discovery import Discovery, version_info
 from control.apiserver.rest.health import Check
 from control.apiserver.rest.openapi import OpenAPI
 from control.apiserver.rest.server import bind, serve, tls_context
-from control.apiserver.security import secure
+from control.apiserver.security import proxy_headers, secure
 from control.apiserver.service import Service
+from control.apiserver.webhooks.caller import Caller
 
 if TYPE_CHECKING:
     from control.apiserver.audit.auditor import Auditor
@@ -80,10 +88,12 @@ class ApiServer:
                 ranges,
                 self._find,
                 self._complete,
+                lambda resource: self.kinds.of(resource).served.definition,
                 self.metrics,
                 self.feed.revision_of,
             )
         )
+        self.registry.conversions = Conversions(Caller(self.feed, Random()))
         self.registry.admission = self.security.admission
         self.registry.allocators = self.security.allocators
         self.service = Service(
@@ -101,10 +111,24 @@ class ApiServer:
         self._identity: IdentityLease | None = None
         self._life = Life()
         health = health_of(config, self.store, self.feed, self._life, self._hooks(), self._more_checks())
-        self.app = App(self.service, Discovery(self.kinds), health, OpenAPI(self.kinds), self.metrics, self.auditor)
+        discovery, documents = Discovery(self.kinds), OpenAPI(self.kinds)
+        self.aggregator = self._aggregate(discovery)
+        documents.others = lambda: self.aggregator.openapi
+        self.service.routes = self.aggregator.routes
+        self.app = App(
+            self.service, discovery, health, documents, self.metrics, self.auditor, aggregator=self.aggregator
+        )
         watch_caches(self.metrics, self.feed)
         watch_store(self.metrics, self.store)
         tell_build(self.metrics, version_info())
+
+    def _aggregate(self, discovery: Discovery) -> Aggregator:
+        config = self.config
+        backends = Backends(self.feed, Random(), config.proxy_client_cert_file, config.proxy_client_key_file)
+        self.forwarding = Forwarding(backends, config.request_timeout_s)
+        redirects = not config.aggregator_reject_forwarding_redirect
+        proxy = Proxy(backends, proxy_headers(config), config.request_timeout_s, redirects=redirects)
+        return Aggregator(self.feed, self.client, self.kinds, backends, proxy, discovery.publish)
 
     def _store(self, notes: StoreMetrics, keys: Keys) -> Etcd:
         """Return the door to the store, with encryption where that is configured."""
@@ -185,8 +209,8 @@ class ApiServer:
         served = (each.resource for each in self.kinds.all)
         return next((found for found in served if (found.api_version, found.kind) == (api_version, kind)), None)
 
-    def _complete(self, resource: Resource, obj: Object) -> Object:
-        return objects.complete(self.kinds.of(resource), obj, "Ignore", [])
+    def _complete(self, resource: Resource, obj: Object, validation: str = "Ignore") -> Object:
+        return objects.complete(self.kinds.of(resource), obj, validation, [])
 
     def _tls(self) -> ssl.SSLContext | None:
         config = self.config
@@ -200,8 +224,9 @@ class ApiServer:
     async def run(self) -> None:
         """Serve until cancelled."""
         bound = bind(self.config.bind_address, self.config.secure_port)
-        requests = self.app.requests
-        hub = HubServer(self.config, self.service, requests, self.auditor) if self.config.grpc_port >= 0 else None
+        requests, auditor = self.app.requests, self.auditor
+        served = self.config.grpc_port >= 0
+        hub = HubServer(self.config, self.service, requests, auditor, self.forwarding) if served else None
         address = f"{bootstrap.advertised_address(self.config)}:{bound.getsockname()[1]}"
         identity = self._identity = IdentityLease(self.client, address)
         try:
@@ -224,6 +249,8 @@ class ApiServer:
                     tasks.create_task(self.security.run()),
                     tasks.create_task(self._compact()),
                     tasks.create_task(self.definitions.run()),
+                    tasks.create_task(self.aggregator.run()),
+                    tasks.create_task(trust.keep_trust(self.config, self.registry, self.client)),
                 ]
                 if self.flow is not None:
                     upkeep.append(tasks.create_task(self.flow.run()))
@@ -264,6 +291,7 @@ class ApiServer:
                 await bootstrap.ensure_service_network(self.config, self.client)
                 await self.feed.warm(CLUSTER_ROLE_BINDINGS)
                 await self.definitions.start()
+                await self.aggregator.start()
                 return
             except (StoreError, TimeoutError) as error:
                 log.warning("bootstrap waits for the store error=%s", error)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from time import perf_counter
 from typing import Any
+
+import orjson
 
 from control.api import resources, selectors, status
 from control.api.meta import Object
@@ -14,11 +16,13 @@ from control.api.patch import copy_json
 from control.api.selectors import SelectorError
 from control.api.validation.faults import Faults
 from control.apiserver import deletion, fields, objects, ownership, scale, strategy
-from control.apiserver.cache import Entry, Filter
+from control.apiserver.aggregation.services import Route
+from control.apiserver.cache import Batch, Delivery, Entry, Filter
 from control.apiserver.config import ApiServerConfig
 from control.apiserver.convert import convert
+from control.apiserver.custom.conversion import judged_as
 from control.apiserver.feed import Feed
-from control.apiserver.kinds import Kind
+from control.apiserver.kinds import STORED_FIELDS, Kind
 from control.apiserver.measures import AccessMetrics
 from control.apiserver.metrics import Metrics
 from control.apiserver.paging import ListQuery
@@ -35,7 +39,7 @@ from control.apiserver.request import (
     ResourceRequest,
     UserInfo,
 )
-from control.apiserver.watch import Watch, WatchOptions
+from control.apiserver.watch import Watch, WatchOptions, error_delivery
 from control.client.client import APPLY_PATCH
 
 NAMESPACES_NAME = (resources.NAMESPACES.group, resources.NAMESPACES.plural)
@@ -59,6 +63,8 @@ class Service:
         self.registry = registry
         self.handlers = handlers
         self.feed: Feed = registry.feed
+        self.routes: Mapping[tuple[str, str], Route] = {}
+        """Which other server answers for a group version; empty in most clusters."""
         self.gate: Gate | None = None
         """Who limits what is served at once; None for nobody."""
         self._authenticator = authenticator
@@ -129,8 +135,31 @@ class Service:
             self._check_part(info)
         entry = await self.registry.get(kind, info.namespace, info.name, resource_version)
         if info.subresource == "scale":
-            return scale.scale_of(entry.object(), kind.scale_paths)
+            return scale.scale_of(await self.shown(kind, entry), kind.scale_paths)
         return entry
+
+    async def shown(self, kind: Kind, entry: Entry) -> Object:
+        """Return a stored object in the version that a kind is served in; raises ApiError."""
+        return await self.registry.conversions.one(entry.object(), kind)
+
+    async def all_shown(self, kind: Kind, entries: Sequence[Entry]) -> list[Object]:
+        """Return stored objects in the version that a kind is served in; raises ApiError."""
+        return await self.registry.conversions.many([entry.object() for entry in entries], kind)
+
+    async def deliveries(self, kind: Kind, batch: Batch) -> Batch:
+        """Return a watch's events in the version that a kind is served in; one that cannot be so ends them."""
+        if not self.registry.conversions.asks(kind):
+            return batch
+        about = [index for index, delivery in enumerate(batch) if delivery.type not in ("BOOKMARK", "ERROR")]
+        try:
+            objects = [orjson.loads(batch[index].data) for index in about]
+            made = await self.registry.conversions.many(objects, kind)
+        except status.ApiError as error:
+            return Batch([error_delivery(error)])
+        converted = Batch(batch)
+        for index, obj in zip(about, made, strict=True):
+            converted[index] = Delivery(batch[index].type, orjson.dumps(obj))
+        return converted
 
     def filter(self, kind: Kind, info: RequestInfo, label_selector: str, field_selector: str) -> Filter:
         """Read the selectors of a list or a watch; raises BadRequest."""
@@ -138,7 +167,8 @@ class Service:
             labels = selectors.parse(label_selector) if label_selector else selectors.EVERYTHING
         except SelectorError as error:
             raise status.bad_request(str(error)) from None
-        chosen = fields.parse(field_selector, kind.fields)
+        name = (kind.resource.group, kind.resource.plural)
+        chosen = fields.parse(field_selector, kind.fields, STORED_FIELDS.get(name, fields.NO_NAMES))
         if info.name and not field_selector:
             chosen = fields.FieldSelector((fields.FieldRequirement(fields.NAME, info.name),))
         elif info.name and fields.only_name(field_selector) != info.name:
@@ -189,9 +219,11 @@ class Service:
                 raise status.failure(405, "MethodNotAllowed", text)
             if kind.custom.warning:
                 context.warnings.append(kind.custom.warning)
-        stored = self.registry.kinds.storage(kind)
+        stored = judged_as(self.registry.kinds, kind)
         obj = objects.complete(kind, value, context.options.field_validation, duplicates, context.warnings)
         ownership.accept(obj)
+        if stored is not kind:
+            objects.validate_served(kind, obj)
         made = await self.registry.create(stored, info.namespace, convert(obj, stored.resource), context)
         return convert(made, kind.resource)
 
@@ -204,7 +236,7 @@ class Service:
         self._check_part(info)
         obj = objects.complete(kind, value, context.options.field_validation, duplicates, context.warnings)
 
-        stored = self.registry.kinds.storage(kind)
+        stored = judged_as(self.registry.kinds, kind)
 
         async def change(old: Object) -> Object:
             # Admission may write into the object, and the change may be computed again.
@@ -248,7 +280,7 @@ class Service:
             return scale.scale_of(changed, kind.scale_paths), False
         self._check_part(info)
 
-        stored = self.registry.kinds.storage(kind)
+        stored = judged_as(self.registry.kinds, kind)
 
         async def change(old: Object) -> Object:
             served = convert(old, kind.resource)
@@ -272,7 +304,7 @@ class Service:
         """Change or create an object by server-side apply; tell whether that created it."""
         self._check_part(info)
         wish = ownership.read_wish(kind, info, patch, context)
-        stored = self.registry.kinds.storage(kind)
+        stored = judged_as(self.registry.kinds, kind)
 
         async def change(old: Object | None) -> Object:
             served = convert(old, kind.resource) if old is not None else None
@@ -289,7 +321,7 @@ class Service:
         return convert(made, kind.resource), True
 
     async def _rescale(self, kind: Kind, info: RequestInfo, make: Any, context: Context) -> Object:
-        stored = self.registry.kinds.storage(kind)
+        stored = judged_as(self.registry.kinds, kind)
 
         async def change(old: Object) -> Object:
             served = convert(old, kind.resource)

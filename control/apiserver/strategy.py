@@ -8,6 +8,7 @@ from typing import Any
 from control.api.custom.definition import CLEANUP_FINALIZER
 from control.api.meta import Object
 from control.api.pod_resources import quality_of_service
+from control.apiserver.aggregation.registration import local_status
 from control.apiserver.kinds import Kind
 from control.apiserver.request import UserInfo
 
@@ -144,6 +145,12 @@ def _job(obj: Object, user: UserInfo) -> None:
     spec.setdefault("selector", {}).setdefault("matchLabels", {})["batch.kubernetes.io/controller-uid"] = uid
 
 
+def _api_service(obj: Object, user: UserInfo) -> None:
+    # What this server answers itself is available from the first moment.
+    local = not (obj.get("spec") or {}).get("service")
+    obj["status"] = local_status(obj["metadata"]["creationTimestamp"]) if local else {}
+
+
 def _secret(obj: Object, user: UserInfo) -> None:
     obj.setdefault("type", "Opaque")
 
@@ -155,6 +162,7 @@ PREPARE_CREATE: dict[Name, Prepare] = {
     ("", "persistentvolumeclaims"): _volume,
     ("", "services"): _service,
     ("", "secrets"): _secret,
+    ("apiregistration.k8s.io", "apiservices"): _api_service,
     ("batch", "jobs"): _job,
     ("certificates.k8s.io", "certificatesigningrequests"): _signing_request,
 }

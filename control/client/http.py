@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import cast
@@ -33,6 +33,8 @@ PEER_OPTIONS = (
     (socket.TCP_KEEPCNT, 3),
     (socket.TCP_USER_TIMEOUT, 30_000),
 )
+Headers = Mapping[str, str] | Sequence[tuple[str, str]]
+"""A sequence may have one name several times."""
 REPEATABLE = frozenset({"GET", "HEAD", "PUT", "DELETE"})
 
 
@@ -245,6 +247,11 @@ class Pool:
         self._stamp = config.stamp()
         self._now: Callable[[], float] = lambda: asyncio.get_running_loop().time()
 
+    @property
+    def address(self) -> str:
+        """The server's URL."""
+        return self._config.server
+
     async def close(self) -> None:
         """Close the idle connections."""
         while self._idle:
@@ -262,7 +269,7 @@ class Pool:
 
     @asynccontextmanager
     async def stream(
-        self, method: str, path: str, headers: Mapping[str, str], body: bytes = b""
+        self, method: str, path: str, headers: Headers, body: bytes = b""
     ) -> AsyncIterator[StreamedResponse]:
         """Send a request and give its response once the headers are there."""
         head = self._head(method, path, headers, body)
@@ -289,12 +296,12 @@ class Pool:
             else:
                 return connection
 
-    def _head(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> bytes:
+    def _head(self, method: str, path: str, headers: Headers, body: bytes) -> bytes:
         lines = [f"{method} {self._path}{path} HTTP/1.1\r\n{self._fixed}"]
         token = self._config.bearer_token()
         if token:
             lines.append(f"authorization: Bearer {token}\r\n")
-        for name, value in headers.items():
+        for name, value in headers.items() if isinstance(headers, Mapping) else headers:
             lines.append(f"{name}: {value}\r\n")
         if body or method in ("POST", "PUT", "PATCH"):
             lines.append(f"content-length: {len(body)}\r\n")

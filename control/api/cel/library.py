@@ -10,38 +10,16 @@ import ipaddress
 import itertools
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from control.api import quantity
+from control.api.cel import authorizer
+from control.api.cel.function import WHAT, Function, plain
 from control.api.custom import patterns
 from control.api.custom.checking import FORMATS
 from control.api.validation import names
-
-WHAT = "~"
-"""The key under which a value of a type of Kubernetes says what it is."""
-
-
-@dataclass(frozen=True, slots=True)
-class Function:
-    """One overload of a function: its name, the types of what it takes and gives, and what it does."""
-
-    name: str
-    parameters: tuple[str, ...]
-    result: str
-    apply: Callable[..., Any]
-    is_member: bool = True
-
-
-def plain(value: Any) -> Any:
-    """Return what the library hands over as plain Python values."""
-    if hasattr(value, "plain_value"):
-        return plain(value.plain_value())
-    if isinstance(value, dict):
-        return {plain(key): plain(item) for key, item in value.items()}
-    return [plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _is_sorted(items: list[Any]) -> bool:
@@ -314,6 +292,9 @@ FUNCTIONS: tuple[Function, ...] = (
     Function("sets.equivalent", (_LIST, _LIST), _BOOL, _equivalent, is_member=False),
     Function("flatten", (_LIST,), _LIST, lambda items: [inner for item in items for inner in
                                                         (item if isinstance(item, list) else [item])]),
+    Function("jsonpatch.escapeKey", (_STRING,), _STRING,
+             lambda key: key.replace("~", "~0").replace("/", "~1"), is_member=False),
+    *authorizer.FUNCTIONS,
 )  # fmt: skip
 
 

@@ -7,9 +7,11 @@ from typing import Any
 
 from control.api.custom import jsonpath
 from control.api.custom.structural import check_structural
+from control.api.custom.version import REVIEW_VERSIONS
 from control.api.meta import Object
 from control.api.validation import names
 from control.api.validation.faults import Faults
+from control.api.validation.forms import check_webhook_client
 
 CLEANUP_FINALIZER = "customresourcecleanup.apiextensions.k8s.io"
 COLUMN_TYPES = ("boolean", "date", "integer", "number", "string")
@@ -181,12 +183,13 @@ def _check_conversion(conversion: dict[str, Any], faults: Faults) -> None:
     config = webhook.get("clientConfig")
     if config is None:
         faults.required("spec.conversion.webhook.clientConfig", "required when strategy is set to Webhook")
-    elif bool(config.get("url")) == bool(config.get("service")):
-        faults.required("spec.conversion.webhook.clientConfig", "exactly one of url or service is required")
-    known = webhook.get("conversionReviewVersions") or []
-    if "v1" not in known:
-        text = "must include at least one of v1, v1beta1"
-        faults.invalid("spec.conversion.webhook.conversionReviewVersions", known, text)
+    else:
+        check_webhook_client(config, "spec.conversion.webhook.clientConfig", faults)
+    known, here = webhook.get("conversionReviewVersions") or [], "spec.conversion.webhook.conversionReviewVersions"
+    if not known:
+        faults.required(here)
+    elif not any(version in REVIEW_VERSIONS for version in known):
+        faults.invalid(here, known, "must include at least one of v1, v1beta1")
 
 
 def is_established(definition: Object) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -22,6 +22,8 @@ from control.api.validation.faults import Faults, shown
 
 VERBS = ("delete", "deletecollection", "get", "list", "patch", "create", "update", "watch")
 META_DEFINITION = "meta.v1.ObjectMeta"
+REVIEW_VERSIONS = ("v1", "v1beta1")
+"""Versions of ConversionReview that we speak."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,16 @@ class ScalePaths:
     spec_replicas: tuple[str, ...]
     status_replicas: tuple[str, ...]
     label_selector: tuple[str, ...] | None
+
+
+@dataclass(frozen=True)
+class Webhook:
+    """The program that converts a definition's objects from one version to another."""
+
+    client: Mapping[str, Any]
+    """clientConfig as it stands."""
+    review_version: str
+    """The version of ConversionReview that it is asked in."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +55,8 @@ class CustomVersion:
     is_storage: bool
     converts: bool
     """Whether stored objects may be of another version."""
+    webhook: Webhook | None
+    """Who converts between the versions; None where they differ by their names alone."""
     warning: str
     """What writers of a deprecated version are told."""
     has_status: bool
@@ -188,6 +202,7 @@ def _version(spec: Object, names: Object, version: Object, mark: str, *, convert
         bool(version["served"]),
         bool(version["storage"]),
         converts,
+        _webhook(spec.get("conversion") or {}),
         warning if version.get("deprecated") else "",
         offered.get("status") is not None,
         _scale_paths(scale) if scale is not None else None,
@@ -195,6 +210,14 @@ def _version(spec: Object, names: Object, version: Object, mark: str, *, convert
         ending,
         tuple(field["jsonPath"].lstrip(".") for field in version.get("selectableFields") or ()),
     )
+
+
+def _webhook(conversion: Object) -> Webhook | None:
+    found = conversion.get("webhook")
+    if conversion.get("strategy") != "Webhook" or not found:
+        return None
+    spoken = (version for version in found.get("conversionReviewVersions") or () if version in REVIEW_VERSIONS)
+    return Webhook(found.get("clientConfig") or {}, next(spoken, "v1"))
 
 
 def _scale_paths(scale: Object) -> ScalePaths:

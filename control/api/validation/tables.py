@@ -7,6 +7,7 @@ from collections.abc import Callable
 from control.api.custom.definition import check_definition, check_definition_update
 from control.api.meta import Object
 from control.api.validation import (
+    aggregation,
     autoscaling,
     certificates,
     claims,
@@ -21,6 +22,7 @@ from control.api.validation import (
     ingress,
     jobs,
     jobstatus,
+    mutations,
     network,
     pods,
     podupdates,
@@ -95,6 +97,9 @@ CHECKS: dict[tuple[str, str], Check] = {
     (_DEFINITIONS, "customresourcedefinitions"): check_definition,
     (_ADMISSION, "validatingadmissionpolicies"): policies.check_policy,
     (_ADMISSION, "validatingadmissionpolicybindings"): policies.check_policy_binding,
+    (_ADMISSION, "mutatingadmissionpolicies"): mutations.check_mutating_policy,
+    (_ADMISSION, "mutatingadmissionpolicybindings"): mutations.check_mutating_policy_binding,
+    ("apiregistration.k8s.io", "apiservices"): aggregation.check_api_service,
     (_ADMISSION, "mutatingwebhookconfigurations"): webhooks.check_webhooks,
     (_ADMISSION, "validatingwebhookconfigurations"): webhooks.check_webhooks,
 }

@@ -1,4 +1,4 @@
-"""CertificateApproval, CertificateSigning and CertificateSubjectRestriction, and who a request is recorded for.
+"""CertificateApproval, -Signing and -SubjectRestriction, ClusterTrustBundleAttest, and who a request is recorded for.
 
 A CertificateSigningRequest records its requestor, and approvers trust that record: so it is written here, from
 the authenticated user, whatever the body says.
@@ -115,4 +115,35 @@ class Certificates(Plugin):
             raise denied(request, f"use of {API_CLIENT_SIGNER} signer with {SUPERUSER_GROUP} group is not allowed")
 
     def _may(self, user: UserInfo, verb: str, signer: str) -> bool:
-        return any(self._authorizer.allows(question) for question in signer_questions(user, verb, signer))
+        return may_use_signer(self._authorizer, user, verb, signer)
+
+
+def may_use_signer(authorizer: ModeAuthorizer, user: UserInfo, verb: str, signer: str) -> bool:
+    """Tell whether a user holds the right to a signer."""
+    return any(authorizer.allows(question) for question in signer_questions(user, verb, signer))
+
+
+class ClusterTrustBundleAttest(Plugin):
+    """Lets those alone speak for a signer in ClusterTrustBundles who hold the right to attest."""
+
+    def __init__(self, authorizer: ModeAuthorizer) -> None:
+        self._authorizer = authorizer
+
+    async def validate(self, request: AdmissionRequest) -> None:
+        """Check the right to the signer; changes that the garbage collector makes need none."""
+        about = (request.resource.group, request.resource.plural)
+        if about != (GROUP, "clustertrustbundles") or request.operation not in ("CREATE", "UPDATE"):
+            return
+        new, old = request.object or {}, request.old_object
+        signer = str(spec_of(new).get("signerName") or "")
+        if not signer or (old is not None and _without_ownership(new) == _without_ownership(old)):
+            return
+        if not may_use_signer(self._authorizer, request.user, "attest", signer):
+            raise denied(request, f'user not permitted to attest for signerName "{signer}"')
+
+
+def _without_ownership(obj: Object) -> Object:
+    """What the garbage collector leaves as it is, and what the server itself writes left out."""
+    ignored = ("finalizers", "ownerReferences", "managedFields", "resourceVersion")
+    metadata = {key: value for key, value in (obj.get("metadata") or {}).items() if key not in ignored}
+    return {**obj, "metadata": metadata}

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Protocol
 
 import orjson
-import yaml
 
 from control.api.meta import Object
 from control.apiserver.audit import policy
@@ -73,6 +72,8 @@ class Place:
 
 def read_policy(path: Path) -> Policy:
     """Return the policy of a file; raises ConfigurationError."""
+    import yaml  # here, since most servers read no policy
+
     try:
         document = yaml.load(path.read_bytes(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
         found, unknown = policy.parse(document)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from control.apiserver.request import UserInfo
@@ -28,6 +28,18 @@ def with_authenticated_group(user: UserInfo) -> UserInfo:
     if AUTHENTICATED in user.groups or UNAUTHENTICATED in user.groups:
         return user
     return replace(user, groups=(*user.groups, AUTHENTICATED))
+
+
+def as_names(values: Iterable[str]) -> tuple[str, ...]:
+    """Return headers' values, which come as bytes told in Latin-1, as the names in UTF-8 that they are."""
+    return tuple(value if value.isascii() else _as_name(value) for value in values)
+
+
+def _as_name(value: str) -> str:
+    try:
+        return value.encode("latin-1").decode()
+    except UnicodeError:
+        return value
 
 
 def header_values(headers: Mapping[str, tuple[str, ...]], names: tuple[str, ...]) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from urllib.parse import unquote
 
-from control.apiserver.authn.identity import AUTHENTICATED, UNAUTHENTICATED
+from control.apiserver.authn.identity import AUTHENTICATED, UNAUTHENTICATED, as_names
 from control.apiserver.authz.attributes import Attributes
 from control.apiserver.request import ANONYMOUS, UserInfo
 
@@ -28,12 +28,12 @@ class Impersonation:
 
 def wanted(requestor: UserInfo, headers: Mapping[str, tuple[str, ...]]) -> Impersonation | None:
     """Read the impersonation headers; None when there are none."""
-    users, uids = headers.get(_USER, ()), headers.get(_UID, ())
-    groups = tuple(headers.get(_GROUP, ()))
+    users, uids = as_names(headers.get(_USER, ())), as_names(headers.get(_UID, ()))
+    groups = as_names(headers.get(_GROUP, ()))
     extra: dict[str, tuple[str, ...]] = {}
     for header, values in headers.items():
         if header.startswith(_EXTRA):
-            extra[unquote(header[len(_EXTRA) :])] = tuple(values)
+            extra[unquote(header[len(_EXTRA) :])] = as_names(values)
     if not users or not users[0]:
         if groups or extra or uids:
             raise ImpersonationError("requested impersonation of [] without impersonating a user")

@@ -152,10 +152,12 @@ class DefinitionKeeper:
 
     async def _delete_objects(self, kind: Kind) -> int:
         """Delete every object of a kind; return how many there were."""
+        # As they are stored: a definition must be able to go when its conversion webhook has gone before it.
         resource = kind.resource
-        found = (await self._client.list(resource)).items
-        for obj in found:
-            metadata = obj["metadata"]
+        await self._feed.fresh()
+        found = list((await self._feed.cache(kind)).entries.values())
+        for entry in found:
+            metadata = entry.object()["metadata"]
             if metadata.get("deletionTimestamp"):
                 continue
             try:

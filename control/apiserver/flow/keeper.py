@@ -123,8 +123,8 @@ class FlowKeeper:
             (PRIORITY_LEVELS, flowcontrol.priority_levels()),
             (FLOW_SCHEMAS, flowcontrol.flow_schemas()),
         ):
-            for obj in wanted:
-                await self._ensure(resource, obj)
+            # All at once: a server is not ready before they stand.
+            await asyncio.gather(*(self._ensure(resource, obj) for obj in wanted))
             names = frozenset(meta.name(obj) for obj in wanted)
             for existing in list(self._lookup.list(resource)):
                 if bootstrap.left_over(existing, names):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -165,7 +165,7 @@ def judge(policy: Policy, values: dict[str, Any]) -> list[Fault]:
     except CelError as error:
         return [Fault(f"match condition failed: {error}")] if policy.fails_closed else []
     found: list[Fault] = []
-    values = {**values, "variables": _variables(policy, values)}
+    values = {**values, "variables": variables_of(policy.variables, values)}
     for validation in policy.validations:
         try:
             holds = validation.program.run(values)
@@ -178,10 +178,10 @@ def judge(policy: Policy, values: dict[str, Any]) -> list[Fault]:
     return found
 
 
-def _variables(policy: Policy, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the policy's variables in their order; one that fails is missing for those that use it."""
+def variables_of(variables: Iterable[tuple[str, Program]], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a policy's variables in their order; one that fails is missing for those that use it."""
     made: dict[str, Any] = {}
-    for name, program in policy.variables:
+    for name, program in variables:
         try:
             made[name] = program.run({**values, "variables": made})
         except CelError:

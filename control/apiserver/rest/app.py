@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from hashlib import sha256
 from time import perf_counter
 from typing import TYPE_CHECKING
@@ -13,6 +13,9 @@ import orjson
 
 from control.api import status
 from control.api.patch import too_deep
+from control.api.resources import Resource
+from control.apiserver.aggregation.aggregator import Aggregator
+from control.apiserver.aggregation.services import Route
 from control.apiserver.etcd import StoreBusyError, StoreError, TransformationError
 from control.apiserver.kinds import Kind
 from control.apiserver.measures import RequestMetrics
@@ -78,12 +81,15 @@ class App:
         openapi: OpenAPI,
         metrics: Metrics | None = None,
         auditor: Auditor | None = None,
+        aggregator: Aggregator | None = None,
     ) -> None:
         self._service = service
         self._verbs = Verbs(service)
         self._discovery = discovery
         self._health = health
         self._openapi = openapi
+        self._routes: Mapping[tuple[str, str], Route] = aggregator.routes if aggregator is not None else {}
+        self._aggregator = aggregator
         self.in_flight = 0
         """Requests that are being served and will end soon: watches and streams apart."""
         self._metrics = metrics or Metrics()
@@ -156,6 +162,9 @@ class App:
 
     async def _judge(self, exchange: Exchange, user: UserInfo, info: RequestInfo) -> None:
         await self._service.authorize(user, info)
+        if self._routes and (route := self._route(info)) is not None:
+            await self._relay(route, exchange, user, info)
+            return
         if not info.is_resource_request:
             await self._path(exchange)
             return
@@ -179,6 +188,30 @@ class App:
             await self._verbs.serve(exchange, user, info, kind)
             return
         await self._bounded(exchange, user, info, kind)
+
+    # Other servers.
+
+    def _route(self, info: RequestInfo) -> Route | None:
+        """Return who answers for a group version, its discovery and its OpenAPI, None where it is this server."""
+        if info.is_resource_request:
+            return self._routes.get((info.group, info.version))
+        match info.path.strip("/").split("/"):
+            case ["apis", group, version]:
+                return self._routes.get((group, version))
+            case ["openapi", "v3", *rest] if self._aggregator is not None:
+                return self._aggregator.document_route("/".join(rest))
+        return None
+
+    async def _relay(self, route: Route, exchange: Exchange, user: UserInfo, info: RequestInfo) -> None:
+        assert self._aggregator is not None
+        resource = Resource(info.group, info.version, info.resource, "")
+        request = StreamRequest(
+            info, resource, user, exchange.query, exchange.headers, exchange.scope, exchange.receive, exchange.send
+        )
+        if exchange.passage is not None:
+            # What another server does for it costs nothing here.
+            exchange.passage.initialized()
+        await self._aggregator.relay(route, request)
 
     async def _bounded(self, exchange: Exchange, user: UserInfo, info: RequestInfo, kind: Kind) -> None:
         self.in_flight += 1
@@ -247,7 +280,7 @@ class App:
             "/readyz",
             "/version",
         ]
-        versions = self._service.registry.kinds.group_versions()
+        versions = self._discovery.group_versions
         groups = {f"/apis/{group}" for group, _ in versions if group}
         return sorted({*found, *groups, *(f"/apis/{group}/{version}" for group, version in versions if group)})
 

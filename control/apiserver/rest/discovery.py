@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import orjson
 
+from control.apiserver.aggregation.documents import Published
+from control.apiserver.aggregation.registration import Priority, priority_of
 from control.apiserver.kinds import Kind, Kinds
 
 GIT_VERSION = "v1.36.0"
@@ -38,18 +41,35 @@ class Discovery:
     def __init__(self, kinds: Kinds) -> None:
         self._kinds = kinds
         self._generation = 0
+        self._published: Mapping[tuple[str, str], Published] = {}
         self._documents: dict[tuple[str, str], bytes] = {}
         self._versions: dict[str, list[str]] = {}
+
+    def publish(self, published: Mapping[tuple[str, str], Published]) -> None:
+        """Tell of these group versions that other servers answer for, in place of those before."""
+        self._published = published
+        self._generation = -1
 
     def _renew(self) -> None:
         if self._generation == self._kinds.generation:
             return
         self._generation = self._kinds.generation
         self._documents = {}
-        found: dict[str, list[str]] = {}
+        found: dict[str, dict[str, Priority]] = {}
         for group, version in self._kinds.group_versions():
-            found.setdefault(group, []).append(version)
-        self._versions = {group: sorted(versions, key=preference) for group, versions in found.items()}
+            found.setdefault(group, {})[version] = priority_of(group, version)
+        for (group, version), other in self._published.items():
+            found.setdefault(group, {})[version] = other.priority
+        ordered = sorted(found, key=lambda group: (-max(each.group for each in found[group].values()), group))
+        self._versions = {
+            group: sorted(found[group], key=lambda version: (-found[group][version].version, preference(version)))
+            for group in ordered
+        }
+
+    @property
+    def group_versions(self) -> list[tuple[str, str]]:
+        """All group versions, other servers' among them."""
+        return [(group, version) for group, versions in self._groups.items() for version in versions]
 
     @property
     def _made(self) -> dict[tuple[str, str], bytes]:
@@ -79,15 +99,16 @@ class Discovery:
         return [kind for kind in self._kinds.all if (kind.resource.group, kind.resource.version) == (group, version)]
 
     def _group(self, group: str) -> dict[str, Any]:
-        versions = [
-            {
-                "version": version,
-                "resources": [_aggregated_resource(kind) for kind in self._of(group, version)],
-                "freshness": "Current",
-            }
-            for version in self._groups[group]
-        ]
+        versions = [self._version(group, version) for version in self._groups[group]]
         return {"metadata": {"name": group, "creationTimestamp": None}, "versions": versions}
+
+    def _version(self, group: str, version: str) -> dict[str, Any]:
+        other = self._published.get((group, version))
+        if other is not None:
+            freshness = "Current" if other.fresh else "Stale"
+            return {"version": version, "resources": list(other.resources), "freshness": freshness}
+        resources = [_aggregated_resource(kind) for kind in self._of(group, version)]
+        return {"version": version, "resources": resources, "freshness": "Current"}
 
     @property
     def core_versions(self) -> bytes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import Any
@@ -23,6 +23,8 @@ class OpenAPI:
 
     def __init__(self, kinds: Kinds) -> None:
         self._kinds = kinds
+        self.others: Callable[[], Mapping[str, Any]] = dict
+        """The index's entries for documents of other servers."""
         self._generation = 0
         self._built_in = {openapi.relative_path(*pair): pair for pair in openapi.group_versions()}
         self._custom: dict[str, bytes] = {}
@@ -78,6 +80,7 @@ class OpenAPI:
         made = openapi.index(list(self._built_in.values()))
         for path, body in self._custom.items():
             made["paths"][path] = openapi.address(path, openapi.hash_of(body))
+        made["paths"].update(self.others())
         await exchange.answer(200, orjson.dumps(made))
 
     async def serve_v2(self, exchange: Exchange) -> None:

@@ -64,17 +64,11 @@ class Verbs:
             if not media.transform and media.type != YAML and not self._converts(kind):
                 await exchange.answer(200, found.data)
                 return
-            found = self._shown(kind, found)
+            found = await self._service.shown(kind, found)
         await self._answer(exchange, 200, found, media, kind)
 
     def _converts(self, kind: Kind) -> bool:
         return self._service.registry.kinds.converts(kind)
-
-    def _shown(self, kind: Kind, entry: Entry) -> Object:
-        return convert(entry.object(), kind.resource)
-
-    def _data(self, kind: Kind, entry: Entry) -> bytes:
-        return orjson.dumps(self._shown(kind, entry)) if self._converts(kind) else entry.data
 
     def _filter(self, exchange: Exchange, info: RequestInfo, kind: Kind) -> Filter:
         labels, fields = exchange.parameter("labelSelector"), exchange.parameter("fieldSelector")
@@ -86,10 +80,12 @@ class Verbs:
         result = await self._service.page(kind, self._filter(exchange, info, kind), query)
         metadata = list_metadata(result)
         if media.transform or media.type == YAML:
-            shown = [self._shown(kind, entry) for entry in result.entries]
+            shown = await self._service.all_shown(kind, result.entries)
             await self._answer_list(exchange, shown, metadata, media, kind)
             return
-        data = (self._data(kind, entry) for entry in result.entries)
+        data: Iterable[bytes] = (entry.data for entry in result.entries)
+        if self._converts(kind):
+            data = [orjson.dumps(obj) for obj in await self._service.all_shown(kind, result.entries)]
         await exchange.answer(200, list_bytes(kind, metadata, data))
 
     async def _answer_list(
@@ -162,8 +158,13 @@ class Verbs:
     async def _pump(self, exchange: Exchange, watch: Watch, media: MediaType, kind: Kind) -> None:
         include = table.read_include(exchange.parameter("includeObject"))
         shape = _Shape(kind, media, include, self._converts(kind))
+        asks = self._service.registry.conversions.asks(kind)
         async for batch in watch.batches():
+            if asks:
+                batch = await self._service.deliveries(kind, batch)
             await exchange.part(shape.lines(batch))
+            if asks and batch and batch[-1].type == "ERROR":
+                return
 
     # Writing.
 
@@ -243,7 +244,7 @@ class Verbs:
         options = await self._options_body(exchange)
         obj, gone = await self._service.delete(kind, info, options, _context(exchange, user, "delete"))
         if obj.get("kind") != "Status":
-            obj = convert(obj, kind.resource)
+            obj = await self._service.registry.conversions.one(obj, kind)
         accepted = not gone and options.get("orphanDependents") is False
         await self._answer(exchange, 202 if accepted else 200, obj, media, kind)
 
@@ -253,7 +254,7 @@ class Verbs:
         chosen = self._filter(exchange, info, kind)
         context, query = _context(exchange, user, "deletecollection"), _list_query(exchange)
         found, listed = await self._service.delete_collection(kind, chosen, query, options, context)
-        shown = [convert(obj, kind.resource) for obj in found]
+        shown = await self._service.registry.conversions.many(found, kind)
         await self._answer_list(exchange, shown, list_metadata(listed), media, kind)
 
 

@@ -50,6 +50,15 @@ def pod_port(pod: Object, wanted: str) -> int:
     return 80
 
 
+def slices_of(lookup: Lookup, name: str, namespace: str) -> list[Object]:
+    """The EndpointSlices of a Service, as the cache has them."""
+    return [
+        entry
+        for entry in lookup.list(ENDPOINT_SLICES, namespace)
+        if (entry["metadata"].get("labels") or {}).get("kubernetes.io/service-name") == name
+    ]
+
+
 def service_endpoints(service: Object, slices: Iterable[Mapping[str, Any]], wanted: str) -> list[Address]:
     """The ready endpoints of a Service's port, which is named by name or number; one port needs no naming."""
     ports = (service.get("spec") or {}).get("ports") or []
@@ -116,11 +125,7 @@ class Proxies:
         namespace = request.info.namespace
         service = await self._client.get(SERVICES, name, namespace)
         await self._lookup.warm(ENDPOINT_SLICES)
-        slices = [
-            entry
-            for entry in self._lookup.list(ENDPOINT_SLICES, namespace)
-            if (entry["metadata"].get("labels") or {}).get("kubernetes.io/service-name") == name
-        ]
+        slices = slices_of(self._lookup, name, namespace)
         if not slices:
             raise not_found("endpoints", name)
         endpoints = service_endpoints(service, slices, port)

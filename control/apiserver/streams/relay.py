@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import h11
 
-from control.api.status import ApiError, bad_request, internal_error
+from control.api.status import ApiError, bad_request, failure, internal_error
 from control.apiserver.request import StreamRequest
 from control.apiserver.streams.target import Address
 from control.apiserver.streams.upgrade import Connection, Hijack
@@ -46,7 +46,9 @@ class Backend:
     tls: ssl.SSLContext | None = None
     server_name: str | None = None
     headers: Sequence[tuple[str, str]] = field(default_factory=tuple)
-    """Headers that are added."""
+    """Headers that are added; each letter is a byte of Latin-1."""
+    redirects: bool = True
+    """Whether a redirect is passed on to the client."""
 
 
 def is_upgrade(request: StreamRequest) -> bool:
@@ -123,10 +125,10 @@ async def _pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> Non
 async def relay_http(request: StreamRequest, backend: Backend) -> None:
     """Pass a plain request on and stream the answer back; the client's going ends the backend's work too."""
     server = await dial(backend)
-    exchange = _Exchange(request, server)
+    exchange = _Exchange(request, server, backend)
     fault: Exception | None = None
     async with asyncio.TaskGroup() as group:
-        upload = group.create_task(exchange.send_body(backend))
+        upload = group.create_task(exchange.send_body())
         try:
             await exchange.relay_answer()
         except (OSError, h11.RemoteProtocolError, ApiError) as error:
@@ -147,17 +149,18 @@ async def relay_http(request: StreamRequest, backend: Backend) -> None:
 class _Exchange:
     """One HTTP/1.1 request to a backend, and its answer on the way to the client."""
 
-    def __init__(self, request: StreamRequest, server: Connection) -> None:
+    def __init__(self, request: StreamRequest, server: Connection, backend: Backend) -> None:
         self._request = request
         self._server = server
+        self._backend = backend
         self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=HEAD_BYTES_MAX)
         self.started = False
         self.client_left = False
 
-    async def send_body(self, backend: Backend) -> None:
+    async def send_body(self) -> None:
         """Send the request; then wait until the client is gone, and hang up on the backend."""
         try:
-            await self._send(_request_head(self._request, backend))
+            await self._send(_request_head(self._request, self._backend))
             while True:
                 message = await self._request.receive()
                 if message["type"] == "http.disconnect":
@@ -190,6 +193,8 @@ class _Exchange:
 
     async def _start(self, response: h11.Response) -> None:
         headers = [(key, value) for key, value in response.headers if key.decode() not in _HOP_BY_HOP]
+        if not self._backend.redirects and 300 <= response.status_code < 400 and b"location" in dict(headers):
+            raise failure(502, "", "the backend attempted to redirect this request, which is not permitted")
         self.started = True
         await self._request.send({"type": "http.response.start", "status": response.status_code, "headers": headers})
 
@@ -208,7 +213,8 @@ def _request_head(request: StreamRequest, backend: Backend) -> h11.Request:
         headers.append(("content-length", length[0]))
     elif request.headers.get("transfer-encoding"):
         headers.append(("transfer-encoding", "chunked"))
-    return h11.Request(method=request.scope["method"], target=backend.path, headers=headers)
+    encoded = [(key.encode("latin-1"), value.encode("latin-1")) for key, value in headers]
+    return h11.Request(method=request.scope["method"], target=backend.path, headers=encoded)
 
 
 def _upgrade_head(request: StreamRequest, backend: Backend) -> bytes:

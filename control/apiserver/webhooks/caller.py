@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from control.api.resources import ENDPOINT_SLICES, SERVICES
 from control.apiserver.request import Lookup
-from control.apiserver.streams.proxies import service_endpoints
+from control.apiserver.streams.proxies import service_endpoints, slices_of
 from control.client.http import ConnectionFailedError, Pool
 from control.client.kubeconfig import Kubeconfig, KubeconfigError, Material
 
@@ -41,35 +41,32 @@ class Caller:
         server, name, path = self._where(client)
         pool = await self._pool(server, name, str(client.get("caBundle") or ""))
         headers = {"content-type": "application/json", "accept": "application/json"}
+        mark = "&" if "?" in path else "?"
         try:
-            answer = await pool.request("POST", f"{path}?timeout={timeout_s:g}s", headers, body, timeout_s)
+            answer = await pool.request("POST", f"{path}{mark}timeout={timeout_s:g}s", headers, body, timeout_s)
         except ConnectionFailedError as error:
-            raise CallError(f'failed to call webhook: Post "{server}{path}": {error}') from None
+            raise CallError(f'Post "{server}{path}{mark}timeout={timeout_s:g}s": {error}') from None
         if answer.status != 200:
-            raise CallError(f"failed to call webhook: the server answered {answer.status}")
+            raise CallError(f"the server answered {answer.status}")
         if len(answer.body) > ANSWER_BYTES_MAX:
-            raise CallError("failed to call webhook: the answer is too large")
+            raise CallError("the answer is too large")
         return answer.body
 
     def _where(self, client: Mapping[str, Any]) -> tuple[str, str, str]:
         """Return the server's address, the name that its certificate must have, and the path."""
         if url := client.get("url"):
             parts = urlsplit(url)
-            return f"{parts.scheme}://{parts.netloc}", parts.hostname or "", parts.path or "/"
+            path = parts.path or "/"
+            return f"{parts.scheme}://{parts.netloc}", parts.hostname or "", f"{path}?{parts.query}".rstrip("?")
         service = client.get("service") or {}
         name, namespace = service.get("name") or "", service.get("namespace") or ""
         found = self._lookup.get(SERVICES, name, namespace)
         if found is None:
-            raise CallError(f'failed to call webhook: service "{name}" not found')
+            raise CallError(f'service "{name}" not found')
         port = str(service.get("port") or 443)
-        slices = [
-            entry
-            for entry in self._lookup.list(ENDPOINT_SLICES, namespace)
-            if (entry["metadata"].get("labels") or {}).get("kubernetes.io/service-name") == name
-        ]
-        endpoints = service_endpoints(found, slices, port)
+        endpoints = service_endpoints(found, slices_of(self._lookup, name, namespace), port)
         if not endpoints:
-            raise CallError(f'failed to call webhook: no endpoints available for service "{name}"')
+            raise CallError(f'no endpoints available for service "{name}"')
         chosen = self._random.choice(endpoints)
         host = f"[{chosen.host}]" if ":" in chosen.host else chosen.host
         return f"https://{host}:{chosen.port}", f"{name}.{namespace}.svc", service.get("path") or "/"
@@ -85,7 +82,7 @@ class Caller:
                     "kube-apiserver-admission",
                 )
             except (binascii.Error, ssl.SSLError, ValueError, KubeconfigError) as error:
-                raise CallError(f"failed to call webhook: caBundle is not usable: {error}") from None
+                raise CallError(f"caBundle is not usable: {error}") from None
             self._pools[key] = pool
             if len(self._pools) > POOLS_MAX:
                 _, oldest = self._pools.popitem(last=False)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from time import perf_counter
 from typing import Any
 
@@ -21,17 +21,17 @@ from control.api.meta import Object
 from control.api.patch import copy_json, json_patch
 from control.api.resources import NAMESPACES, Resource
 from control.apiserver.admission.plugin import Plugin
+from control.apiserver.authz.authorizer import ModeAuthorizer
 from control.apiserver.measures import AdmissionMetrics
 from control.apiserver.metrics import Metrics
-from control.apiserver.request import AdmissionRequest, Lookup, annotate
+from control.apiserver.policies.asking import authorizer_of, judging
+from control.apiserver.request import AdmissionRequest, Complete, Lookup, annotate
 from control.apiserver.webhooks import review
 from control.apiserver.webhooks.caller import Caller, CallError
 from control.apiserver.webhooks.matching import Hook, concerns, conditions_hold, hooks_of, in_order
 
 log = logging.getLogger(__name__)
 
-Complete = Callable[[Resource, Object], Object]
-"""Makes of a patched object what its kind keeps: pruned, with defaults; raises ApiError."""
 WARNING_CHARACTERS_MAX = 256
 
 
@@ -77,9 +77,19 @@ class Hooks:
 class Webhooks:
     """What both plugins do: ask one webhook about one request."""
 
-    def __init__(self, caller: Caller, metrics: AdmissionMetrics | None = None) -> None:
+    def __init__(
+        self, caller: Caller, metrics: AdmissionMetrics | None = None, authorizer: ModeAuthorizer | None = None
+    ) -> None:
         self._caller = caller
         self._metrics = metrics or AdmissionMetrics(Metrics())
+        self._authorizer = authorizer
+
+    def _concerned(self, hook: Hook, request: AdmissionRequest, question: Object) -> bool:
+        """Tell whether all match conditions hold; raises CelError."""
+        if not hook.conditions:
+            return True
+        with judging(self._authorizer, request.user):
+            return conditions_hold(hook.conditions, _values(request, question))
 
     async def ask(
         self, hook: Hook, request: AdmissionRequest, *, may_patch: bool, place: str = "round_0_index_0"
@@ -89,7 +99,7 @@ class Webhooks:
         step, failed = ("admit", "mutation") if may_patch else ("validating", "validating")
         since = perf_counter()
         try:
-            if hook.conditions and not conditions_hold(hook.conditions, _values(question)):
+            if not self._concerned(hook, request, question):
                 return None
             if request.dry_run and hook.has_side_effects:
                 text = f"admission webhook {hook.name!r} does not support dry run"
@@ -101,7 +111,8 @@ class Webhooks:
             if hook.fails_closed:
                 labels = (hook.name, step, request.operation, "calling_webhook_error", "0")
                 self._metrics.webhook_rejections.add(*labels)
-                raise status.internal_error(f'failed calling webhook "{hook.name}": {error}') from None
+                about = "failed to call webhook: " if isinstance(error, CallError) else ""
+                raise status.internal_error(f'failed calling webhook "{hook.name}": {about}{error}') from None
             log.warning("webhook failed and is passed by name=%s error=%s", hook.name, error)
             self._metrics.webhook_fail_open.add(hook.name, step)
             annotate(f"failed-open.{failed}.webhook.admission.k8s.io/{place}", hook.name)
@@ -124,12 +135,12 @@ class Webhooks:
         self._metrics.webhook.observe(perf_counter() - since, hook.name, step, request.operation, told)
 
 
-def _values(question: Object) -> dict[str, Any]:
+def _values(request: AdmissionRequest, question: Object) -> dict[str, Any]:
     return {
         "object": question["object"],
         "oldObject": question["oldObject"],
         "request": question,
-        "authorizer": None,
+        "authorizer": authorizer_of(request),
     }
 
 
@@ -173,13 +184,13 @@ class MutatingWebhooks(Plugin):
             made = self._complete(request.resource, patched)
         except status.ApiError as error:
             raise status.internal_error(f'admission webhook "{hook.name}" patched wrongly: {error.message}') from None
-        _restore_identity(made, before)
+        restore_identity(made, before)
         request.object = made
         return int(made != before)
 
 
-def _restore_identity(made: Object, before: Object) -> None:
-    """Take back what no webhook may change: whose object it is."""
+def restore_identity(made: Object, before: Object) -> None:
+    """Take back what neither webhook nor policy may change: whose object it is."""
     metadata, was = made.setdefault("metadata", {}), before.get("metadata") or {}
     for field in ("name", "namespace", "uid", "generateName", "resourceVersion", "creationTimestamp"):
         if field in was:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import orjson
@@ -155,3 +156,23 @@ def test_selection_is_in_the_stores_order_and_goes_on_behind_a_key() -> None:
     assert [entry.key for entry in cache.select(Filter("a"))] == ["a/x", "a/y"]
     assert [entry.key for entry in cache.select(Filter("a"), after="a/x")] == ["a/y"]
     assert [entry.key for entry in cache.select(Filter(), after="a/y")] == ["b/x"]
+
+
+async def test_a_crowd_is_woken_once_for_many_events() -> None:
+    cache = ResourceCache(KIND, PREFIX)
+    cache.load([], 1)
+    woken: list[int] = []
+
+    async def wait() -> None:
+        await cache.wait(20)
+        woken.append(len(cache.events))
+
+    async with asyncio.TaskGroup() as tasks:
+        for _ in range(cache_module.CROWD):
+            tasks.create_task(wait())
+        await asyncio.sleep(0)
+        for revision in range(2, 7):
+            cache.apply(Change(PREFIX + f"a/{revision}", value(f"a/{revision}", {}), revision))
+            cache.wake_soon()
+            await asyncio.sleep(0)
+    assert woken == [5] * cache_module.CROWD

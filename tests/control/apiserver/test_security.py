@@ -12,6 +12,8 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
+from control.api.meta import Object
+from control.api.resources import Resource
 from control.apiserver import kinds
 from control.apiserver.config import ApiServerConfig, EtcdConfig
 from control.apiserver.feed import Feed
@@ -33,6 +35,10 @@ from tests.fakes.fake_store import FakeStore
 RBAC = "/apis/rbac.authorization.k8s.io/v1"
 
 
+def _as_it_is(resource: Resource, obj: Object, validation: str = "Ignore") -> Object:
+    return obj
+
+
 class SecuredApi(Api):
     """The application as it is served, with certificates handed over as TLS would."""
 
@@ -52,7 +58,8 @@ class SecuredApi(Api):
                 self.handlers,
                 ranges,
                 lambda *_: None,
-                lambda _, obj: obj,
+                _as_it_is,
+                lambda _: "",
                 revision_of=self.feed.revision_of,
             )
         )

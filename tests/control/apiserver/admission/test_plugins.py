@@ -29,7 +29,7 @@ from control.api.resources import (
     Resource,
 )
 from control.api.status import ApiError, not_found
-from control.apiserver.admission.certificates import Certificates
+from control.apiserver.admission.certificates import Certificates, ClusterTrustBundleAttest
 from control.apiserver.admission.namespace_lifecycle import NamespaceLifecycle
 from control.apiserver.admission.node_restriction import NodeRestriction
 from control.apiserver.admission.plugin import Plugin
@@ -370,6 +370,33 @@ async def test_status_cannot_approve_and_approval_cannot_sign() -> None:
     new = csr_object("example.com/s", certificate="c", conditions=[{"type": "Approved"}])
     await plugin.mutate(request("UPDATE", CERTIFICATE_SIGNING_REQUESTS, new, old=old, subresource="approval"))
     assert new["status"] == {"conditions": [{"type": "Approved"}]}
+
+
+TRUST_BUNDLES = Resource("certificates.k8s.io", "v1beta1", "clustertrustbundles", "ClusterTrustBundle", False)
+
+
+def trust_bundle(signer: str = "example.com/s", bundle: str = "x", **metadata: Any) -> Object:
+    return thing("b", spec={"signerName": signer, "trustBundle": bundle}) | {"metadata": {"name": "b", **metadata}}
+
+
+@pytest.mark.parametrize(
+    ("user", "new", "old", "may"),
+    [
+        (ANN, trust_bundle(), None, False),
+        (ROOT, trust_bundle(), None, True),
+        (ANN, trust_bundle(signer=""), None, True),
+        (ANN, trust_bundle(bundle="y"), trust_bundle(), False),
+        (ANN, trust_bundle(finalizers=["a/b"]), trust_bundle(), True),
+    ],
+    ids=["speaks for a signer", "root", "for nobody", "changes it", "garbage collection"],
+)
+async def test_who_speaks_for_a_signer_in_trust_bundles(
+    user: UserInfo, new: Object, old: Object | None, may: bool
+) -> None:
+    asked = request("UPDATE" if old else "CREATE", TRUST_BUNDLES, new, old=old, user=user)
+    told = await refusal(ClusterTrustBundleAttest(ModeAuthorizer(("RBAC",))), asked)
+    assert (told is None) is may
+    assert may or 'user not permitted to attest for signerName "example.com/s"' in (told or "")
 
 
 READ_PODS = [{"verbs": ["get"], "apiGroups": [""], "resources": ["pods"]}]

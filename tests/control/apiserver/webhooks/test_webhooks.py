@@ -4,63 +4,18 @@ from __future__ import annotations
 
 import base64
 import json
-import ssl
-import threading
 import time
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from lab import pki
 from tests.control.apiserver.processes import Kubectl, Server, api_server, etcd_server
+from tests.fakes.webhook_program import Program
 
 pytestmark = pytest.mark.root
 KEEP_TRYING_S = 20.0
-
-
-class Program:
-    """A webhook server whose answers the test chooses."""
-
-    def __init__(self, directory: Path) -> None:
-        authority = pki.make_authority(directory, "ca", "webhooks")
-        pki.issue(authority, directory, "server", "webhook", usages=[pki.SERVER], dns_names=["localhost"])
-        self.bundle = base64.b64encode((directory / "ca.crt").read_bytes()).decode()
-        self.asked: list[dict[str, Any]] = []
-        self.answer: Callable[[dict[str, Any]], dict[str, Any]] = lambda request: {"allowed": True}
-        program = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_POST(self) -> None:
-                review = json.loads(self.rfile.read(int(self.headers["content-length"])))
-                request = review["request"]
-                program.asked.append(request)
-                response = {"uid": request["uid"], **program.answer(request)}
-                body = json.dumps({**review, "request": None, "response": response}).encode()
-                self.send_response(200)
-                self.send_header("content-length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, *arguments: Any) -> None:
-                """Say nothing."""
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(directory / "server.crt", directory / "server.key")
-        self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
-        self.port = self._server.server_address[1]
-        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
-        self._thread.start()
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join(10)
 
 
 @pytest.fixture(scope="module")
@@ -258,3 +213,58 @@ def test_a_policy_needs_no_program(kubectl: Kubectl) -> None:
         kubectl(*create, "--replicas=3")
     finally:
         kubectl("delete", "validatingadmissionpolicy,validatingadmissionpolicybinding", space)
+
+
+MUTATION = """
+apiVersion: admissionregistration.k8s.io/v1
+kind: MutatingAdmissionPolicy
+metadata: {name: %(space)s}
+spec:
+  reinvocationPolicy: IfNeeded
+  matchConstraints:
+    resourceRules: [{apiGroups: [""], apiVersions: [v1], operations: [CREATE], resources: [pods]}]
+  matchConditions:
+  - {name: bare, expression: '!object.spec.containers.exists(c, c.name == "mesh")'}
+  mutations:
+  - patchType: ApplyConfiguration
+    applyConfiguration:
+      expression: |
+        Object{
+          spec: Object.spec{
+            containers: [Object.spec.containers{name: "mesh", image: "mesh:" + namespaceObject.metadata.labels.hooked}]
+          }
+        }
+  - patchType: JSONPatch
+    jsonPatch:
+      expression: |
+        [JSONPatch{op: "add", path: "/metadata/labels", value: {"may": string(
+          authorizer.group("").resource("pods").namespace(request.namespace).check("delete").allowed())}}]
+---
+apiVersion: admissionregistration.k8s.io/v1
+kind: MutatingAdmissionPolicyBinding
+metadata: {name: %(space)s}
+spec:
+  policyName: %(space)s
+  matchResources: {namespaceSelector: {matchLabels: {hooked: %(space)s}}}
+"""
+
+
+def test_a_policy_completes_objects_without_a_program(kubectl: Kubectl) -> None:
+    space = kubectl("config", "view", "--minify", "-o", "jsonpath={..namespace}")
+    kubectl("create", "serviceaccount", "default")
+    broken = kubectl.run("apply", "-f", "-", text=(MUTATION % {"space": space}).replace("op:", "opp:"))
+    assert "spec.mutations[1].jsonPatch.expression: Invalid value" in broken.stderr
+    assert "undefined field 'opp'" in broken.stderr
+    kubectl("apply", "-f", "-", text=MUTATION % {"space": space})
+    run = ("run", "p", "--image=x", "--dry-run=server", "-o", "json")
+    try:
+        until(lambda: "mesh" in kubectl(*run), "nothing is added")
+        made = json.loads(kubectl(*run))
+        assert [(each["name"], each["image"]) for each in made["spec"]["containers"]] == [
+            ("p", "x"), ("mesh", f"mesh:{space}")
+        ]  # fmt: skip
+        assert made["metadata"]["labels"] == {"may": "true"}
+        assert made["spec"]["containers"][1]["imagePullPolicy"] == "IfNotPresent"
+        assert kubectl("get", "mutatingadmissionpolicy", space).splitlines()[1].split()[:2] == [space, "2"]
+    finally:
+        kubectl("delete", "mutatingadmissionpolicy,mutatingadmissionpolicybinding", space)

@@ -1,0 +1,161 @@
+"""MutatingAdmissionPolicy in the admission chain: policies change objects before webhooks see them.
+
+Policies are applied by the names of their bindings, each to what the one before it made. One that asks for it
+(reinvocationPolicy IfNeeded) is applied once more where a later one changed the object.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from control.api import status
+from control.api.cel.environment import CelError
+from control.api.meta import Object
+from control.api.resources import MUTATING_POLICIES, MUTATING_POLICY_BINDINGS, Resource
+from control.apiserver.admission.plugin import Plugin, object_name
+from control.apiserver.authz.authorizer import ModeAuthorizer
+from control.apiserver.policies.asking import judging
+from control.apiserver.policies.mutation import (
+    MutatingBinding,
+    MutatingPolicy,
+    MutationError,
+    binding_of,
+    concerns,
+    mutate,
+    policy_of,
+)
+from control.apiserver.policies.parameters import NOT_FOUND_TEXT, FindResource, Parameters, values_of
+from control.apiserver.request import AdmissionRequest, Complete, Lookup
+from control.apiserver.webhooks.plugin import restore_identity
+
+log = logging.getLogger(__name__)
+
+Definition = Callable[[Resource], str]
+"""The name under which the facts of a resource's objects stand."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Invocation:
+    """One policy, by one binding, with one parameter object."""
+
+    policy: MutatingPolicy
+    binding: MutatingBinding
+    params: Object | None
+
+
+class MutatingPolicies(Plugin):
+    """Lets bound policies complete objects."""
+
+    def __init__(
+        self,
+        lookup: Lookup,
+        find: FindResource,
+        authorizer: ModeAuthorizer | None,
+        complete: Complete,
+        definition: Definition,
+    ) -> None:
+        self._lookup = lookup
+        self._parameters = Parameters(lookup, find)
+        self._authorizer = authorizer
+        self._complete = complete
+        self._definition = definition
+        self._policies: dict[str, MutatingPolicy | str] = {}
+        """Each policy, or why it cannot be read."""
+        self._bindings: dict[str, MutatingBinding] = {}
+
+    async def follow(self) -> None:
+        """Know policies and bindings from now on."""
+        self._lookup.subscribe(MUTATING_POLICIES, self._policy_changed)
+        self._lookup.subscribe(MUTATING_POLICY_BINDINGS, self._binding_changed)
+        await self._lookup.warm(MUTATING_POLICIES)
+        await self._lookup.warm(MUTATING_POLICY_BINDINGS)
+
+    def _policy_changed(self, old: Object | None, new: Object | None) -> None:
+        name = (new or old or {})["metadata"]["name"]
+        if new is None:
+            self._policies.pop(name, None)
+            return
+        try:
+            self._policies[name] = policy_of(new)
+        except (KeyError, TypeError, ValueError) as error:
+            log.error("policy cannot be read name=%s error=%s", name, error)
+            self._policies[name] = str(error)
+
+    def _binding_changed(self, old: Object | None, new: Object | None) -> None:
+        name = (new or old or {})["metadata"]["name"]
+        if new is None:
+            self._bindings.pop(name, None)
+        else:
+            self._bindings[name] = binding_of(new)
+
+    async def mutate(self, request: AdmissionRequest) -> None:
+        """Apply the policies that concern a request; raises ApiError where one that may not fail does."""
+        if not self._bindings or request.object is None:
+            return
+        space = self._parameters.namespace(request)
+        told: list[str] = []
+        changes = 0
+        asked: list[tuple[_Invocation, int]] = []
+        for invocation in await self._invocations(request, space, told):
+            changes += self._apply(invocation, request, space, told)
+            asked.append((invocation, changes))
+        for invocation, changes_then in asked:
+            if invocation.policy.reinvokes and changes > changes_then:
+                changes += self._apply(invocation, request, space, told)
+        if told:
+            raise _denied(request, told)
+
+    async def _invocations(self, request: AdmissionRequest, space: Object, told: list[str]) -> list[_Invocation]:
+        labels: dict[str, str] = (space.get("metadata") or {}).get("labels") or {}
+        found: list[_Invocation] = []
+        for name in sorted(self._bindings):
+            binding = self._bindings[name]
+            policy = self._policies.get(binding.policy)
+            if policy is None or isinstance(policy, str) or not concerns(policy, binding, request, labels):
+                continue
+            params = await self._parameters.of(policy.param_kind, binding.param_ref, request)
+            if params is not None:
+                found.extend(_Invocation(policy, binding, each) for each in params)
+            elif policy.fails_closed:
+                told.append(_text(policy, binding, f"failed to configure binding: {NOT_FOUND_TEXT}"))
+        return found
+
+    def _apply(self, invocation: _Invocation, request: AdmissionRequest, space: Object, told: list[str]) -> int:
+        """Apply one policy; return 1 where it changed the object."""
+        before = request.object
+        assert before is not None
+        values: dict[str, Any] = {**values_of(request, space), "params": invocation.params}
+        resource, policy = request.resource, invocation.policy
+        try:
+            with judging(self._authorizer, request.user):
+                made = mutate(
+                    policy, values, self._definition(resource), lambda obj: self._complete(resource, obj, "Strict")
+                )
+        except (CelError, MutationError) as error:
+            if policy.fails_closed:
+                told.append(_text(policy, invocation.binding, str(error)))
+            else:
+                log.warning("policy failed and is passed by name=%s error=%s", policy.name, error)
+            return 0
+        if made is before or made == before:
+            return 0
+        restore_identity(made, before)
+        request.object = made
+        return 1
+
+
+def _text(policy: MutatingPolicy, binding: MutatingBinding, told: str) -> str:
+    return f"policy '{policy.name}' with binding '{binding.name}' denied request: {told}"
+
+
+def _denied(request: AdmissionRequest, told: list[str]) -> status.ApiError:
+    details = {
+        "name": object_name(request),
+        "group": request.resource.group,
+        "kind": request.resource.plural,
+        "causes": [{"message": text} for text in told],
+    }
+    return status.failure(403, "Invalid", told[0], {key: value for key, value in details.items() if value})
