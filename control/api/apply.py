@@ -207,11 +207,16 @@ def _dropped(before: FieldSet, kept: FieldSet) -> FieldSet:
     """Return what goes with a manager's fields that nobody states any more.
 
     A structure in which nobody owns anything now goes as a whole, with the defaults that were filled in beside: half a
-    probe is worth less than none. Elements of lists are dropped where they were owned themselves.
+    probe is worth less than none. An element of a list goes when nobody owns the element itself, whatever others
+    changed in it: without what its owner stated it would not even have its key.
     """
     held = {path[:size] for path in kept for size in range(1, len(path) + 1)}
     named = {path[:size] for path in before for size in range(1, len(path)) if path[size - 1].startswith("f:")}
-    return frozenset(path for path in before | named if path not in held and path != ("f:metadata",))
+    return frozenset(
+        path
+        for path in before | named
+        if path not in (held if path[-1].startswith("f:") else kept) and path != ("f:metadata",)
+    )
 
 
 def _check_conflicts(others: Mapping[Manager, _Owned], written: FieldSet, *, force: bool) -> None:

@@ -99,6 +99,16 @@ def test_an_element_stays_while_another_manager_has_something_in_it() -> None:
     assert {"name": "a", "tty": True} in containers
 
 
+def test_an_element_goes_with_its_owner_though_others_changed_it() -> None:
+    live = apply(None, with_containers("a", "b"), KUBECTL, DEPLOYMENT, NOW)
+    edited = copy.deepcopy(live)
+    edited["spec"]["template"]["spec"]["containers"][0]["tty"] = True
+    live = track_update(live, edited, EDITOR, DEPLOYMENT, NOW)
+    live = apply(live, with_containers("b"), KUBECTL, DEPLOYMENT, LATER)
+    assert [container["name"] for container in live["spec"]["template"]["spec"]["containers"]] == ["b"]
+    assert owned(live, "editor") == {}
+
+
 def test_what_stood_before_the_first_apply_has_an_owner() -> None:
     live = with_containers("c")
     assert not is_tracked(live)
