@@ -192,7 +192,7 @@ def _same(shape: Shape, item: Any, element: str) -> bool:
 
 
 def remove(value: Any, shape: Shape, gone: FieldSet, kept: FieldSet) -> Any:
-    """Return the value without the fields in ``gone``, except where something in ``kept`` lies at or below them."""
+    """Return the value without the fields in ``gone``; what gets empty goes too, unless ``kept`` lies at or below."""
     below = {path[:size] for path in kept for size in range(1, len(path) + 1)}
     return _remove(value, shape, (), gone, below)
 
@@ -209,7 +209,7 @@ def _remove(value: Any, shape: Shape, path: Path, gone: FieldSet, kept: set[Path
         if element not in touched:
             parts.append((element, item))
             continue
-        if here in gone and here not in kept:
+        if here in gone:
             continue
         left = _remove(item, inner, here, gone, kept)
         if left or not item or here in kept:

@@ -13,6 +13,8 @@ import orjson
 from control.api import status
 from control.api.status import ApiError
 
+DEPTH_MAX = 200
+"""As deep as maps and lists of a body may stand in each other; what is stored can be written as JSON again."""
 COPIED_BYTES_MAX = 3 << 20
 """As much as the copy operations of one JSON patch may add."""
 OPERATIONS_MAX = 10_000

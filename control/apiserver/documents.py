@@ -7,6 +7,8 @@ from typing import Any
 import orjson
 import yaml
 
+from control.api.patch import DEPTH_MAX
+
 VALUES_MAX = 1_000_000
 """As many values as a document may have once its aliases are written out."""
 MERGED_ALIASES_MAX = 20
@@ -47,6 +49,7 @@ def load(body: bytes, repeated: list[str] | None = None) -> Any:
     aliased = b"*" in body and b"&" in body
     if aliased and b"<<" in body and body.count(b"*") > MERGED_ALIASES_MAX:
         raise DocumentError("yaml: document contains excessive aliasing")
+    _check_depth(body)
     loader = _Loader(body)
     loader.repeated = repeated
     try:
@@ -59,6 +62,21 @@ def load(body: bytes, repeated: list[str] | None = None) -> Any:
         raise DocumentError(str(error)) from None
     finally:
         loader.dispose()
+
+
+def _check_depth(body: bytes) -> None:
+    """Refuse nesting that would overflow the loader's stack, which is C's and ends the process."""
+    depth = 0
+    try:
+        for event in yaml.parse(body, Loader=_Loader):
+            if isinstance(event, yaml.CollectionStartEvent):
+                depth += 1
+                if depth > DEPTH_MAX:
+                    raise DocumentError("exceeded max depth")
+            elif isinstance(event, yaml.CollectionEndEvent):
+                depth -= 1
+    except (yaml.YAMLError, ValueError) as error:
+        raise DocumentError(str(error)) from None
 
 
 def _count(value: Any, known: dict[int, int]) -> int:

@@ -11,7 +11,7 @@ from control.api import status
 from control.api.decode import decode, duplicate_fields
 from control.api.defaulting import apply_defaults
 from control.api.meta import Object
-from control.api.patch import json_patch, merge_patch, too_deep
+from control.api.patch import DEPTH_MAX, json_patch, merge_patch, too_deep
 from control.api.protobuf import ProtobufError, decode_body
 from control.api.strategic import strategic_merge_patch
 from control.api.validation.faults import Faults
@@ -22,8 +22,6 @@ from control.client.client import APPLY_PATCH, JSON_PATCH, MERGE_PATCH, STRATEGI
 
 JSON, YAML, PROTOBUF = "application/json", "application/yaml", "application/vnd.kubernetes.protobuf"
 YAML_TYPES = frozenset({YAML, "text/yaml", "application/x-yaml", "text/x-yaml"})
-DEPTH_MAX = 200
-"""As deep as maps and lists may stand in each other; what is stored can be written as JSON again."""
 PATCH_TYPES = (JSON_PATCH, MERGE_PATCH, STRATEGIC_MERGE_PATCH, APPLY_PATCH)
 
 

@@ -15,7 +15,11 @@ GROUP_PRIORITY_MAX, VERSION_PRIORITY_MAX = 20_000, 1_000
 def check_api_service(obj: Object, faults: Faults) -> None:
     """Check an APIService."""
     spec = obj.get("spec") or {}
-    group, version, name = spec.get("group") or "", spec.get("version") or "", obj["metadata"].get("name") or ""
+    group, version, name = (
+        spec.get("group") or "",
+        spec.get("version") or "",
+        (obj.get("metadata") or {}).get("name") or "",
+    )
     if name != f"{version}.{group}":
         faults.invalid("metadata.name", name, f'must be `spec.version+"."+spec.group`: "{version}.{group}"')
     if group:

@@ -22,8 +22,8 @@ def check_job_status(new: Object, old: Object, faults: Faults) -> None:
     _check_times(status, "Complete" in conditions, faults)
     if conditions & {"Complete", "Failed"}:
         _check_finished(status, faults)
-    if (status.get("ready") or 0) > (status.get("active") or 0):
-        faults.invalid("status.ready", status["ready"], "cannot set more ready pods than active")
+    if (ready := status.get("ready") or 0) > (status.get("active") or 0):
+        faults.invalid("status.ready", ready, "cannot set more ready pods than active")
     _check_indexes(spec, status, faults)
     _check_progress(new, old, faults)
 

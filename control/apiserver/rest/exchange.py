@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     # Imported for real where audit is configured.
     from control.apiserver.audit.record import Record
 
+_WITH_BODY = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 JSON_TYPE = b"application/json"
 GZIP_BYTES_MIN = 128 << 10
 """Shorter answers are sent as they are: on their way they cost less than compressing does."""
@@ -232,7 +233,7 @@ class Exchange:
         if self.started:
             return
         extra: tuple[tuple[bytes, bytes], ...] = ()
-        if error.code == 413:
+        if error.code == 413 or (error.code == 504 and self.method in _WITH_BODY):
             # The rest of the body is not worth reading.
             extra = ((b"connection", b"close"),)
         retry_after = error.status.get("details", {}).get("retryAfterSeconds")

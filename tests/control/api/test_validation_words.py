@@ -176,6 +176,10 @@ CHANGES: dict[str, tuple[str, str, dict[str, Any], dict[str, Any], list[str]]] =
         "apps/deployments", "status", {}, {"status": {"replicas": 1, "readyReplicas": 2, "availableReplicas": -1}},
         ["status.availableReplicas: Invalid value: -1: must be greater than or equal to 0",
          "status.readyReplicas: Invalid value: 2: cannot be greater than status.replicas"]),
+    "pods that are less than none": (
+        "batch/jobs", "status", {}, {"status": {"active": -1}},
+        ["status.active: Invalid value: -1: must be greater than or equal to 0",
+         "status.ready: Invalid value: 0: cannot set more ready pods than active"]),
     "phase": (
         "/namespaces", "status", {}, {"status/phase": "Terminating"},
         ["status.Phase: Invalid value: \"Terminating\": may only be 'Active' if `deletionTimestamp` is empty"]),

@@ -17,6 +17,10 @@ from typing import Any
 
 import pytest
 
+from control.api.resources import Resource
+from control.api.status import ApiError
+from control.client.client import ListOptions
+from control.client.kubeconfig import Kubeconfig, Material
 from lab import pki
 from tests.control.apiserver.processes import Kubectl, Server, api_server, etcd_server, make_pki, process
 
@@ -158,6 +162,7 @@ def test_it_learns_who_asks_from_the_proxy_alone(admin: Kubectl, cluster: Cluste
     assert (lent["name"], set(lent["groups"])) == ("jürgen", {"system:masters", "system:authenticated"})
     forged = asyncio.run(_raw(cluster, f"GET {GROUP_PATH}/whoami HTTP/1.1", "X-Remote-User: eve", "X-Remote-Uid: 1"))
     assert b'"name": "kubernetes-admin"' in forged
+    assert b'"uid": ""' in forged
     assert b"eve" not in forged
 
 
@@ -199,6 +204,34 @@ def test_upgrades_go_through(cluster: Cluster) -> None:
     assert answer.startswith(b"HTTP/1.1 101 ")
     assert b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=" in answer
     assert answer.endswith(b"AHOYAHOYAHOY")
+
+
+async def test_the_hub_asks_other_servers_too(cluster: Cluster) -> None:
+    folder = cluster.server.directory / "pki"
+    hub = Kubeconfig(
+        cluster.server.url,
+        hub=(f"localhost:{cluster.server.hub_port}",),
+        certificate_authority=Material(path=folder / "ca.crt"),
+        client_certificate=Material(path=folder / "admin.crt"),
+        client_key=Material(path=folder / "admin.key"),
+    ).client()
+    try:
+        ships = Resource("fleet.example.com", "v1", "ships", "Ship")
+        made = await hub.create(ships, {**SHIP, "metadata": {"name": "hubbed"}}, "default")
+        assert made["metadata"]["annotations"]["owner"] == "kubernetes-admin"
+        assert (await hub.get(ships, "hubbed", "default"))["spec"] == {"masts": 1}
+        listed = await hub.list(ships, "default")
+        assert [(item["kind"], item["metadata"]["name"]) for item in listed.items] == [("Ship", "hubbed")]
+        async with asyncio.timeout(20):
+            async for event in hub.watch(ships, "default", ListOptions(resource_version="1")):
+                if event.object["metadata"]["name"] == "hubbed":
+                    break
+        await hub.delete(ships, "hubbed", "default")
+        with pytest.raises(ApiError, match=r'ships.fleet.example.com "hubbed" not found') as caught:
+            await hub.get(ships, "hubbed", "default")
+        assert (caught.value.code, caught.value.reason) == (404, "NotFound")
+    finally:
+        await hub.close()
 
 
 def test_redirects_stay_inside(admin: Kubectl) -> None:
