@@ -1,7 +1,8 @@
 """Server-side apply: who owns which field, and what follows when someone states a wish for some of them.
 
 An object without managedFields is not tracked.  The first apply on it gives all that stands to ``before-first-apply``,
-as Kubernetes does; from then on `track_update` keeps the owners right when the object is changed in other ways.
+as Kubernetes does, but for what `kubectl apply` noted as its own; from then on `track_update` keeps the owners right
+when the object is changed in other ways.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
-from control.api import status
+from control.api import lastapplied, status
 from control.api.fieldsets import (
     EMPTY,
     FieldSet,
@@ -31,6 +32,8 @@ from control.api.patch import copy_json
 from control.api.validation.faults import Faults
 
 BEFORE_FIRST_APPLY = "before-first-apply"
+CLIENT_SIDE_APPLY = "kubectl-client-side-apply"
+"""Owns what `kubectl apply` noted on the object: kubectl takes over all that stands beside its note."""
 MANAGER_BYTES_MAX = 128
 UPDATE_MANAGERS_MAX = 10
 """More managers of updates are folded into one, so that an object does not grow for ever."""
@@ -180,8 +183,10 @@ def apply(
     (wanted.get("metadata") or {}).pop("managedFields", None)
     owners = _owners_of(live)
     if live is not None and not owners:
-        first = Manager(BEFORE_FIRST_APPLY, "Update", manager.api_version)
-        owners[first] = _Owned(_ownable(field_set(_comparable(live, "", apart=apart), shape)), now)
+        standing = _ownable(field_set(_comparable(live, "", apart=apart), shape))
+        noted = standing & lastapplied.noted_fields(live, manager.api_version, definition_name)
+        for name, fields in ((CLIENT_SIDE_APPLY, noted), (BEFORE_FIRST_APPLY, standing - noted)):
+            owners[Manager(name, "Update", manager.api_version)] = _Owned(fields, now)
     before = owners.get(manager, _Owned(EMPTY, "")).fields
     stated = _ownable(field_set(_comparable(wanted, manager.subresource, apart=apart), shape))
     others = {other: owned for other, owned in owners.items() if other != manager}

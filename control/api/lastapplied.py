@@ -43,6 +43,13 @@ def own_fields(live: Object | None, api_version: str, definition_name: str) -> F
         return EMPTY
 
 
+def noted_fields(live: Object, api_version: str, definition_name: str) -> FieldSet:
+    """Return what `kubectl apply` owns of an object that it noted its configuration on, the note included."""
+    if ANNOTATION not in _annotations(live):
+        return EMPTY
+    return own_fields(live, api_version, definition_name) | {("f:metadata", "f:annotations", f"f:{ANNOTATION}")}
+
+
 def noted(obj: Object, wish: Object) -> Object:
     """Return an object whose annotation, where it has one, holds the configuration that was applied now."""
     annotations = dict(_annotations(obj))

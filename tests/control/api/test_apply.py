@@ -1,6 +1,7 @@
 """Server-side apply: ownership, conflicts, force, hand-over and removal."""
 
 import copy
+import json
 from typing import Any
 
 import pytest
@@ -115,6 +116,21 @@ def test_what_stood_before_the_first_apply_has_an_owner() -> None:
         apply(live, deployment(replicas=3), KUBECTL, DEPLOYMENT, NOW)
     shared = apply(live, deployment(replicas=2), KUBECTL, DEPLOYMENT, NOW)
     assert owned(shared, "kubectl") == {"f:spec": {"f:replicas": {}}}
+
+
+def test_what_kubectl_noted_is_kubectls_and_the_rest_is_not() -> None:
+    """kubectl takes over all that stands beside its note, so what others wrote must stand elsewhere."""
+    live = deployment(replicas=2, paused=True)
+    key = "kubectl.kubernetes.io/last-applied-configuration"
+    note = json.dumps(deployment(replicas=2))
+    live["metadata"] |= {"labels": {"a": "b"}, "annotations": {key: note}}
+    made = apply(live, deployment(minReadySeconds=5), OTHER, DEPLOYMENT, NOW)
+    assert owned(made, "kubectl-client-side-apply") == {
+        "f:metadata": {"f:annotations": {f"f:{key}": {}}}, "f:spec": {"f:replicas": {}},
+    }  # fmt: skip
+    rest = owned(made, "before-first-apply")
+    assert "f:a" in rest["f:metadata"]["f:labels"]
+    assert rest["f:spec"] == {"f:paused": {}}
 
 
 def test_an_update_takes_what_it_changes() -> None:

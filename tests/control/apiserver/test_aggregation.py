@@ -162,6 +162,7 @@ def test_it_learns_who_asks_from_the_proxy_alone(admin: Kubectl, cluster: Cluste
     assert (lent["name"], set(lent["groups"])) == ("jürgen", {"system:masters", "system:authenticated"})
     forged = asyncio.run(_raw(cluster, f"GET {GROUP_PATH}/whoami HTTP/1.1", "X-Remote-User: eve", "X-Remote-Uid: 1"))
     assert b'"name": "kubernetes-admin"' in forged
+    assert b'"uid": ""' in forged
     assert b"eve" not in forged
 
 

@@ -20,7 +20,7 @@ EXAMPLES = ROOT / "examples"
 
 
 def until(what: str, check: Callable[[], bool], log: Path) -> None:
-    deadline = time.monotonic() + 40
+    deadline = time.monotonic() + 90
     while not check():
         assert time.monotonic() < deadline, f"{what} did not come:\n{log.read_text()}"
         time.sleep(0.1)
