@@ -14,8 +14,8 @@ FIRST = (
     "tests/store/",
     "tests/control/",
 )
-SHARED = "tests/e2e/"
-"""Whose tests share one cluster."""
+SHARED = ("tests/e2e/", "tests/control/apiserver/clients/")
+"""Folders whose tests share one cluster, or one server."""
 ALONE = ("tests/e2e/test_control_planes.py",)
 """Files there that bring their own; and those whose every test stands by itself."""
 SINGLE = ("tests/node/test_inside.py", "tests/simulation/")
@@ -26,7 +26,8 @@ def row(nodeid: str) -> str:
     path = nodeid.partition("::")[0]
     if path.startswith(SINGLE):
         return nodeid
-    return SHARED if path.startswith(SHARED) and path not in ALONE else path
+    shared = next((folder for folder in SHARED if path.startswith(folder)), path)
+    return path if path in ALONE else shared
 
 
 def rank(nodeid: str) -> int:
