@@ -12,6 +12,7 @@ import asyncio
 import errno
 import ipaddress
 import logging
+import socket
 
 from control.api import meta
 from control.api.meta import Object
@@ -172,7 +173,7 @@ class DnsServer:
         return [(address, self._config.port) for address in self._put_addresses()]
 
     def _put_addresses(self) -> list[str]:
-        """Give the link its addresses; return those that stand."""
+        """Give the link the addresses that it lacks; return those that stand."""
         if not self._config.interface:
             return list(self._wanted)
         standing = []
@@ -180,8 +181,14 @@ class DnsServer:
             index = link.link_index(self._config.interface)
             if index is None:
                 raise NetlinkError(errno.ENODEV, f"there is no link {self._config.interface}")
+            families = (socket.AF_INET, socket.AF_INET6)
+            have = {found.address for family in families for found in link.addresses(family) if found.index == index}
             for address in self._wanted:
                 version = ipaddress.ip_address(address).version
+                if str(ipaddress.ip_address(address)) in have:
+                    # Put again, it would be told of as an event, and that would bring us here again, without end.
+                    standing.append(address)
+                    continue
                 try:
                     link.batch(
                         [messages.put_address(index, address, 32 if version == 4 else 128, messages.RT_SCOPE_HOST)]

@@ -15,7 +15,8 @@ import pytest
 from control.api.resources import ENDPOINT_SLICES, NAMESPACES, SERVICES
 from net.dns.config import NODE_LOCAL_ADDRESSES, DnsConfig
 from net.dns.server import DnsServer, retire
-from net.netlink import inside
+from net.links import Event
+from net.netlink import RouteEvents, inside
 from tests.net.dnsworld import SERVICES_THERE, SLICES_THERE, texts
 from tests.net.topology import Fabric, Namespace, Node, Pod, closing_all, eventually
 
@@ -98,6 +99,28 @@ def test_an_address_that_is_taken_away_comes_back(place: Place) -> None:
     place.node.ip(f"addr del {FOUR}/32 dev lo")
     eventually(lambda: FOUR in place.node.ip("addr show lo"))
     assert place.ask(place.pod, FOUR).answer
+
+
+def test_addresses_that_stand_are_left_alone(place: Place) -> None:
+    with inside(place.node.descriptor):
+        events = RouteEvents()
+    heard: list[Event] = []
+
+    async def listen() -> None:
+        while len(heard) < 50:
+            heard.extend(event for event in await events.next() if event.kind == "address")
+
+    listening = place.node.start(listen())
+    try:
+        for number in range(1, 6):
+            place.node.ip(f"addr del {FOUR}/32 dev lo")
+            eventually(lambda number=number: sum(not event.is_gone for event in heard) >= number)  # type: ignore[misc]
+            eventually(lambda: FOUR in place.node.ip("addr show lo"))
+        assert place.ask(place.pod, FOUR).answer
+        assert len(heard) == 10
+    finally:
+        place.node.stop(listening)
+        events.close()
 
 
 def test_the_service_of_old_has_its_address_on_every_node(place: Place) -> None:
