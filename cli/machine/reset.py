@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -65,6 +66,7 @@ def reset(force: bool, member: str) -> None:
                 _leave(machine, force)
         with progress.step("end the processes"):
             _stop(machine)
+            _retire_resolver()
             end_survivors(PLACES)
         with progress.step("remove rules, mounts and files"):
             remove_network()
@@ -105,12 +107,14 @@ def _leave(machine: Machine, force: bool) -> None:
 async def _leave_control_plane(machine: Machine) -> None:
     client = controlplane.administrator()
     try:
-        async with asyncio.timeout(LEAVE_TIMEOUT_S):
+        async with asyncio.timeout(LEAVE_TIMEOUT_S + END_TIMEOUT_S):
             current = await objects.read_settings(client)
             others = [address for address in current.control_planes if address != machine.address]
             if not others:
                 return  # the last one: the cluster ends with it
             await objects.change_control_planes(client, machine.address, add=False)
+            # An agent that runs makes its Node again.
+            await asyncio.to_thread(_stop, machine, ("node",))
             await client.delete(NODES, machine.node_name)
     except TimeoutError:
         raise LabError("the API server does not answer") from None
@@ -123,12 +127,15 @@ async def _leave_control_plane(machine: Machine) -> None:
         await membership.close()
 
 
-def _stop(machine: Machine | None) -> None:
+def _stop(machine: Machine | None, components: Sequence[str] = supervisor.COMPONENTS) -> None:
     kinds = [machine.supervisor] if machine is not None and machine.supervisor else ["systemd", "plain"]
     for kind in kinds:
         keeper = supervisor.make(kind)
-        for component in reversed(supervisor.COMPONENTS):
+        for component in reversed(components):
             keeper.stop(component)
+
+
+def _retire_resolver() -> None:
     try:
         asyncio.run(net.dns.server.retire(DnsConfig()))  # with all addresses that it was given
     except OSError:

@@ -202,6 +202,9 @@ async def test_the_previous_instance_has_its_log(kubelet: Kubelet, api: NodeApi)
         lambda: api.container("web").get("restartCount") == 1 and is_ready(api, "web")(), what="the second runs"
     )
     now = await get(kubelet, "/containerLogs/default/web/main")
+    while now == (200, b""):  # it runs, and is about to write
+        await asyncio.sleep(0.05)
+        now = await get(kubelet, "/containerLogs/default/web/main")
     before = await get(kubelet, "/containerLogs/default/web/main?previous=true")
     assert (now[0], before[0]) == (200, 200)
     assert len(now[1]) == len(before[1]) == 37
