@@ -18,6 +18,7 @@ from control.api.resources import MUTATING_POLICIES, MUTATING_POLICY_BINDINGS, R
 from control.apiserver.admission.plugin import Plugin, object_name
 from control.apiserver.authz.authorizer import ModeAuthorizer
 from control.apiserver.policies.asking import judging
+from control.apiserver.policies.bound import Bound
 from control.apiserver.policies.mutation import (
     MutatingBinding,
     MutatingPolicy,
@@ -57,43 +58,19 @@ class MutatingPolicies(Plugin):
         complete: Complete,
         definition: Definition,
     ) -> None:
-        self._lookup = lookup
         self._parameters = Parameters(lookup, find)
         self._authorizer = authorizer
         self._complete = complete
         self._definition = definition
-        self._policies: dict[str, MutatingPolicy | str] = {}
-        """Each policy, or why it cannot be read."""
-        self._bindings: dict[str, MutatingBinding] = {}
+        self._bound = Bound(lookup, (MUTATING_POLICIES, MUTATING_POLICY_BINDINGS), policy_of, binding_of)
 
     async def follow(self) -> None:
         """Know policies and bindings from now on."""
-        self._lookup.subscribe(MUTATING_POLICIES, self._policy_changed)
-        self._lookup.subscribe(MUTATING_POLICY_BINDINGS, self._binding_changed)
-        await self._lookup.warm(MUTATING_POLICIES)
-        await self._lookup.warm(MUTATING_POLICY_BINDINGS)
-
-    def _policy_changed(self, old: Object | None, new: Object | None) -> None:
-        name = (new or old or {})["metadata"]["name"]
-        if new is None:
-            self._policies.pop(name, None)
-            return
-        try:
-            self._policies[name] = policy_of(new)
-        except (KeyError, TypeError, ValueError) as error:
-            log.error("policy cannot be read name=%s error=%s", name, error)
-            self._policies[name] = str(error)
-
-    def _binding_changed(self, old: Object | None, new: Object | None) -> None:
-        name = (new or old or {})["metadata"]["name"]
-        if new is None:
-            self._bindings.pop(name, None)
-        else:
-            self._bindings[name] = binding_of(new)
+        await self._bound.follow()
 
     async def mutate(self, request: AdmissionRequest) -> None:
         """Apply the policies that concern a request; raises ApiError where one that may not fail does."""
-        if not self._bindings or request.object is None:
+        if not self._bound or request.object is None:
             return
         space = self._parameters.namespace(request)
         told: list[str] = []
@@ -111,10 +88,8 @@ class MutatingPolicies(Plugin):
     async def _invocations(self, request: AdmissionRequest, space: Object, told: list[str]) -> list[_Invocation]:
         labels: dict[str, str] = (space.get("metadata") or {}).get("labels") or {}
         found: list[_Invocation] = []
-        for name in sorted(self._bindings):
-            binding = self._bindings[name]
-            policy = self._policies.get(binding.policy)
-            if policy is None or isinstance(policy, str) or not concerns(policy, binding, request, labels):
+        for policy, binding in self._bound:
+            if not concerns(policy, binding, request, labels):
                 continue
             params = await self._parameters.of(policy.param_kind, binding.param_ref, request)
             if params is not None:

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 from control.api import status
-from control.api.meta import Object
 from control.api.resources import POLICIES, POLICY_BINDINGS
 from control.api.status import ApiError
 from control.apiserver.admission.plugin import Plugin, object_name
 from control.apiserver.authz.authorizer import ModeAuthorizer
 from control.apiserver.policies.asking import judging
+from control.apiserver.policies.bound import Bound
 from control.apiserver.policies.parameters import NOT_FOUND_TEXT, FindResource, Parameters, values_of
 from control.apiserver.policies.policy import Binding, Fault, Policy, binding_of, concerns, judge, policy_of
 from control.apiserver.request import AdmissionRequest, Lookup
-
-log = logging.getLogger(__name__)
 
 CODES = {"Unauthorized": 401, "Forbidden": 403, "Invalid": 422, "RequestEntityTooLarge": 413}
 
@@ -25,49 +22,23 @@ class ValidatingPolicies(Plugin):
     """Holds writes against all bound policies."""
 
     def __init__(self, lookup: Lookup, find: FindResource, authorizer: ModeAuthorizer | None = None) -> None:
-        self._lookup = lookup
         self._parameters = Parameters(lookup, find)
         self._authorizer = authorizer
-        self._policies: dict[str, Policy | str] = {}
-        """Each policy, or why it cannot be read."""
-        self._bindings: dict[str, Binding] = {}
+        self._bound = Bound(lookup, (POLICIES, POLICY_BINDINGS), policy_of, binding_of)
 
     async def follow(self) -> None:
         """Know policies and bindings from now on."""
-        self._lookup.subscribe(POLICIES, self._policy_changed)
-        self._lookup.subscribe(POLICY_BINDINGS, self._binding_changed)
-        await self._lookup.warm(POLICIES)
-        await self._lookup.warm(POLICY_BINDINGS)
-
-    def _policy_changed(self, old: Object | None, new: Object | None) -> None:
-        name = (new or old or {})["metadata"]["name"]
-        if new is None:
-            self._policies.pop(name, None)
-            return
-        try:
-            self._policies[name] = policy_of(new)
-        except (KeyError, TypeError, ValueError) as error:
-            log.error("policy cannot be read name=%s error=%s", name, error)
-            self._policies[name] = str(error)
-
-    def _binding_changed(self, old: Object | None, new: Object | None) -> None:
-        name = (new or old or {})["metadata"]["name"]
-        if new is None:
-            self._bindings.pop(name, None)
-        else:
-            self._bindings[name] = binding_of(new)
+        await self._bound.follow()
 
     async def validate(self, request: AdmissionRequest) -> None:
         """Refuse what a bound policy forbids; warn where the binding says so."""
-        if not self._bindings:
+        if not self._bound:
             return
         space = self._parameters.namespace(request)
         labels: dict[str, str] = (space.get("metadata") or {}).get("labels") or {}
         values: dict[str, Any] | None = None
-        for name in sorted(self._bindings):
-            binding = self._bindings[name]
-            policy = self._policies.get(binding.policy)
-            if policy is None or isinstance(policy, str) or not concerns(policy, binding, request, labels):
+        for policy, binding in self._bound:
+            if not concerns(policy, binding, request, labels):
                 continue
             values = values or values_of(request, space)
             for fault in await self._faults(policy, binding, request, values):
