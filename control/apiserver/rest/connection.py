@@ -56,6 +56,9 @@ class Connection(asyncio.Protocol):
         self._expects_continue = False
         self._in_head = False
         self._head_bytes = 0
+        """What arrived of a head that is not complete yet."""
+        self._parsed_bytes = 0
+        """What the head at hand holds."""
         self._reading: Request | None = None
         """The request whose body arrives."""
         self._answering: Request | None = None
@@ -139,17 +142,19 @@ class Connection(asyncio.Protocol):
     def on_message_begin(self) -> None:
         """Begin a request."""
         self._url, self._headers, self._expects_continue = b"", [], False
-        self._in_head, self._head_bytes = True, 0
+        self._in_head, self._head_bytes, self._parsed_bytes = True, 0, 0
         if self._answering is None:
             self.deadline = self.loop.time() + self.door.head_timeout_s
 
     def on_url(self, url: bytes) -> None:
         """Take the target, or a part of it."""
         self._url += url
+        self._parsed_bytes += len(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take a header."""
         name = name.lower()
+        self._parsed_bytes += len(name) + len(value)
         if name == b"expect" and value.lower() == b"100-continue":
             self._expects_continue = True
         self._headers.append((name, value))
@@ -157,6 +162,10 @@ class Connection(asyncio.Protocol):
     def on_headers_complete(self) -> None:
         """Hand the request on, or let it wait for those before it."""
         self._in_head = False
+        if self._parsed_bytes > HEAD_BYTES_MAX:  # it came in one piece
+            self._refuse(_HEAD_TOO_LARGE)
+        if self.transport.is_closing():
+            return
         parser = self._parser
         scope = self._scope(parser.get_method().decode("latin-1"), parser.get_http_version())
         # After an upgrade the parser has ended: a refused one cannot be followed by another request.

@@ -62,6 +62,12 @@ async def test_a_body_arrives() -> None:
         assert (await exchange(port, request("Content-Length: 5", body=b"12345"))).endswith(b"0 5")
 
 
+async def test_a_head_that_comes_at_once_has_the_same_bound() -> None:
+    async with serving() as port:
+        assert (await exchange(port, request(f"A: {'b' * (door.HEAD_BYTES_MAX - 1000)}"))).startswith(b"HTTP/1.1 200")
+        assert (await exchange(port, request(f"A: {'b' * door.HEAD_BYTES_MAX}"))).startswith(b"HTTP/1.1 431")
+
+
 async def test_a_head_without_end_is_refused() -> None:
     async with serving() as port:
         lines = [f"X-{number}: {'y' * 1000}" for number in range(2 * door.HEAD_BYTES_MAX // 1000)]
