@@ -11,7 +11,7 @@ import pytest
 from tests.simulation.lives import Life
 from tests.simulation.profiles import KINDS, profile_of
 
-FAST_SEEDS = range(60)
+FAST_SEEDS = range(30)
 ALL_SEEDS = range(300)
 LEDGER_SEEDS = (100025, 200078, 200145, 300218, 300766, 301448, 602714, 603236, 703261)
 """Lives that once found something, by the ledger; rules of the world that came later have changed some of them."""
