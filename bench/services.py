@@ -8,7 +8,6 @@ with them. Store, servers and client share the machine.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import tempfile
@@ -28,10 +27,9 @@ from bench import machine
 from control.api import meta
 from control.api.meta import Object
 from control.api.resources import IP_ADDRESSES, NAMESPACES, SERVICES
-from control.api.status import ApiError
 from control.client.client import Client, ListOptions
 from lab import peers
-from tests.control.apiserver.many import Servers, several
+from tests.control.apiserver.many import Servers, make_services, several
 from tests.control.apiserver.processes import etcd_server
 from tests.store.processes import StoreCluster
 
@@ -67,26 +65,6 @@ async def servers_on(store: str, directory: Path) -> AsyncIterator[Servers]:
         await cluster.stop()
 
 
-async def create_all(clients: list[Client], count: int, in_flight: int) -> Counter[str]:
-    """Create Services through all clients at once; count what came of it."""
-    numbers = iter(range(count))
-    told: Counter[str] = Counter()
-
-    async def work(client: Client) -> None:
-        for number in numbers:
-            service = {"metadata": {"name": f"s{number}"}, "spec": {"type": "NodePort", "ports": [{"port": 80}]}}
-            try:
-                await client.create(SERVICES, service, "bench")
-                told["created"] += 1
-            except ApiError as error:
-                told[f"{error.code} {error.reason}"] += 1
-
-    async with asyncio.TaskGroup() as group:
-        for index in range(in_flight):
-            group.create_task(work(clients[index % len(clients)]))
-    return told
-
-
 async def everything(client: Client, resource: Any, space: str = "") -> list[Object]:
     """Return all objects of a collection, page by page."""
     found: list[Object] = []
@@ -116,7 +94,7 @@ async def measure(store: str, count: int, in_flight: int) -> dict[str, Any]:
             try:
                 await clients[0].create(NAMESPACES, {"metadata": {"name": "bench"}})
                 used, began = cpu_s(servers), time.monotonic()
-                told = await create_all(clients, count, in_flight)
+                told = await make_services(clients, count, in_flight, "bench")
                 took_s, used = time.monotonic() - began, cpu_s(servers) - used
                 services = await everything(clients[0], SERVICES, "bench")
                 recorded = {meta.name(each) for each in await everything(clients[1], IP_ADDRESSES)}
@@ -151,7 +129,7 @@ def main(count: int, in_flight: int, stores: tuple[str, ...], as_json: bool) -> 
     if as_json:
         print(json.dumps(found, indent=2))
         return
-    table = Table("store", "created", "twice", "not recorded", "s", "per s", "CPU µs, servers", box=None)
+    table = Table("store", "made", "twice", "not recorded", "s", "per s", "CPU µs, servers", box=None)
     for store, each in found.items():
         twice = f"{each['addresses_twice']} addresses, {each['ports_twice']} ports"
         cells = (

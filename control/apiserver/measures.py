@@ -12,7 +12,7 @@ from control.apiserver.feed import Feed
 from control.apiserver.keys import Keys
 from control.apiserver.kinds import Kinds
 from control.apiserver.metrics import Histogram, Labels, Metrics, exponential
-from control.apiserver.request import RequestInfo
+from control.apiserver.request import LONG_RUNNING, RequestInfo
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +27,6 @@ _REQUEST = ("verb", "group", "version", "resource", "subresource", "scope", "com
 _DRY_REQUEST = ("verb", "dry_run", "group", "version", "resource", "subresource", "scope", "component")
 _METHODS = {"create": "POST", "update": "PUT", "deletecollection": "DELETE", "head": "GET"}
 _VERBS = frozenset({"GET", "LIST", "WATCH", "POST", "PUT", "PATCH", "APPLY", "DELETE", "CONNECT"})
-_CONNECTED = frozenset({"log", "exec", "portforward", "attach", "proxy"})
 _PATHS = frozenset({"/healthz", "/livez", "/readyz", "/metrics", "/version", "/metrics/slis"})
 COMPONENT = "apiserver"
 APPLY = "application/apply-patch+yaml"
@@ -149,7 +148,7 @@ class RequestMetrics:
         served = kind is not None and (not info.subresource or kind.subresource(info.subresource) is not None)
         if not served or verb not in _VERBS:
             return (verb if verb in _VERBS else "OTHER", "", "", "", "", "", COMPONENT), False
-        if info.subresource in _CONNECTED:
+        if info.subresource in LONG_RUNNING:
             verb = "CONNECT"
         scope = "resource" if info.name or info.verb == "create" else "namespace" if info.namespace else "cluster"
         return (verb, info.group, info.version, info.resource, info.subresource, scope, COMPONENT), True

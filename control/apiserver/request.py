@@ -164,6 +164,11 @@ LONG_RUNNING = frozenset({"attach", "exec", "log", "portforward", "proxy"})
 """Subresources whose requests no gate counts: they last as long as their users want."""
 
 
+def is_long_running(info: RequestInfo) -> bool:
+    """Tell whether an answer may take as long as its client wants."""
+    return info.verb in ("watch", "proxy") or info.subresource in LONG_RUNNING
+
+
 @dataclass(slots=True)
 class AdmissionRequest:
     """One write on its way into the store; mutating admission changes ``object`` in place."""

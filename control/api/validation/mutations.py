@@ -7,14 +7,12 @@ from typing import Any
 from control.api.cel.environment import CelError
 from control.api.cel.initializers import rewritten
 from control.api.meta import Object
-from control.api.validation.admission import FAILURE_POLICIES, check_expression, check_match_conditions
+from control.api.validation.admission import check_expression
 from control.api.validation.faults import Faults
 from control.api.validation.policies import (
     VARIABLES,
     check_binding,
-    check_match_constraints,
-    check_param_kind,
-    check_variables,
+    check_common,
 )
 
 PATCH_TYPES = {"ApplyConfiguration": "applyConfiguration", "JSONPatch": "jsonPatch"}
@@ -24,13 +22,7 @@ REINVOCATIONS = ("IfNeeded", "Never")
 def check_mutating_policy(obj: Object, faults: Faults) -> None:
     """Check a MutatingAdmissionPolicy."""
     spec = obj.get("spec") or {}
-    faults.one_of("spec.failurePolicy", spec.get("failurePolicy"), FAILURE_POLICIES)
-    if (kind := spec.get("paramKind")) is not None:
-        check_param_kind(kind, "spec.paramKind", faults)
-    check_match_constraints(spec.get("matchConstraints"), faults)
-    if conditions := spec.get("matchConditions"):
-        check_match_conditions(conditions, "spec.matchConditions", faults, VARIABLES)
-    check_variables(spec.get("variables") or [], faults)
+    check_common(spec, faults)
     mutations = spec.get("mutations") or []
     if not mutations:
         faults.required("spec.mutations", "mutations must contain at least one item")

@@ -33,13 +33,7 @@ _RESERVED = frozenset({
 def check_policy(obj: Object, faults: Faults) -> None:
     """Check a ValidatingAdmissionPolicy."""
     spec = obj.get("spec") or {}
-    faults.one_of("spec.failurePolicy", spec.get("failurePolicy"), FAILURE_POLICIES)
-    if (kind := spec.get("paramKind")) is not None:
-        check_param_kind(kind, "spec.paramKind", faults)
-    check_match_constraints(spec.get("matchConstraints"), faults)
-    if conditions := spec.get("matchConditions"):
-        check_match_conditions(conditions, "spec.matchConditions", faults, VARIABLES)
-    check_variables(spec.get("variables") or [], faults)
+    check_common(spec, faults)
     validations, annotations = spec.get("validations") or [], spec.get("auditAnnotations") or []
     if not validations and not annotations:
         for field in ("validations", "auditAnnotations"):
@@ -47,6 +41,17 @@ def check_policy(obj: Object, faults: Faults) -> None:
     for index, entry in enumerate(validations):
         _check_validation(entry, f"spec.validations[{index}]", faults)
     _check_annotations(annotations, metadata_of(obj).get("name") or "", faults)
+
+
+def check_common(spec: dict[str, Any], faults: Faults) -> None:
+    """Check what policies of both kinds say: what they are about, when, and with which parameters and variables."""
+    faults.one_of("spec.failurePolicy", spec.get("failurePolicy"), FAILURE_POLICIES)
+    if (kind := spec.get("paramKind")) is not None:
+        check_param_kind(kind, "spec.paramKind", faults)
+    check_match_constraints(spec.get("matchConstraints"), faults)
+    if conditions := spec.get("matchConditions"):
+        check_match_conditions(conditions, "spec.matchConditions", faults, VARIABLES)
+    check_variables(spec.get("variables") or [], faults)
 
 
 def check_match_constraints(constraints: dict[str, Any] | None, faults: Faults) -> None:

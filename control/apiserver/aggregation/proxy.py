@@ -11,13 +11,11 @@ from control.api import status
 from control.apiserver.aggregation.backends import BackendError, Backends
 from control.apiserver.aggregation.services import Route
 from control.apiserver.authn.front_proxy import FrontProxyHeaders
-from control.apiserver.request import RequestInfo, StreamRequest, UserInfo
+from control.apiserver.request import StreamRequest, UserInfo, is_long_running
 from control.apiserver.streams.relay import Backend, is_upgrade, relay_http, relay_upgrade
 
 _KEY_SAFE = "!#$&'*+-.^_`|~"
 """Letters of a header's name, the percent sign apart, by which all others are written."""
-_LONG_VERBS = frozenset({"watch", "proxy"})
-_LONG_SUBRESOURCES = frozenset({"attach", "exec", "proxy", "log", "portforward"})
 _OWN_HEADERS = ("x-remote-", "impersonate-", "x-forwarded-for")
 UNAVAILABLE_TEXT = "the server is currently unable to handle the request"
 
@@ -38,11 +36,6 @@ def _value(text: str) -> str:
     if any(letter in text for letter in "\r\n\0"):
         raise status.bad_request("the user's name, groups or extra hold a line break")
     return text
-
-
-def is_long_running(info: RequestInfo) -> bool:
-    """Tell whether a request may go on for as long as its ends wish."""
-    return info.verb in _LONG_VERBS or info.subresource in _LONG_SUBRESOURCES
 
 
 class Proxy:

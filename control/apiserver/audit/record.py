@@ -15,12 +15,11 @@ from control.api.meta import Object
 from control.api.times import format_time
 from control.apiserver import objects
 from control.apiserver.audit.policy import NAMES, NOTHING, Level, Wish
-from control.apiserver.request import RequestInfo, UserInfo
+from control.apiserver.request import RequestInfo, UserInfo, is_long_running
 
 USER_AGENT_MAX = 1024
 RESPONSE_BYTES_MAX = 32 << 20
 """A longer answer is not told."""
-_LONG_SUBRESOURCES = frozenset({"attach", "exec", "proxy", "log", "portforward"})
 _BODY_VERBS = frozenset({"create", "update", "patch", "delete", "deletecollection"})
 TRUNCATED = "audit.k8s.io/truncated"
 
@@ -35,11 +34,6 @@ class Origin:
     remote_address: str
     certificate: bool
     received: datetime
-
-
-def is_long_running(info: RequestInfo) -> bool:
-    """Tell whether a request's answer may take as long as its client wants."""
-    return info.verb in ("watch", "proxy") or info.subresource in _LONG_SUBRESOURCES
 
 
 class Record:

@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from control.api.decode import clean
-from control.api.defaulting import apply_defaults
-from control.api.resources import by_plural
+from control.api.meta import Object
+from control.api.resources import Resource, by_plural
 from control.api.validation import names
 from control.api.validation.objects import validate
 from control.api.validation.tables import CHECKS, NEW_CHECKS, STATUS_CHECKS, UPDATE_CHECKS
+from tests.control.api import validating
 
 POD_SPEC: dict[str, Any] = {"containers": [{"name": "c", "image": "nginx", "ports": [{"containerPort": 80}]}]}
 TEMPLATE: dict[str, Any] = {"metadata": {"labels": {"app": "web"}}, "spec": POD_SPEC}
@@ -76,28 +76,8 @@ OBJECTS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-def made(what: str, changes: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-    group, _, plural = what.rpartition("/")
-    served = by_plural(group, "v1", plural)
-    assert served is not None
-    obj = copy.deepcopy(OBJECTS[what])
-    obj["metadata"] = {"name": "x", **({"namespace": "default"} if served.resource.namespaced else {})}
-    for path, value in (changes or {}).items():
-        put(obj, path, value)
-    kept, faults = clean(obj, served.definition)
-    assert not faults
-    apply_defaults(kept, served.definition)
-    return served.resource, kept
-
-
-def put(obj: Any, path: str, value: Any) -> None:
-    *through, last = [int(step) if step.isdigit() else step for step in path.split("/")]
-    for step in through:
-        obj = obj.setdefault(step, {}) if isinstance(obj, dict) else obj[step]
-    if value is None:
-        del obj[last]
-    else:
-        obj[last] = value
+def made(what: str, changes: dict[str, Any] | None = None) -> tuple[Resource, Object]:
+    return validating.made(what, OBJECTS[what], changes)
 
 
 def faults_of(what: str, changes: dict[str, Any]) -> list[str]:

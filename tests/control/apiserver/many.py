@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import itertools
 import sys
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from control.api.resources import SERVICES
+from control.api.status import ApiError
 from control.client.client import Client
 from control.client.kubeconfig import Kubeconfig, Material
 from tests.control.apiserver.processes import Server, api_server, free_port, process, wait_for_port
@@ -154,3 +157,23 @@ def own_store(directory: Path) -> Iterator[str]:
     with process(command, directory / "store.log") as started:
         wait_for_port(int(client.rpartition(":")[2]), started)
         yield client
+
+
+async def make_services(clients: list[Client], count: int, in_flight: int, space: str) -> Counter[str]:
+    """Create Services with node ports through all clients at once; count what came of it: "made", or what was said."""
+    numbers = iter(range(count))
+    told: Counter[str] = Counter()
+
+    async def work(client: Client) -> None:
+        for number in numbers:
+            service = {"metadata": {"name": f"s{number}"}, "spec": {"type": "NodePort", "ports": [{"port": 80}]}}
+            try:
+                await client.create(SERVICES, service, space)
+                told["made"] += 1
+            except ApiError as error:
+                told[f"{error.code} {error.message}"] += 1
+
+    async with asyncio.TaskGroup() as group:
+        for index in range(in_flight):
+            group.create_task(work(clients[index % len(clients)]))
+    return told

@@ -16,6 +16,8 @@ from pathlib import Path
 
 import yaml
 
+from control.client.client import Client
+from control.client.kubeconfig import Kubeconfig, Material
 from lab import pki
 
 ROOT = Path(__file__).parents[3]
@@ -113,6 +115,17 @@ class Server:
     @property
     def url(self) -> str:
         return f"https://127.0.0.1:{self.port}"
+
+    def hub_client(self, user: str = "admin") -> Client:
+        """Return a client of the hub for one of the issued users."""
+        folder = self.directory / "pki"
+        return Kubeconfig(
+            self.url,
+            hub=(f"localhost:{self.hub_port}",),
+            certificate_authority=Material(path=folder / "ca.crt"),
+            client_certificate=Material(path=folder / f"{user}.crt"),
+            client_key=Material(path=folder / f"{user}.key"),
+        ).client()
 
     def kubeconfig(self, user: str = "admin") -> Path:
         """Write a kubeconfig for one of the issued users; "nobody" has no credentials."""

@@ -20,7 +20,6 @@ import pytest
 from control.api.resources import Resource
 from control.api.status import ApiError
 from control.client.client import ListOptions
-from control.client.kubeconfig import Kubeconfig, Material
 from lab import pki
 from tests.control.apiserver.processes import Kubectl, Server, api_server, etcd_server, make_pki, process
 
@@ -207,14 +206,7 @@ def test_upgrades_go_through(cluster: Cluster) -> None:
 
 
 async def test_the_hub_asks_other_servers_too(cluster: Cluster) -> None:
-    folder = cluster.server.directory / "pki"
-    hub = Kubeconfig(
-        cluster.server.url,
-        hub=(f"localhost:{cluster.server.hub_port}",),
-        certificate_authority=Material(path=folder / "ca.crt"),
-        client_certificate=Material(path=folder / "admin.crt"),
-        client_key=Material(path=folder / "admin.key"),
-    ).client()
+    hub = cluster.server.hub_client()
     try:
         ships = Resource("fleet.example.com", "v1", "ships", "Ship")
         made = await hub.create(ships, {**SHIP, "metadata": {"name": "hubbed"}}, "default")

@@ -20,7 +20,6 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from control.api.resources import Resource
 from control.apiserver.encryption.ciphers import AesCbc
-from control.client.kubeconfig import Kubeconfig, Material
 from tests.control.apiserver.encryption.plugins import PluginProcess
 from tests.control.apiserver.processes import EtcdServer, Kubectl, Server, api_server, etcd_server
 
@@ -400,15 +399,7 @@ def test_pods_are_told_with_the_policy_they_are_held_to(guarded: Guarded) -> Non
 
 
 async def test_the_hub_is_audited_and_measured_as_rest_is(guarded: Guarded) -> None:
-    folder = guarded.server.directory / "pki"
-    config = Kubeconfig(
-        guarded.server.url,
-        hub=(f"127.0.0.1:{guarded.server.hub_port}",),
-        certificate_authority=Material(path=folder / "ca.crt"),
-        client_certificate=Material(path=folder / "admin.crt"),
-        client_key=Material(path=folder / "admin.key"),
-    )
-    client = config.client()
+    client = guarded.server.hub_client()
     try:
         resource = Resource("", "v1", "configmaps", "ConfigMap")
         await client.create(resource, {"apiVersion": "v1", "kind": "ConfigMap", **config_map("hub")}, "default")

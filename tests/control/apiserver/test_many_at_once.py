@@ -23,7 +23,7 @@ from control.api.resources import (
 from control.api.status import ApiError
 from control.client.client import Client
 from control.client.informer import Informer, Informers
-from tests.control.apiserver.many import Door, Servers, own_store, several
+from tests.control.apiserver.many import Door, Servers, make_services, own_store, several
 from tests.control.apiserver.processes import Kubectl, etcd_server
 
 pytestmark = pytest.mark.root
@@ -49,26 +49,6 @@ def servers(
         yield stack.enter_context(several(url, directory, count=3 if kind == "ours" else 2))
 
 
-async def make_services(clients: list[Client], count: int, space: str) -> Counter[str]:
-    """Create Services with node ports through all clients at once; count what came of it."""
-    numbers = iter(range(count))
-    told: Counter[str] = Counter()
-
-    async def work(client: Client) -> None:
-        for number in numbers:
-            service = {"metadata": {"name": f"s{number}"}, "spec": {"type": "NodePort", "ports": [{"port": 80}]}}
-            try:
-                await client.create(SERVICES, service, space)
-                told["made"] += 1
-            except ApiError as error:
-                told[error.message] += 1
-
-    async with asyncio.TaskGroup() as group:
-        for index in range(IN_FLIGHT * len(clients)):
-            group.create_task(work(clients[index % len(clients)]))
-    return told
-
-
 def doubles(services: list[Object]) -> list[str]:
     """Return addresses and ports that two Services have."""
     held = Counter(str(address) for service in services for address in service["spec"]["clusterIPs"])
@@ -80,7 +60,7 @@ async def test_no_service_gets_what_another_one_has(servers: Servers) -> None:
     clients = [servers.client(port) for port in servers.ports]
     try:
         await clients[0].create(NAMESPACES, {"metadata": {"name": "many"}})
-        told = await make_services(clients, SERVICES_MADE, "many")
+        told = await make_services(clients, SERVICES_MADE, IN_FLIGHT * len(clients), "many")
         assert told == {"made": SERVICES_MADE}
         made = (await clients[1].list(SERVICES, "many")).items
         assert (len(made), doubles(made)) == (SERVICES_MADE, [])

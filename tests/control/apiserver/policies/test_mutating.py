@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -24,32 +23,11 @@ from control.apiserver import kinds, objects
 from control.apiserver.authz.authorizer import ModeAuthorizer
 from control.apiserver.policies.mutating import MutatingPolicies
 from control.apiserver.request import AdmissionRequest, UserInfo
+from tests.control.apiserver.policies.caches import Caches
 
 KINDS = kinds.load()
 RULES = [{"operations": ["CREATE"], "apiGroups": ["apps"], "apiVersions": ["v1"], "resources": ["deployments"]}]
 SPACE = NAMESPACES, {"metadata": {"name": "a", "labels": {"sea": "red"}}}
-
-
-class Caches:
-    """A lookup over a handful of objects."""
-
-    def __init__(self, *held: tuple[Resource, Object]) -> None:
-        self.held = held
-
-    async def warm(self, resource: Resource) -> None:
-        pass
-
-    def get(self, resource: Resource, name: str, namespace: str = "") -> Object | None:
-        return next((obj for obj in self.list(resource, namespace) if obj["metadata"]["name"] == name), None)
-
-    def list(self, resource: Resource, namespace: str = "") -> Iterator[Object]:
-        for kind, obj in self.held:
-            if kind == resource and (not namespace or obj["metadata"].get("namespace", "") in ("", namespace)):
-                yield obj
-
-    def subscribe(self, resource: Resource, listener: Any) -> None:
-        for obj in self.list(resource):
-            listener(None, obj)
 
 
 def complete(resource: Resource, obj: Object, validation: str = "Ignore") -> Object:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -15,34 +14,13 @@ from control.api.validation.faults import Faults
 from control.api.validation.policies import check_policy, check_policy_binding
 from control.apiserver.policies.plugin import ValidatingPolicies
 from control.apiserver.request import AdmissionRequest, UserInfo
+from tests.control.apiserver.policies.caches import Caches
 
 USER = UserInfo("anna")
 RULES = [
     {"operations": ["CREATE", "UPDATE"], "apiGroups": ["apps"], "apiVersions": ["v1"], "resources": ["deployments"]}
 ]
 FEW = {"expression": "object.spec.replicas <= 5"}
-
-
-class Caches:
-    """A lookup over a handful of objects."""
-
-    def __init__(self, *objects: tuple[Resource, Object]) -> None:
-        self.held = list(objects)
-
-    async def warm(self, resource: Resource) -> None:
-        pass
-
-    def get(self, resource: Resource, name: str, namespace: str = "") -> Object | None:
-        return next((obj for obj in self.list(resource, namespace) if obj["metadata"]["name"] == name), None)
-
-    def list(self, resource: Resource, namespace: str = "") -> Iterator[Object]:
-        for kind, obj in self.held:
-            if kind == resource and (not namespace or obj["metadata"].get("namespace", "") in ("", namespace)):
-                yield obj
-
-    def subscribe(self, resource: Resource, listener: Any) -> None:
-        for obj in self.list(resource):
-            listener(None, obj)
 
 
 def policy(*validations: dict[str, Any], **spec: Any) -> tuple[Resource, Object]:
