@@ -12,6 +12,7 @@ import orjson
 
 from control.api import status
 from control.api.meta import Object
+from control.apiserver.auditid import audit_id_of
 from control.apiserver.request import ASGIScope, Credentials, Passage, Receive, Send
 
 if TYPE_CHECKING:
@@ -90,6 +91,7 @@ class Exchange:
         self.warnings: list[str] = []
         self.passage: Passage | None = None
         self.started = False
+        self._audit_id = b""
         self.code = 0
         """The answer's code, once it has begun."""
         self.sent_bytes = 0
@@ -103,6 +105,13 @@ class Exchange:
     def parameter(self, name: str) -> str:
         """Return a query parameter's first value."""
         return self.query.get(name, ("",))[0]
+
+    @property
+    def audit_id(self) -> bytes:
+        """The request's name in audit events, which its answer tells."""
+        if not self._audit_id:
+            self._audit_id = self.record.header if self.record is not None else audit_id_of(self.headers)
+        return self._audit_id
 
     @property
     def remote_address(self) -> str:
@@ -156,7 +165,9 @@ class Exchange:
             self.code = message["status"]
             if self.record is not None:
                 await self.record.starts(self.code)
-                message = {**message, "headers": [*message["headers"], (b"audit-id", self.record.header)]}
+            # Another server that answers through us names the request, too: once is enough.
+            headers = [header for header in message["headers"] if header[0] != b"audit-id"]
+            message = {**message, "headers": [*headers, (b"audit-id", self.audit_id)]}
         elif body := message.get("body"):
             self.sent_bytes += len(body)
             if self.record is not None:
@@ -197,8 +208,8 @@ class Exchange:
             headers = self._head(content_type, extra)
             if self.record is not None:
                 await self.record.starts(code)
-                headers.append((b"audit-id", self.record.header))
                 self.record.answers(plain)
+            headers.append((b"audit-id", self.audit_id))
             at_once(code, headers, body)
             if len(body) > LARGE_BYTES:
                 await self._taken()
