@@ -17,7 +17,8 @@ from control.apiserver.convert import convert
 from control.apiserver.kinds import Kind
 from control.apiserver.options import check_write, number
 from control.apiserver.paging import ListQuery
-from control.apiserver.registry import Context, ListResult
+from control.apiserver.reads import ListResult
+from control.apiserver.registry import Context
 from control.apiserver.request import RequestInfo, RequestOptions, UserInfo, flag
 from control.apiserver.rest import table
 from control.apiserver.rest.exchange import Exchange, success_status
