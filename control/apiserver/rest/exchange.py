@@ -14,6 +14,8 @@ from control.api import status
 from control.api.meta import Object
 from control.apiserver.auditid import audit_id_of
 from control.apiserver.request import ASGIScope, Credentials, Passage, Receive, Send
+from control.apiserver.rest.encodings import encoded
+from control.apiserver.rest.negotiate import JSON, choose_error
 
 if TYPE_CHECKING:
     # Imported for real where audit is configured.
@@ -92,6 +94,8 @@ class Exchange:
         self.passage: Passage | None = None
         self.started = False
         self._audit_id = b""
+        self.wants_layout = False
+        """Whether JSON is to be laid out although nothing but the Accept header says so."""
         self.code = 0
         """The answer's code, once it has begun."""
         self.sent_bytes = 0
@@ -223,7 +227,7 @@ class Exchange:
     def _pretty(self) -> bool:
         if "pretty" in self.query:
             return self.parameter("pretty") in _TRUE
-        return self.header("user-agent").startswith(PERSONS)
+        return self.wants_layout or self.header("user-agent").startswith(PERSONS)
 
     async def _taken(self) -> None:
         if (writable := self.scope.get("writable")) is None:
@@ -250,7 +254,12 @@ class Exchange:
         retry_after = error.status.get("details", {}).get("retryAfterSeconds")
         if retry_after:
             extra = (*extra, (b"retry-after", str(retry_after).encode()))
-        await self.answer(error.code, orjson.dumps(error.status), JSON_TYPE, extra)
+        media_type = choose_error(self.header("accept")).type
+        if media_type == JSON:
+            await self.answer(error.code, orjson.dumps(error.status), JSON_TYPE, extra)
+            return
+        told = encoded({"apiVersion": "v1", "kind": "Status", **error.status}, media_type)
+        await self.answer(error.code, told, media_type.encode(), extra)
 
 
 def accepts_gzip(accept_encoding: str) -> bool:

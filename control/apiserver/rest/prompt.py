@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from time import perf_counter
 
+from control.api.status import ApiError
 from control.apiserver.auditid import audit_id_of
 from control.apiserver.cache import Entry
 from control.apiserver.measures import RequestMetrics, RequestSeries
@@ -97,10 +98,8 @@ class PromptGets:
         headers = dict(read_headers(head.headers))
         first = {name: values[0] for name, values in headers.items()}
         person = first.get("user-agent", "").startswith(PERSONS)
-        accept = first.get("accept", "")
-        plain = not accept or (len(accept) < 256 and JSON in accept and choose(accept) is PLAIN)
         proof = None
-        if plain and not person:
+        if not person and _takes_json(first.get("accept", "")):
             authorization = first.get("authorization", "")
             proof = self._judge.proof(Credentials(host.certificate, authorization, headers, host.remote_address))
         asker = head.note = _Asker(headers, proof)
@@ -132,6 +131,13 @@ class PromptGets:
         """Return what is asked for, as it stands in memory."""
         cache = self._feed.loaded_below(plan.prefix)
         return cache.entries.get(plan.key) if cache is not None else None
+
+
+def _takes_json(accept: str) -> bool:
+    try:
+        return choose(accept) is PLAIN
+    except ApiError:
+        return False
 
 
 class _Get:
