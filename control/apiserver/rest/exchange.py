@@ -30,7 +30,7 @@ PRETTY_BYTES_MAX = 4 << 20
 """Longer answers stay on one line: nobody reads them, and laying them out would hold up everybody else."""
 NOT_CACHED = b"no-cache, private"
 _TRUE = frozenset({"1", "t", "T", "true", "True", "TRUE"})
-_PERSONS = ("curl", "Wget", "Mozilla/5.0")
+PERSONS = ("curl", "Wget", "Mozilla/5.0")
 """Programs that a person looks through, by the beginnings of their names."""
 WARNING_CHARACTERS_MAX = 256
 WARNINGS_CHARACTERS_MAX = 4096
@@ -227,7 +227,7 @@ class Exchange:
     def _pretty(self) -> bool:
         if "pretty" in self.query:
             return self.parameter("pretty") in _TRUE
-        return self.wants_layout or self.header("user-agent").startswith(_PERSONS)
+        return self.wants_layout or self.header("user-agent").startswith(PERSONS)
 
     async def _taken(self) -> None:
         if (writable := self.scope.get("writable")) is None:
