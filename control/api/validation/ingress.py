@@ -25,7 +25,7 @@ def check_ingress(obj: Object, faults: Faults) -> None:
     for index, rule in enumerate(spec.get("rules") or []):
         here = f"spec.rules[{index}]"
         if host := rule.get("host"):
-            if not names.address(host):
+            if names.is_address(host):
                 faults.invalid(f"{here}.host", host, "must be a DNS name, not an IP address")
             _check_host(host, f"{here}.host", faults)
         if (http := rule.get("http")) is not None:

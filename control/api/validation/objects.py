@@ -8,7 +8,15 @@ from control.api.status import Cause
 from control.api.validation.faults import Faults
 from control.api.validation.generic import check_facts
 from control.api.validation.metadata import check_metadata, check_metadata_update
-from control.api.validation.tables import CHECKS, NEW_CHECKS, STATUS_CHECKS, UPDATE_CHECKS, Check, CheckUpdate
+from control.api.validation.tables import (
+    CHECKS,
+    NEW_CHECKS,
+    STATUS_CHECKS,
+    UPDATE_CHECKS,
+    WHOLLY_RULED,
+    Check,
+    CheckUpdate,
+)
 
 _WISHES = ("", "ephemeralcontainers", "resize")
 """Updates through these change the wish; others change status, approval or the like."""
@@ -39,7 +47,7 @@ def validate(resource: Resource, obj: Object, old: Object | None = None, subreso
 
 def _check_wish(resource: Resource, name: tuple[str, str], obj: Object, old: Object | None, faults: Faults) -> None:
     found = Faults()
-    served = by_plural(resource.group, resource.version, resource.plural)
+    served = None if name in WHOLLY_RULED else by_plural(resource.group, resource.version, resource.plural)
     check = CHECKS.get(name)
     _check_all(check, obj, found, served.definition if served is not None else None)
     if old is None:

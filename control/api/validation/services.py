@@ -186,9 +186,11 @@ def _are_addresses(addresses: list[str], faults: Faults) -> bool:
 
 def check_unspecial_address(address: str, path: str, faults: Faults) -> None:
     """Check that an address is one that packets may be sent to from elsewhere."""
-    if names.address(address):
+    if not names.is_address(address):
         faults.invalid(path, address, "must be a valid IP address")
         return
+    if names.address(address):
+        return  # told already; what it stands for depends on who reads it
     parsed = ip_address(address)
     for is_wrong, text in (
         (parsed.is_unspecified, f"may not be unspecified ({address})"),

@@ -132,7 +132,7 @@ def _check_balancer_entry(entry: dict[str, Any], path: str, faults: Faults) -> N
         faults.invalid_all(f"{path}.ip", address, names.address(address))
     if host := entry.get("hostname"):
         faults.invalid_all(f"{path}.hostname", host, names.dns_subdomain(host))
-        if not names.address(host):
+        if names.is_address(host):
             faults.invalid(f"{path}.hostname", host, "must be a DNS name, not an IP address")
 
 

@@ -151,7 +151,7 @@ CHANGES: dict[str, tuple[str, str, dict[str, Any], dict[str, Any], list[str]]] =
     "second address released": (
         "/services", "", {"spec/clusterIP": "10.0.0.1", "spec/clusterIPs": ["10.0.0.1", "fd00::1"]},
         {"spec/clusterIPs": ["10.0.0.1"]},
-        ["spec.ipFamilyPolicy: Invalid value: \"null\": must be set to 'SingleStack' when releasing the secondary "
+        ["spec.ipFamilyPolicy: Invalid value: null: must be set to 'SingleStack' when releasing the secondary "
          "clusterIP"]),
     "class of a claim": (
         f"{DEVICES}/resourceslices", "", {}, {"spec/driver": "other.example.com"},
