@@ -1,10 +1,9 @@
-"""The forms of names, labels, keys, ports and addresses; each function returns what is wrong, in Kubernetes' words."""
+"""The forms of names, labels, keys and ports; each function returns what is wrong, in Kubernetes' words."""
 
 from __future__ import annotations
 
 import re
 from functools import lru_cache
-from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
 _LABEL = "[a-z0-9]([-a-z0-9]*[a-z0-9])?"
 _SUBDOMAIN = rf"{_LABEL}(\.{_LABEL})*"
@@ -25,8 +24,6 @@ _QUALIFIED_TEXT = (
 )
 NON_EMPTY = "must be non-empty"
 PORT_RANGE = "must be between 1 and 65535, inclusive"
-BAD_ADDRESS = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"
-BAD_CIDR = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)"
 
 
 _remembered = lru_cache(maxsize=4096)
@@ -235,51 +232,3 @@ def percent(text: str) -> list[str]:
         return []
     words = "a valid percent string must be a numeric string followed by an ending '%'"
     return [_with_form(words, _PERCENT, "1%", "93%")]
-
-
-def _parsed(text: str) -> IPv4Address | IPv6Address | None:
-    if "%" in text:
-        return None  # a zone is Python's, not Kubernetes'
-    try:
-        return ip_address(text)
-    except ValueError:
-        return None
-
-
-def is_address(text: str) -> bool:
-    """Tell whether a text is an address at all, be it one that programs read in different ways."""
-    return _parsed(_without_zeros(text)) is not None
-
-
-def _without_zeros(text: str) -> str:
-    """Return an address whose decimal parts lose the zeros that lead them."""
-    head, colon, tail = text.rpartition(":")
-    if "." not in tail:
-        return text
-    return head + colon + ".".join(part.lstrip("0") or part[:1] for part in tail.split("."))
-
-
-def address(text: str) -> list[str]:
-    """Check an IP address: one that all programs read alike."""
-    found = _parsed(text)
-    if found is None:
-        return ["must not have leading 0s"] if is_address(text) else [BAD_ADDRESS]
-    return ["must not be an IPv4-mapped IPv6 address"] if _is_mapped(found) else []
-
-
-def _is_mapped(found: IPv4Address | IPv6Address) -> bool:
-    return isinstance(found, IPv6Address) and found.ipv4_mapped is not None
-
-
-def cidr(text: str) -> list[str]:
-    """Check a CIDR: one that all programs read alike, with no bits behind its length."""
-    host, slash, length = text.rpartition("/")
-    found = _parsed(_without_zeros(host)) if slash else None
-    if found is None or not (length.isascii() and length.isdecimal()) or int(length) > found.max_prefixlen:
-        return [BAD_CIDR]
-    if _parsed(host) is None or str(int(length)) != length:
-        return ["must not have leading 0s in IP or prefix length"]
-    if _is_mapped(found):
-        return ["must not have an IPv4-mapped IPv6 address"]
-    network = ip_network(f"{host}/{length}", strict=False)
-    return [] if network.network_address == found else ["must not have bits set beyond the prefix length"]
