@@ -43,11 +43,6 @@ def pod_level(spec: Object, part: str) -> dict[str, str]:
     return {name: text for name, text in found.items() if name in POD_LEVEL or name.startswith(HUGE_PAGES)}
 
 
-def of_containers(spec: Object, part: str) -> dict[str, str]:
-    """Return what the containers of a pod ask for together, its own resources and overhead left out."""
-    return _aggregate(spec, lambda container: (container.get("resources") or {}).get(part) or {})
-
-
 def has_pod_level(spec: Object) -> bool:
     """Tell whether the pod names resources of its own."""
     return bool(pod_level(spec, "requests") or pod_level(spec, "limits"))
@@ -91,6 +86,11 @@ def is_resize_infeasible(pod: Object) -> bool:
     """Tell whether the node said that it can never give what the pod was resized to."""
     conditions = (pod.get("status") or {}).get("conditions") or ()
     return any(entry.get("type") == "PodResizePending" and entry.get("reason") == "Infeasible" for entry in conditions)
+
+
+def of_containers(spec: Object, part: str) -> dict[str, str]:
+    """Return what the containers of a pod ask for together, its own resources and its overhead aside."""
+    return _aggregate(spec, lambda container: (container.get("resources") or {}).get(part) or {})
 
 
 def _aggregate(spec: Object, ask: Ask) -> dict[str, str]:

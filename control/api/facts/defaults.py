@@ -83,8 +83,10 @@ APPS_AND_BATCH: dict[str, dict[str, Any]] = {
         "replicas": 1,
         "revisionHistoryLimit": 10,
         "persistentVolumeClaimRetentionPolicy": {},
+        "serviceName": "",
     },
     "apps.v1.StatefulSetPersistentVolumeClaimRetentionPolicy": {"whenDeleted": "Retain", "whenScaled": "Retain"},
+    "batch.v1.JobTemplateSpec": {"metadata": {}},
     "batch.v1.CronJobSpec": {
         "concurrencyPolicy": "Allow",
         "suspend": False,
