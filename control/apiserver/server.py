@@ -115,6 +115,8 @@ class ApiServer:
         discovery, documents = Discovery(self.kinds), OpenAPI(self.kinds)
         self.aggregator = self._aggregate(discovery)
         documents.others = lambda: self.aggregator.openapi
+        documents.others_served = lambda: self.aggregator.served
+        documents.others_v2 = self.aggregator.swagger
         self.service.routes = self.aggregator.routes
         judge = self.security.judge
         self.app = App(self.service, discovery, health, documents, self.metrics, self.auditor, self.aggregator, judge)

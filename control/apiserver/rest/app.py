@@ -278,7 +278,9 @@ class App:
             case _:
                 if (handler := self._service.handlers.path_handler(exchange.path)) is None:
                     raise unknown_path()
-                await exchange.answer(200, await handler())
+                found = await handler()
+                exchange.cache_control = found.cache_control
+                await exchange.answer(200, found.body, found.content_type)
 
     async def _dump(self, exchange: Exchange, what: str) -> None:
         gate = self._service.gate
