@@ -26,7 +26,8 @@ def shown(value: Any) -> str:
         return "true" if value else "false"
     if value is None:
         return '"null"'  # Kubernetes puts the word in place of a missing value, and quotes it
-    return orjson.dumps(value).decode()
+    # Go writes these three as escapes in what is no plain text.
+    return orjson.dumps(value).decode().replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
 class Faults:
@@ -95,17 +96,9 @@ class Faults:
         unit = "item" if maximum == 1 else "items"
         self._add("FieldValueTooMany", path, f"Too many: {count}", f"must have at most {maximum} {unit}")
 
-    def of_reason(self, reason: str, path: str, value: Any, detail: str) -> None:
-        """A value breaks a rule that names the reason of its refusals itself."""
-        match reason:
-            case "FieldValueForbidden":
-                self.forbidden(path, detail)
-            case "FieldValueRequired":
-                self.required(path, detail)
-            case "FieldValueDuplicate":
-                self.duplicate(path, value)
-            case _:
-                self.invalid(path, value, detail)
+    def duplicate_of(self, path: str) -> None:
+        """A structure is there already, told without showing it."""
+        self._add("FieldValueDuplicate", path, "Duplicate value", "")
 
     # Rules that many fields share.
 
