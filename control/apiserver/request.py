@@ -122,6 +122,20 @@ class Authorizer(Protocol):
         ...
 
 
+Proof = Callable[[], UserInfo | None]
+"""Tells whom a connection's credentials prove now; None where that cannot be told without waiting, or is refused."""
+
+
+@dataclass(frozen=True, slots=True)
+class Judge:
+    """Who asks and whether they may, told without waiting."""
+
+    proof: Callable[[Credentials], Proof | None]
+    """Returns what tells of these credentials again and again; None where each request with them is to be heard."""
+    decide: Callable[[UserInfo, RequestInfo], Decision]
+    """Judges one request."""
+
+
 class Passage(Protocol):
     """One request on its way through the gate."""
 
@@ -133,6 +147,11 @@ class Passage(Protocol):
     @property
     def headers(self) -> tuple[tuple[bytes, bytes], ...]:
         """What the answer tells of the way it went."""
+        ...
+
+    @property
+    def header_lines(self) -> bytes:
+        """The same as lines of the answer's head."""
         ...
 
     async def admission(self) -> None:
@@ -153,6 +172,10 @@ class Gate(Protocol):
 
     def enter(self, user: UserInfo, info: RequestInfo, query: Mapping[str, tuple[str, ...]]) -> Passage:
         """Take a request in, once it is known who asks."""
+        ...
+
+    def enter_at_once(self, user: UserInfo, info: RequestInfo) -> Passage | None:
+        """Take in a request of one object that need not wait; None, and no trace of it, where it would have to."""
         ...
 
     def dump(self, what: str, details: bool) -> bytes | None:
@@ -390,6 +413,8 @@ class Security:
     authenticator: Authenticator
     authorizer: Authorizer
     admission: Admission
+    judge: Judge | None = None
+    """Who tells without waiting what authenticator and authorizer tell."""
     allocators: Mapping[Resource, Allocator] = field(default_factory=dict)
     bootstrap: Callable[[], Coroutine[Any, Any, None]] = nothing_to_do
     """Called once the registry serves and before ports open: RBAC's first objects. Idempotent."""

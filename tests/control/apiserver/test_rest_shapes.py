@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import uuid
+
 import pytest
 
 from tests.control.apiserver.harness import (
@@ -58,7 +60,7 @@ async def test_one_kind_in_two_versions() -> None:
         for asked, count in (("regarding.name%3Dp", 1), ("regarding.name%3Dq", 0), ("reportingController%3Dc", 1)):
             assert len((await api.ask("GET", f"{url}?fieldSelector={asked}")).json["items"]) == count
         refused = await api.ask("POST", url, {**event, "metadata": {"name": "f"}, "deprecatedCount": 3, "type": "Odd"})
-        assert [cause["field"] for cause in refused.json["details"]["causes"]] == ["type", "deprecatedCount"]
+        assert [cause["field"] for cause in refused.json["details"]["causes"]] == ["type", "count"]
         async with api.watch(f"{url}?watch=1") as events:
             assert (await next_event(events))["object"]["regarding"]["name"] == "p"
 
@@ -132,3 +134,14 @@ async def test_health() -> None:
         assert (await api.ask("GET", "/healthz/ping")).code == 200
         assert (await api.ask("GET", "/healthz/nope")).code == 404
         assert (await api.ask("GET", "/version")).json["gitVersion"].startswith("v1.36")
+
+
+async def test_every_answer_names_its_request() -> None:
+    async with running() as api:
+        answers = [
+            await api.ask("GET", url) for url in (CONFIG_MAPS, f"{CONFIG_MAPS}/none", "/livez", "/nowhere", "/version")
+        ]
+        names = [answer.headers["audit-id"] for answer in answers]
+        assert len(set(names)) == len(names)
+        assert {str(uuid.UUID(name)) for name in names} == set(names)
+        assert (await api.ask("GET", CONFIG_MAPS, audit_id="mine")).headers["audit-id"] == "mine"
