@@ -103,3 +103,8 @@ def names_of(node: Node) -> set[str]:
     for child in children(node):
         found |= names_of(child)
     return found
+
+
+def functions_of(node: Node) -> set[str]:
+    """Return the functions that an expression calls."""
+    return {call.function for call in _calls(node)}

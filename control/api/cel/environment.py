@@ -9,12 +9,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from types import MappingProxyType
 from typing import Any
 
 from control.api.cel.checker import Checker
-from control.api.cel.constants import constant_issues
+from control.api.cel.constants import constant_issues, functions_of
 from control.api.cel.declarations import PATCHES, functions
 from control.api.cel.errors import CelError, CompileError, LimitError
 from control.api.cel.frame import LIMIT_TEXT, Frame, Step
@@ -56,6 +56,11 @@ class Program:
         self.text = text
         self.node = node
         self._planned: tuple[Step, bool] | None = None
+
+    @cached_property
+    def asks(self) -> bool:
+        """Whether it asks the authorizer."""
+        return "check" in functions_of(self.node)
 
     @property
     def type(self) -> Type:

@@ -22,6 +22,10 @@ class LimitError(CelError):
     """An expression cost more than it may."""
 
 
+class BudgetError(CelError):
+    """Expressions cost more than they may together."""
+
+
 @dataclass(frozen=True, slots=True)
 class Issue:
     """One thing that is wrong, and where: the offset of a character."""

@@ -9,7 +9,7 @@ from control.api.cel import functions_lists
 from control.api.cel.errors import CelError, LimitError
 from control.api.cel.frame import Frame, Step
 from control.api.cel.runtimecosts import smaller
-from control.api.cel.values import NONE, MapList, NoOverload, Optional, SetList, contains, equal, type_name
+from control.api.cel.values import NONE, Late, MapList, NoOverload, Optional, SetList, contains, equal, type_name
 
 LISTS = (list, SetList, MapList)
 
@@ -20,7 +20,7 @@ def has(held: Any, field: str) -> bool:
         return field in held
     if type(held) is Optional:
         return held.has and has(held.value, field)
-    return False
+    return isinstance(held, Late)
 
 
 def selected(held: Any, field: str) -> Any:
@@ -28,6 +28,8 @@ def selected(held: Any, field: str) -> Any:
     if type(held) is Optional:
         found = held.value
         return Optional(has=True, value=found[field]) if held.has and has(found, field) else NONE
+    if isinstance(held, Late):
+        return held.find(field)
     if held is None:
         raise CelError(f"no such key: {field}")
     raise NoOverload("no such overload")

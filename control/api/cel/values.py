@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 from typing import Any, Protocol
 
-from control.api.cel.errors import CelError
+from control.api.cel.errors import BudgetError, CelError, LimitError
 from control.api.cel.parser import INT_MAX, INT_MIN, Uint
 from control.api.cel.types import Type
 
@@ -171,6 +171,27 @@ class MapList(list[Any]):
 
     __slots__ = ("keys",)
     keys: tuple[str, ...]
+
+
+class Late:
+    """The variables of a policy: each is found when it is first asked for."""
+
+    def __init__(self, finders: Mapping[str, Callable[[], Any]]) -> None:
+        self._finders = finders
+        self._found: dict[str, Any] = {}
+
+    def find(self, name: str) -> Any:
+        """Return the value of a variable; raises CelError where it has none."""
+        if name not in self._found:
+            if name not in self._finders:
+                raise CelError(f"no such key: {name}")
+            try:
+                self._found[name] = self._finders[name]()
+            except (LimitError, BudgetError):
+                raise
+            except CelError as error:
+                raise CelError(f'composited variable "{name}" fails to evaluate: {error}') from None
+        return self._found[name]
 
 
 class Work(Protocol):

@@ -96,13 +96,10 @@ class _Place:
         return _Place(f"{self.path}{name}", both, self.unknown_past or (self.path if forgets else ""))
 
 
-def expression_faults(schema: Schema, path: str, faults: Faults, known: frozenset[str] = frozenset()) -> None:
-    """Add a fault for each rule of a version's whole schema that cannot be compiled or costs too much.
-
-    ``known`` are the schemas that are stored already, as text: their rules are not refused for their cost.
-    """
+def expression_faults(schema: Schema, path: str, faults: Faults) -> None:
+    """Add a fault for each rule of a version's whole schema that cannot be compiled or costs too much."""
     costs = _Costs()
-    _walk(schema, _Place(path, 1), faults, costs, is_root=True, bounded=True)
+    _walk(schema, _Place(path, 1), faults, costs, is_root=True)
     if costs.total > SCHEMA_COST_MAX:
         for _, where in costs.expensive:
             text = "contributed to estimated rule cost total exceeding cost limit for entire OpenAPIv3 schema"
@@ -111,20 +108,20 @@ def expression_faults(schema: Schema, path: str, faults: Faults, known: frozense
         faults.forbidden(path, _cost_text(name, costs.total, SCHEMA_COST_MAX))
 
 
-def _walk(schema: Schema, place: _Place, faults: Faults, costs: _Costs, *, is_root: bool, bounded: bool) -> None:
+def _walk(schema: Schema, place: _Place, faults: Faults, costs: _Costs, *, is_root: bool) -> None:
     others, items = schema.get("additionalProperties"), schema.get("items")
     times = _times(schema)
     if isinstance(others, dict):
         _walk(others, place.below(".additionalProperties", times, forgets=False), faults, costs,
-              is_root=bool(others.get(EMBEDDED)), bounded=bounded)  # fmt: skip
+              is_root=bool(others.get(EMBEDDED)))  # fmt: skip
     forgets = schema.get("x-kubernetes-map-type") not in (None, "granular", "atomic")
     for name, inner in (schema.get("properties") or {}).items():
         _walk(inner, place.below(f".properties[{name}]", times, forgets=forgets), faults, costs,
-              is_root=bool(inner.get(EMBEDDED)), bounded=bounded)  # fmt: skip
+              is_root=bool(inner.get(EMBEDDED)))  # fmt: skip
     if isinstance(items, dict):
         forgets = schema.get("x-kubernetes-list-type") != "map"
         _walk(items, place.below(".items", times, forgets=forgets), faults, costs,
-              is_root=bool(items.get(EMBEDDED)), bounded=bounded)  # fmt: skip
+              is_root=bool(items.get(EMBEDDED)))  # fmt: skip
     if rules := schema.get(EXTENSION):
         known = declared(schema, is_root=is_root)
         if known is None:

@@ -12,24 +12,20 @@ from dataclasses import dataclass
 from typing import Any
 
 from control.api.cel.constants import names_of
-from control.api.cel.environment import BUDGET, CALL_COST_MAX, MESSAGE_MAX, Program, compile_in
-from control.api.cel.errors import CelError, LimitError
+from control.api.cel.environment import BUDGET, MESSAGE_MAX, Program, compile_in
+from control.api.cel.errors import BudgetError, CelError, LimitError
+from control.api.cel.meter import ENDLESS, EXHAUSTED_TEXT, Meter, Purse
 from control.api.cel.values import NONE, NoOverload, Optional
 from control.api.custom.declared import declared
 from control.api.custom.fieldpaths import FieldPathError, normalized
 from control.api.custom.pruning import EMBEDDED, Schema
 from control.api.custom.rulefaults import EXTENSION, rule_environment
 from control.api.custom.rulevalues import to_cel
-from control.api.validation.faults import Faults
+from control.api.validation.faults import Faults, quoted
 
 ROOT = "<nil>"
 """What Kubernetes calls the place of the object itself."""
 _NOTHING = object()
-_EXHAUSTED = "validation failed due to running out of cost budget, no further validation rules will be run"
-
-
-class TooLongError(Exception):
-    """The rules of an object cost more than may be spent where they were asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,37 +115,24 @@ def _rule(entry: dict[str, Any], schema: Schema, *, is_root: bool) -> Rule:
 class Round:
     """One object held against the rules of its schema: what was found, and what may yet be spent."""
 
-    def __init__(self, faults: Faults, most: int) -> None:
+    def __init__(self, faults: Faults, purse: Purse) -> None:
         self.faults = faults
-        self.left = BUDGET
-        self._most = most
-
-    @property
-    def is_over(self) -> bool:
+        self.meter = Meter(BUDGET, purse)
+        self.is_over = False
         """Whether nothing more is asked."""
-        return self.left < 0
 
-    def limit(self) -> int:
-        """Return what the next evaluation may cost."""
-        return min(CALL_COST_MAX, self._most)
-
-    def spend(self, cost: int, *, failed: bool) -> bool:
-        """Take a cost from the budget, and tell whether it was enough; raises TooLongError."""
-        self._most -= cost
-        if self._most < 0 or (failed and self._most <= 0):
-            raise TooLongError
-        if cost > self.left:
-            return False
-        self.left -= cost
-        return True
+    def end(self, where: str, kind: str, text: str) -> None:
+        """Tell why nothing more is asked."""
+        self.faults.invalid(where, kind, text)
+        self.is_over = True
 
 
-def check_rules(ruled: Ruled, obj: Any, old: Any, faults: Faults, most: int = BUDGET + CALL_COST_MAX) -> None:
+def check_rules(ruled: Ruled, obj: Any, old: Any, faults: Faults, most: int = ENDLESS) -> None:
     """Add a fault for each rule that an object breaks; ``old`` is the object before, None where it is new.
 
     Raises TooLongError where all this costs more than ``most``.
     """
-    asked = Round(faults, most)
+    asked = Round(faults, Purse(most))
     _check(ruled, obj, _NOTHING if old is None else old, "", asked, unchanged=False)
 
 
@@ -195,9 +178,8 @@ def _keys(item: dict[str, Any], keys: Any) -> tuple[str, ...]:
 def _ask_all(ruled: Ruled, value: Any, old: Any, path: str, asked: Round, *, unchanged: bool) -> None:
     kind = ruled.schema.get("type") or ""
     where = path or ROOT
-    if asked.left == 0:
-        asked.faults.invalid(where, kind, _EXHAUSTED)
-        asked.left = -1
+    if asked.meter.left <= 0:
+        asked.end(where, kind, EXHAUSTED_TEXT)
         return
     has_past = old is not _NOTHING and old is not None
     seen = to_cel(value, ruled.schema, is_root=ruled.is_root)
@@ -222,54 +204,47 @@ def _ask(
 ) -> None:
     value, kind, path = about
     where, name = path or ROOT, rule.name
-    failure: CelError | None = None
-    holds: Any = False
     try:
-        holds, cost = program.spend(values, asked.limit())
-    except CelError as error:
-        failure, cost = error, error.cost
-    if not asked.spend(cost, failed=isinstance(failure, LimitError)):
-        asked.faults.invalid(where, kind, _EXHAUSTED)
-        asked.left = -1
-        return
-    if isinstance(failure, LimitError):
-        text = f"'{failure}': no further validation rules will be run due to call cost exceeds limit for rule: {name}"
-        asked.faults.invalid(where, kind, text)
-        asked.left = -1
-    elif isinstance(failure, NoOverload):
+        holds = asked.meter.run(program, values)
+    except BudgetError as error:
+        asked.end(where, kind, str(error))
+    except LimitError as error:
+        text = "no further validation rules will be run due to call cost exceeds limit for rule"
+        asked.end(where, kind, f"'{error}': {text}: {name}")
+    except NoOverload as error:
         text = "call arguments did not match a supported operator, function or macro signature for rule"
-        asked.faults.invalid(where, kind, f"'{failure}': {text}: {name}")
-    elif failure is not None:
-        asked.faults.invalid(where, kind, f"{failure} evaluating rule: {name}")
-    elif holds is not True:
+        asked.faults.invalid(where, kind, f"'{error}': {text}: {name}")
+    except CelError as error:
+        asked.faults.invalid(where, kind, f"{error} evaluating rule: {name}")
+    else:
+        if holds is True:
+            return
         told = _told(rule, values, where, kind, asked)
-        if told is not None and (rule.is_transition or not as_it_was):
+        if told and (rule.is_transition or not as_it_was):
             at = f"{path}.{rule.field_path}" if path and rule.field_path else rule.field_path or path
             _refuse(rule, at or ROOT, value, kind, told, asked.faults)
 
 
-def _told(rule: Rule, values: dict[str, Any], where: str, kind: str, asked: Round) -> str | None:
-    """Return what is told of a rule that does not hold, None where the budget does not last to find out."""
-    otherwise = rule.message or f"failed rule: {rule.text}"
-    if rule.message_program is None:
-        return otherwise
-    found: Any = None
-    limited = False
-    try:
-        found, cost = rule.message_program.spend(values, asked.limit())
-    except CelError as error:
-        limited, cost = isinstance(error, LimitError), error.cost
-    if not asked.spend(cost, failed=limited) or limited:
-        text = "messageExpression evaluation failed due to running out of cost budget"
-        if limited:
-            text = f'no further validation rules will be run due to call cost exceeds limit for messageExpression: "{rule.message_program.text}"'  # noqa: E501
-        else:
-            text = f"{text}, no further validation rules will be run"
-        asked.faults.invalid(where, kind, text)
-        asked.left = -1
-        return None
+def _told(rule: Rule, values: dict[str, Any], where: str, kind: str, asked: Round) -> str:
+    """Return what is told of a rule that does not hold, nothing where the budget does not last to find out."""
+    program, found = rule.message_program, None
+    if program is not None:
+        try:
+            found = asked.meter.run(program, values)
+        except BudgetError as error:
+            text = str(error).replace("validation failed", "messageExpression evaluation failed")
+            asked.end(where, kind, text)
+            return ""
+        except LimitError:
+            text = "no further validation rules will be run due to call cost exceeds limit for messageExpression"
+            asked.end(where, kind, f"{text}: {quoted(program.text)}")
+            return ""
+        except CelError:
+            found = None  # the message alone is what is told then
     shown = found.strip() if isinstance(found, str) else ""
-    return shown if shown and "\n" not in shown and len(shown.encode()) <= MESSAGE_MAX else otherwise
+    if shown and "\n" not in shown and len(shown.encode()) <= MESSAGE_MAX:
+        return shown
+    return rule.message or f"failed rule: {rule.text}"
 
 
 def _refuse(rule: Rule, where: str, value: Any, kind: str, told: str, faults: Faults) -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from control.api.cel.admission import Expressions
 from control.api.meta import Object
 from control.api.validation import names
 from control.api.validation.admission import (
-    CONDITION_VARIABLES,
     FAILURE_POLICIES,
     MATCH_POLICIES,
     check_match_conditions,
@@ -52,7 +52,7 @@ def _check_webhook(hook: dict[str, Any], path: str, faults: Faults) -> None:
     faults.one_of(f"{path}.reinvocationPolicy", hook.get("reinvocationPolicy"), ["IfNeeded", "Never"], required=False)
     check_webhook_client(hook.get("clientConfig") or {}, f"{path}.clientConfig", faults)
     if conditions := hook.get("matchConditions"):
-        check_match_conditions(conditions, f"{path}.matchConditions", faults, CONDITION_VARIABLES)
+        check_match_conditions(conditions, f"{path}.matchConditions", faults, Expressions())
 
 
 def _check_reviews(versions: list[str], path: str, faults: Faults) -> None:

@@ -13,7 +13,7 @@ from control.apiserver.request import AdmissionRequest, UserInfo
 
 
 def authorizer_of(request: AdmissionRequest) -> dict[str, Any]:
-    """Return the value of ``authorizer``, whose requestResource is what the request is about."""
+    """Return the values of ``authorizer`` and of ``authorizer.requestResource``, which is what the request is about."""
     about = {"group": request.resource.group, "resource": request.resource.plural, "subresource": request.subresource}
     return cel_authorizer.authorizer({**about, "namespace": request.namespace, "name": request.name})
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from control.api import selectors
-from control.api.cel.environment import CelError, Program, compile_expression
+from control.api.cel.admission import Expressions
+from control.api.cel.environment import BUDGET, Program
+from control.api.cel.errors import BudgetError, CelError
+from control.api.cel.meter import Meter, Purse
+from control.api.cel.values import Late
 from control.api.meta import Object
 from control.api.selectors import Selector
-from control.api.validation.policies import VARIABLES
 from control.apiserver.request import AdmissionRequest
 from control.apiserver.webhooks.matching import ADMISSION_GROUP, Rule, conditions_hold, rule_of, selected
 
@@ -110,28 +113,40 @@ def policy_of(obj: Object) -> Policy:
     """Read a policy; raises CelError where an expression is none."""
     spec = obj.get("spec") or {}
     kind = spec.get("paramKind") or {}
+    conditions = compiled_conditions(spec)
+    expressions, variables = compiled_variables(spec)
     return Policy(
         obj["metadata"]["name"],
         match_of(spec.get("matchConstraints")),
         (kind.get("apiVersion") or "", kind.get("kind") or ""),
         spec.get("failurePolicy", "Fail") == "Fail",
-        tuple(_compiled(entry["expression"]) for entry in spec.get("matchConditions") or ()),
-        tuple((entry["name"], _compiled(entry["expression"])) for entry in spec.get("variables") or ()),
-        tuple(_validation(entry) for entry in spec.get("validations") or ()),
+        conditions,
+        variables,
+        tuple(_validation(entry, expressions) for entry in spec.get("validations") or ()),
     )
 
 
-def _compiled(text: str) -> Program:
-    return compile_expression(text, VARIABLES)
+def compiled_conditions(spec: Object) -> tuple[Program, ...]:
+    """Return the match conditions of a policy; raises CelError."""
+    expressions = Expressions(params=spec.get("paramKind") is not None)
+    return tuple(expressions.compile(entry["expression"].strip()) for entry in spec.get("matchConditions") or ())
 
 
-def _validation(entry: Object) -> Validation:
+def compiled_variables(spec: Object, *, mutates: bool = False) -> tuple[Expressions, tuple[tuple[str, Program], ...]]:
+    """Return the variables of a policy, and what its other expressions may name with them; raises CelError."""
+    entries = spec.get("variables") or ()
+    expressions = Expressions(params=spec.get("paramKind") is not None, mutates=mutates, named=bool(entries))
+    variables = tuple((entry["name"], expressions.variable(entry["name"], entry["expression"])) for entry in entries)
+    return expressions, variables
+
+
+def _validation(entry: Object, expressions: Expressions) -> Validation:
     message = entry.get("messageExpression")
     return Validation(
         entry["expression"].strip(),
-        _compiled(entry["expression"]),
+        expressions.compile(entry["expression"]),
         (entry.get("message") or "").strip(),
-        _compiled(message) if message else None,
+        expressions.compile(message) if message else None,
         entry.get("reason") or "Invalid",
     )
 
@@ -157,42 +172,46 @@ def concerns(policy: Policy, binding: Binding, request: AdmissionRequest, labels
     )
 
 
-def judge(policy: Policy, values: dict[str, Any]) -> list[Fault]:
-    """Return what a policy objects to over the values of its variables; conditions that do not hold make it silent."""
+def judge(policy: Policy, values: dict[str, Any], purse: Purse | None = None) -> list[Fault]:
+    """Return what a policy objects to over the values of its variables; conditions that do not hold make it silent.
+
+    Raises TooLongError where that costs more than there is in the purse.
+    """
     try:
-        if not conditions_hold(policy.conditions, values):
+        if not conditions_hold(policy.conditions, values, purse):
             return []
     except CelError as error:
         return [Fault(f"match condition failed: {error}")] if policy.fails_closed else []
     found: list[Fault] = []
-    values = {**values, "variables": variables_of(policy.variables, values)}
+    meter = Meter(BUDGET, purse)
+    values = {**values, "variables": variables_of(policy.variables, values, meter)}
     for validation in policy.validations:
         try:
-            holds = validation.program.run(values)
+            holds = meter.run(validation.program, values)
         except CelError as error:
             if policy.fails_closed:
                 found.append(Fault(f"expression '{validation.text}' resulted in error: {error}"))
+            if isinstance(error, BudgetError):
+                break
             continue
         if holds is not True:
-            found.append(Fault(_message(validation, values), validation.reason))
+            found.append(Fault(_message(validation, values, meter), validation.reason))
     return found
 
 
-def variables_of(variables: Iterable[tuple[str, Program]], values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a policy's variables in their order; one that fails is missing for those that use it."""
-    made: dict[str, Any] = {}
+def variables_of(variables: Iterable[tuple[str, Program]], values: Mapping[str, Any], meter: Meter) -> Late:
+    """Return a policy's variables; each is found when it is first asked for."""
+    finders: dict[str, Callable[[], Any]] = {}
+    late = Late(finders)
     for name, program in variables:
-        try:
-            made[name] = program.run({**values, "variables": made})
-        except CelError:
-            continue
-    return made
+        finders[name] = lambda program=program: meter.run(program, {**values, "variables": late})  # type: ignore[misc]
+    return late
 
 
-def _message(validation: Validation, values: Mapping[str, Any]) -> str:
+def _message(validation: Validation, values: Mapping[str, Any], meter: Meter) -> str:
     if validation.message_program is not None:
         try:
-            told = validation.message_program.run(values)
+            told = meter.run(validation.message_program, values)
         except CelError:
             told = ""
         if isinstance(told, str) and told.strip() and "\n" not in told.strip():

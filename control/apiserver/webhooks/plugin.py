@@ -140,7 +140,8 @@ def _values(request: AdmissionRequest, question: Object) -> dict[str, Any]:
         "object": question["object"],
         "oldObject": question["oldObject"],
         "request": question,
-        "authorizer": authorizer_of(request),
+        "namespaceObject": None,
+        **authorizer_of(request),
     }
 
 
