@@ -33,7 +33,7 @@ def _worker() -> ThreadPoolExecutor:
 
 async def run(function: Callable[[], T]) -> T:
     """Return what a function returns that may take long; raises ApiError where too many wait for their turn."""
-    global _waiting  # noqa: PLW0603 - one worker, one queue before it
+    global _waiting
     if _waiting >= WAITING_MAX:
         raise status.too_many_requests("too many expensive expressions are being evaluated: try again later")
     _waiting += 1

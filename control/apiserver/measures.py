@@ -12,7 +12,7 @@ from control.apiserver.feed import Feed
 from control.apiserver.keys import Keys
 from control.apiserver.kinds import Kinds
 from control.apiserver.metrics import Histogram, Labels, Metrics, exponential
-from control.apiserver.request import LONG_RUNNING, RequestInfo
+from control.apiserver.request import LONG_RUNNING, RequestInfo, annotate
 
 log = logging.getLogger(__name__)
 
@@ -87,6 +87,11 @@ class RequestMetrics:
             self._aborted,
             "counter",
         )
+        self._deprecated = metrics.gauge(
+            "apiserver_requested_deprecated_apis",
+            "Deprecated APIs that have been requested.",
+            ("group", "version", "resource", "subresource", "removed_release"),
+        )
         metrics.reading(
             "apiserver_longrunning_requests", "Watches and streams that are open now.", _REQUEST, self._long_running
         )
@@ -110,6 +115,11 @@ class RequestMetrics:
             bool(info.namespace), dry_run if content_type != APPLY else f"{dry_run}+",
         )  # fmt: skip
         return self._by_key.get(key) or self._series(key, info, content_type == APPLY, dry_run)
+
+    def deprecated(self, info: RequestInfo) -> None:
+        """Note that something deprecated is asked for."""
+        self._deprecated.set(1, info.group, info.version, info.resource, info.subresource, "")
+        annotate("k8s.io/deprecated", "true")
 
     @staticmethod
     def end(series: RequestSeries, code: int, seconds: float, size: int = 0) -> None:

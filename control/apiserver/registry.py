@@ -19,6 +19,7 @@ from functools import lru_cache
 import orjson
 
 from control.api import status
+from control.api.cel.errors import TooLongError
 from control.api.meta import Object
 from control.api.resources import Resource
 from control.api.validation.faults import Faults
@@ -156,7 +157,10 @@ class Registry(Reads):
         allocator = self.allocators.get(kind.resource)
         allocation = await allocator.allocate(request) if allocator is not None else None
         try:
-            objects.validate(kind, obj, None)
+            try:
+                objects.validate(kind, obj, None)
+            except TooLongError:
+                await objects.validate_aside(kind, obj, None)
             await self.admission.validate(request)
             if context.options.dry_run:
                 await _roll_back(allocation)
@@ -238,7 +242,10 @@ class Registry(Reads):
         allocator = self.allocators.get(kind.resource) if not subresource else None
         allocation = await allocator.allocate(request) if allocator is not None else None
         try:
-            objects.validate(kind, obj, old, subresource)
+            try:
+                objects.validate(kind, obj, old, subresource)
+            except TooLongError:
+                await objects.validate_aside(kind, obj, old, subresource)
             if subresource != "binding":
                 await self.admission.validate(request)
             if context.options.dry_run:

@@ -15,6 +15,7 @@ from typing import Any, Literal, Protocol
 from control.api.meta import Object
 from control.api.resources import Resource
 from control.apiserver import fields
+from control.apiserver.admission.reinvocation import Reinvocation
 from control.apiserver.config import ApiServerConfig
 from control.apiserver.metrics import Metrics
 from control.client.client import Client
@@ -81,8 +82,8 @@ class AuditRecord(Protocol):
         """Note as whom the request goes on."""
         ...
 
-    def annotate(self, key: str, value: str) -> None:
-        """Add an annotation to the request's events."""
+    def annotate(self, key: str, value: str, *, with_bodies: bool = False) -> None:
+        """Add an annotation to the request's events; ``with_bodies``, only to those that hold requests' bodies."""
         ...
 
 
@@ -90,11 +91,11 @@ RECORD: ContextVar[AuditRecord | None] = ContextVar("audit_record", default=None
 """The record of the request that this task serves; None where nothing is audited."""
 
 
-def annotate(key: str, value: str) -> None:
+def annotate(key: str, value: str, *, with_bodies: bool = False) -> None:
     """Add an annotation to the audit events of the request that is being served."""
     record = RECORD.get()
     if record is not None:
-        record.annotate(key, value)
+        record.annotate(key, value, with_bodies=with_bodies)
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,6 +214,8 @@ class AdmissionRequest:
     """Texts for Warning headers; append to it."""
     reversals: list[Callable[[], Awaitable[None]]] | None = None
     """What undoes admission's own writes (charged quota); called where the write certainly was not stored."""
+    reinvocation: Reinvocation | None = None
+    """Why mutating admission may run twice; None as long as no webhook and no policy has had a say."""
 
 
 class Admission(Protocol):

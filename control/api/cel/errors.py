@@ -7,6 +7,8 @@ from dataclasses import dataclass
 ISSUES_MAX = 100
 SNIPPET_MAX = 16384
 """A line longer than this is not shown."""
+ENDLESS = 1 << 62
+"""A cost that is no limit."""
 NOWHERE = -1
 """The place of what is wrong with an expression as a whole."""
 
@@ -24,6 +26,10 @@ class LimitError(CelError):
 
 class BudgetError(CelError):
     """Expressions cost more than they may together."""
+
+
+class TooLongError(Exception):
+    """Evaluations cost more than may be spent where they were begun."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from control.api.cel.errors import LimitError
+from control.api.cel.errors import ENDLESS, LimitError
 
 LIMIT_TEXT = "operation cancelled: actual cost limit exceeded"
 STEPS_MAX = 5_000_000
@@ -37,3 +37,10 @@ class Frame:
 
 Step = Callable[[Frame], Any]
 """Yields the value of a part of an expression."""
+
+
+class Purse:
+    """What may be spent where evaluations are begun."""
+
+    def __init__(self, most: int = ENDLESS) -> None:
+        self.left = most

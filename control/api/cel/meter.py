@@ -10,23 +10,12 @@ from typing import Any
 
 from control.api.cel.callcosts import CHECK_COST
 from control.api.cel.environment import CALL_COST_MAX, Program
-from control.api.cel.errors import BudgetError, CelError, LimitError
+from control.api.cel.errors import BudgetError, CelError, LimitError, TooLongError
+from control.api.cel.frame import Purse
 
-ENDLESS = 1 << 62
 EXHAUSTED_TEXT = "validation failed due to running out of cost budget, no further validation rules will be run"
 _ASKING = 2 * CHECK_COST
 """What an expression may spend on asking the authorizer, which is quick, whatever it is said to cost."""
-
-
-class TooLongError(Exception):
-    """Evaluations cost more than may be spent where they were begun."""
-
-
-class Purse:
-    """What may be spent where evaluations are begun."""
-
-    def __init__(self, most: int = ENDLESS) -> None:
-        self.left = most
 
 
 class Meter:

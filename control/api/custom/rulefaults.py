@@ -14,10 +14,9 @@ from control.api.cel.sizes import Declared, multiply
 from control.api.cel.types import optional_of
 from control.api.custom.declared import REQUEST_BYTES_MAX, declared
 from control.api.custom.fieldpaths import FieldPathError, normalized
-from control.api.custom.pruning import EMBEDDED, Schema
+from control.api.custom.pruning import EMBEDDED, EXTENSION, Schema
 from control.api.validation.faults import Faults
 
-EXTENSION = "x-kubernetes-validations"
 RULE_COST_MAX = 10_000_000
 """What one rule may cost at most over all values that one object may have for it."""
 SCHEMA_COST_MAX = 100_000_000

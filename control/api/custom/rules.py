@@ -13,13 +13,14 @@ from typing import Any
 
 from control.api.cel.constants import names_of
 from control.api.cel.environment import BUDGET, MESSAGE_MAX, Program, compile_in
-from control.api.cel.errors import BudgetError, CelError, LimitError
-from control.api.cel.meter import ENDLESS, EXHAUSTED_TEXT, Meter, Purse
+from control.api.cel.errors import ENDLESS, BudgetError, CelError, LimitError
+from control.api.cel.frame import Purse
+from control.api.cel.meter import EXHAUSTED_TEXT, Meter
 from control.api.cel.values import NONE, NoOverload, Optional
 from control.api.custom.declared import declared
 from control.api.custom.fieldpaths import FieldPathError, normalized
-from control.api.custom.pruning import EMBEDDED, Schema
-from control.api.custom.rulefaults import EXTENSION, rule_environment
+from control.api.custom.pruning import EMBEDDED, EXTENSION, Schema
+from control.api.custom.rulefaults import rule_environment
 from control.api.custom.rulevalues import to_cel
 from control.api.validation.faults import Faults, quoted
 

@@ -10,8 +10,7 @@ from typing import Any
 
 from control.api.custom import patterns
 from control.api.custom.checking import check
-from control.api.custom.pruning import EMBEDDED, PRESERVES, Schema, prune
-from control.api.custom.rulefaults import EXTENSION, entry_faults, expression_faults
+from control.api.custom.pruning import EMBEDDED, EXTENSION, PRESERVES, Schema, has_rules, prune
 from control.api.patch import copy_json
 from control.api.validation.faults import Faults
 
@@ -50,7 +49,9 @@ def check_structural(schema: Schema, path: str, faults: Faults) -> None:
         text = "must not specify anything other than name and generateName, but metadata is implicitly specified"
         faults.forbidden(f"{path}.properties[metadata]", text)
     _check_node(schema, path, faults, 0, level="")
-    if len(faults.causes) == before:
+    if len(faults.causes) == before and has_rules(schema):
+        from control.api.custom.rulefaults import expression_faults
+
         expression_faults(schema, path, faults)
 
 
@@ -66,7 +67,11 @@ def _check_node(schema: Schema, path: str, faults: Faults, depth: int, *, level:
         faults.forbidden(f"{path}.uniqueItems", text)
     _check_type(schema, path, faults, level)
     _check_extensions(schema, path, faults)
-    entry_faults(schema, path, faults)
+    if schema.get(EXTENSION):
+        # Most schemas have no rules: what reads them is imported with the first that has.
+        from control.api.custom.rulefaults import entry_faults
+
+        entry_faults(schema, path, faults)
     if (pattern := schema.get("pattern")) and (fault := patterns.fault(pattern)):
         faults.invalid(f"{path}.pattern", pattern, f"must be a valid regular expression, but isn't: {fault}")
     if schema.get("properties") and schema.get("additionalProperties") is not None:

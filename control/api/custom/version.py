@@ -6,19 +6,23 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from control.api import schema as facts
 from control.api import status, times
+from control.api.cel.errors import ENDLESS
 from control.api.custom import jsonpath, shapes
 from control.api.custom.checking import check, check_lists
-from control.api.custom.pruning import PRESERVES, Schema, fill_defaults, prune
-from control.api.custom.rules import Ruled, check_rules, compile_rules
+from control.api.custom.pruning import PRESERVES, Schema, fill_defaults, has_rules, prune
 from control.api.decode import DecodeError, clean
 from control.api.meta import Object
 from control.api.printers.column import AGE, NAME, Column, Printer, name
 from control.api.resources import Resource, Served, Subresource
 from control.api.validation.faults import Faults, shown
+from control.api.versionorder import preference
+
+if TYPE_CHECKING:
+    from control.api.custom.rules import Ruled
 
 VERBS = ("delete", "deletecollection", "get", "list", "patch", "create", "update", "watch")
 META_DEFINITION = "meta.v1.ObjectMeta"
@@ -109,17 +113,26 @@ class CustomVersion:
     @cached_property
     def rules(self) -> Ruled | None:
         """The rules in the schema, None where there are none."""
+        if not has_rules(self.schema):
+            return None
+        from control.api.custom.rules import compile_rules
+
         return compile_rules(self.schema)
 
-    def check(self, obj: Object, old: Object | None = None) -> list[status.Cause]:
-        """Return the faults of an object, beside those of its metadata, where it is to take the place of ``old``."""
+    def check(self, obj: Object, old: Object | None = None, most: int = ENDLESS) -> list[status.Cause]:
+        """Return the faults of an object, beside those of its metadata, where it is to take the place of ``old``.
+
+        Raises TooLongError where its rules cost more than ``most``.
+        """
         faults = Faults()
         rest = {name: value for name, value in obj.items() if name != "metadata"}
         check(rest, self.schema, "", faults)
         if not faults:
             check_lists(rest, self.schema, "", faults)
         if not faults and self.rules is not None:
-            check_rules(self.rules, obj, old, faults)
+            from control.api.custom.rules import check_rules
+
+            check_rules(self.rules, obj, old, faults, most)
         return faults.causes
 
     @cached_property
@@ -195,7 +208,7 @@ def _version(spec: Object, names: Object, version: Object, mark: str, *, convert
     found = (version.get("schema") or {}).get("openAPIV3Schema") or {"type": "object", PRESERVES: True}
     if spec.get("preserveUnknownFields"):
         found = {**found, PRESERVES: True}
-    warning = version.get("deprecationWarning") or f"{resource.api_version} {resource.kind} is deprecated"
+    warning = version.get("deprecationWarning") or _deprecation(spec, resource)
     return CustomVersion(
         served,
         found,
@@ -210,6 +223,16 @@ def _version(spec: Object, names: Object, version: Object, mark: str, *, convert
         ending,
         tuple(field["jsonPath"].lstrip(".") for field in version.get("selectableFields") or ()),
     )
+
+
+def _deprecation(spec: Object, resource: Resource) -> str:
+    """Return what users of a version are warned with where its definition has no words of its own."""
+    text = f"{resource.api_version} {resource.kind} is deprecated"
+    lasting = (found["name"] for found in spec["versions"] if found["served"] and not found.get("deprecated"))
+    best = min(lasting, key=preference, default="")
+    if not best or preference(best) >= preference(resource.version):
+        return text
+    return f"{text}; use {resource.group}/{best} {resource.kind}"
 
 
 def _webhook(conversion: Object) -> Webhook | None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from control.api.cel.admission import Expressions
 from control.api.cel.errors import CelError
 from control.api.validation import names
 from control.api.validation.faults import Faults
 from control.api.validation.metadata import check_selector
+
+if TYPE_CHECKING:
+    from control.api.cel.admission import Expressions
 
 FAILURE_POLICIES = ("Fail", "Ignore")
 MATCH_POLICIES = ("Equivalent", "Exact")

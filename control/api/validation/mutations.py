@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from control.api.cel.admission import Expressions
 from control.api.meta import Object
 from control.api.validation.admission import check_expression
 from control.api.validation.faults import Faults
 from control.api.validation.policies import check_binding, check_common
+
+if TYPE_CHECKING:
+    from control.api.cel.admission import Expressions
 
 PATCH_TYPES = {"ApplyConfiguration": "applyConfiguration", "JSONPatch": "jsonPatch"}
 MADE = {"ApplyConfiguration": "Object", "JSONPatch": "list(JSONPatch)"}

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from control.api.cel.admission import Expressions
 from control.api.cel.errors import CelError
 from control.api.meta import Object
 from control.api.validation import names
@@ -18,6 +17,9 @@ from control.api.validation.admission import (
 from control.api.validation.faults import Faults
 from control.api.validation.forms import metadata_of
 from control.api.validation.metadata import check_selector
+
+if TYPE_CHECKING:
+    from control.api.cel.admission import Expressions
 
 _ABSENT = "expression is not specified"
 REASONS = ("Forbidden", "Invalid", "RequestEntityTooLarge")
@@ -50,6 +52,9 @@ def check_common(spec: dict[str, Any], faults: Faults, *, mutates: bool = False)
 
     Returns what their other expressions may name.
     """
+    # Most servers never meet a policy: what compiles expressions is imported with the first.
+    from control.api.cel.admission import Expressions
+
     has_params, variables = spec.get("paramKind") is not None, spec.get("variables") or []
     faults.one_of("spec.failurePolicy", spec.get("failurePolicy"), FAILURE_POLICIES)
     if (kind := spec.get("paramKind")) is not None:

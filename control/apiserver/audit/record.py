@@ -85,9 +85,10 @@ class Record:
         """Note as whom the request goes on."""
         self.impersonated = user
 
-    def annotate(self, key: str, value: str) -> None:
+    def annotate(self, key: str, value: str, *, with_bodies: bool = False) -> None:
         """Add an annotation; the first of a key stays, as in Kubernetes."""
-        self.annotations.setdefault(key, value)
+        if not with_bodies or self.wish.level >= Level.REQUEST:
+            self.annotations.setdefault(key, value)
 
     @property
     def tells_responses(self) -> bool:

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from control.api import fieldsets, schema
-from control.api.cel.admission import Expressions
-from control.api.cel.environment import BUDGET, Program
-from control.api.cel.initializers import built
-from control.api.cel.meter import Meter, Purse
 from control.api.meta import Object
 from control.api.patch import copy_json, json_patch
 from control.api.status import ApiError
 from control.apiserver.policies.policy import Match, compiled_conditions, compiled_variables, match_of, variables_of
 from control.apiserver.request import AdmissionRequest
 from control.apiserver.webhooks.matching import ADMISSION_GROUP, conditions_hold
+
+if TYPE_CHECKING:
+    from control.api.cel.admission import Expressions
+    from control.api.cel.environment import Program
+    from control.api.cel.frame import Purse
 
 Complete = Callable[[Object], Object]
 """Makes of a changed object what its kind keeps, with defaults; raises ApiError where a field is unknown."""
@@ -114,6 +115,9 @@ def mutate(
     ``definition`` names the facts of its kind, by which lists are merged. Raises MutationError and CelError, and
     TooLongError where all this costs more than there is in the purse.
     """
+    from control.api.cel.environment import BUDGET
+    from control.api.cel.meter import Meter
+
     obj: Object = values["object"]
     if not conditions_hold(policy.conditions, values, purse):
         return obj
@@ -133,6 +137,8 @@ def mutate(
 def _applied(obj: Object, made: Any, definition: str) -> Object:
     if not isinstance(made, dict):
         raise MutationError("must evaluate to Object")
+    from control.api.cel.initializers import built
+
     wish = built(made, "Object")
     shape = fieldsets.root(definition)
     if atomic := sorted(_atomics(wish, definition, "")):
@@ -174,6 +180,8 @@ def _atomics(value: Any, kind: str, path: str) -> list[str]:
 def _patched(obj: Object, made: Any) -> Object:
     if not isinstance(made, list):
         raise MutationError("type mismatch: JSONPatchType.expression should evaluate to array")
+    from control.api.cel.initializers import built
+
     before, operations = obj, [built(operation) for operation in made]
     if not all(isinstance(operation, dict) for operation in operations):
         raise MutationError("type mismatch: JSONPatchType.expression should evaluate to array of JSONPatch")

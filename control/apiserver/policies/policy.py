@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from control.api import selectors
-from control.api.cel.admission import Expressions
-from control.api.cel.environment import BUDGET, Program
-from control.api.cel.errors import BudgetError, CelError
-from control.api.cel.meter import Meter, Purse
-from control.api.cel.values import Late
+from control.api.cel.errors import CelError
 from control.api.meta import Object
 from control.api.selectors import Selector
 from control.apiserver.request import AdmissionRequest
 from control.apiserver.webhooks.matching import ADMISSION_GROUP, Rule, conditions_hold, rule_of, selected
+
+if TYPE_CHECKING:
+    from control.api.cel.admission import Expressions
+    from control.api.cel.environment import Program
+    from control.api.cel.frame import Purse
+    from control.api.cel.meter import Meter
+    from control.api.cel.values import Late
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +91,8 @@ class Policy:
     conditions: tuple[Program, ...]
     variables: tuple[tuple[str, Program], ...]
     validations: tuple[Validation, ...]
+    annotations: tuple[tuple[str, Program], ...]
+    """What it adds to audit events: keys, and expressions of their values."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +102,7 @@ class Binding:
     name: str
     policy: str
     match: Match
-    actions: frozenset[str]
+    actions: tuple[str, ...]
     param_ref: Mapping[str, Any] | None
 
 
@@ -107,6 +112,18 @@ class Fault:
 
     text: str
     reason: str = "Invalid"
+    index: int = 0
+    """Which of its validations objects."""
+    denies: bool = False
+    """Whether the request is refused whatever the binding says."""
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What a policy says of one request with one parameter."""
+
+    faults: tuple[Fault, ...] = ()
+    annotations: tuple[tuple[str, str], ...] = ()
 
 
 def policy_of(obj: Object) -> Policy:
@@ -115,6 +132,7 @@ def policy_of(obj: Object) -> Policy:
     kind = spec.get("paramKind") or {}
     conditions = compiled_conditions(spec)
     expressions, variables = compiled_variables(spec)
+    annotations = spec.get("auditAnnotations") or ()
     return Policy(
         obj["metadata"]["name"],
         match_of(spec.get("matchConstraints")),
@@ -123,17 +141,23 @@ def policy_of(obj: Object) -> Policy:
         conditions,
         variables,
         tuple(_validation(entry, expressions) for entry in spec.get("validations") or ()),
+        tuple((entry["key"], expressions.compile(entry["valueExpression"])) for entry in annotations),
     )
 
 
 def compiled_conditions(spec: Object) -> tuple[Program, ...]:
     """Return the match conditions of a policy; raises CelError."""
+    # Most servers never meet a policy: what compiles expressions is imported with the first.
+    from control.api.cel.admission import Expressions
+
     expressions = Expressions(params=spec.get("paramKind") is not None)
     return tuple(expressions.compile(entry["expression"].strip()) for entry in spec.get("matchConditions") or ())
 
 
 def compiled_variables(spec: Object, *, mutates: bool = False) -> tuple[Expressions, tuple[tuple[str, Program], ...]]:
     """Return the variables of a policy, and what its other expressions may name with them; raises CelError."""
+    from control.api.cel.admission import Expressions
+
     entries = spec.get("variables") or ()
     expressions = Expressions(params=spec.get("paramKind") is not None, mutates=mutates, named=bool(entries))
     variables = tuple((entry["name"], expressions.variable(entry["name"], entry["expression"])) for entry in entries)
@@ -158,7 +182,7 @@ def binding_of(obj: Object) -> Binding:
         obj["metadata"]["name"],
         spec.get("policyName") or "",
         match_of(spec.get("matchResources")),
-        frozenset(spec.get("validationActions") or ()),
+        tuple(spec.get("validationActions") or ()),
         spec.get("paramRef"),
     )
 
@@ -172,35 +196,73 @@ def concerns(policy: Policy, binding: Binding, request: AdmissionRequest, labels
     )
 
 
-def judge(policy: Policy, values: dict[str, Any], purse: Purse | None = None) -> list[Fault]:
-    """Return what a policy objects to over the values of its variables; conditions that do not hold make it silent.
+def judge(policy: Policy, values: dict[str, Any], purse: Purse | None = None) -> Judgement:
+    """Return what a policy says over the values of its variables; conditions that do not hold make it silent.
 
     Raises TooLongError where that costs more than there is in the purse.
     """
+    from control.api.cel.environment import BUDGET
+    from control.api.cel.meter import Meter
+
     try:
         if not conditions_hold(policy.conditions, values, purse):
-            return []
+            return Judgement()
     except CelError as error:
-        return [Fault(f"match condition failed: {error}")] if policy.fails_closed else []
-    found: list[Fault] = []
+        return Judgement((Fault(f"match condition failed: {error}"),) if policy.fails_closed else ())
     meter = Meter(BUDGET, purse)
     values = {**values, "variables": variables_of(policy.variables, values, meter)}
-    for validation in policy.validations:
+    faults = [
+        fault
+        for index, validation in enumerate(policy.validations)
+        if (fault := _fault(policy, index, validation, values, meter)) is not None
+    ]
+    if not policy.annotations:
+        return Judgement(tuple(faults))
+    annotations, failed = _annotations(policy, values, meter)
+    return Judgement((*faults, *failed), tuple(annotations))
+
+
+def _fault(policy: Policy, index: int, validation: Validation, values: dict[str, Any], meter: Meter) -> Fault | None:
+    if meter.left < 0:
+        # What is not asked any more is told once, by the one that came to the end of the budget.
+        return None
+    try:
+        holds = meter.run(validation.program, values)
+    except CelError as error:
+        text = f"expression '{validation.text}' resulted in error: {error}"
+        return Fault(text, index=index) if policy.fails_closed else None
+    return None if holds is True else Fault(_message(validation, values, meter), validation.reason, index)
+
+
+def _annotations(policy: Policy, values: dict[str, Any], meter: Meter) -> tuple[list[tuple[str, str]], list[Fault]]:
+    """Return the annotations for audit events, and what is wrong with those that have none."""
+    from control.api.cel.values import type_name
+
+    made: list[tuple[str, str]] = []
+    faults: list[Fault] = []
+    for key, program in policy.annotations:
         try:
-            holds = meter.run(validation.program, values)
+            found = meter.run(program, values)
         except CelError as error:
             if policy.fails_closed:
-                found.append(Fault(f"expression '{validation.text}' resulted in error: {error}"))
-            if isinstance(error, BudgetError):
-                break
+                faults.append(Fault(f"expression '{program.text}' resulted in error: {error}", denies=True))
             continue
-        if holds is not True:
-            found.append(Fault(_message(validation, values, meter), validation.reason))
-    return found
+        if isinstance(found, str):
+            if found.strip():
+                made.append((key, found.strip()))
+        elif found is not None:
+            text = (
+                f"valueExpression '{program.text}' resulted in unsupported return type: {type_name(found)}. "
+                "Return type must be either string or null."
+            )
+            faults.append(Fault(text, denies=True))
+    return made, faults
 
 
 def variables_of(variables: Iterable[tuple[str, Program]], values: Mapping[str, Any], meter: Meter) -> Late:
     """Return a policy's variables; each is found when it is first asked for."""
+    from control.api.cel.values import Late
+
     finders: dict[str, Callable[[], Any]] = {}
     late = Late(finders)
     for name, program in variables:

@@ -91,6 +91,8 @@ class Exchange:
         self.query = read_query(scope["query_string"]) if scope["query_string"] else _NO_QUERY
         self.headers = _remembered_headers(scope)
         self.warnings: list[str] = []
+        self.deprecation = ""
+        """What is told before any other warning."""
         self.passage: Passage | None = None
         self.started = False
         self._audit_id = b""
@@ -182,6 +184,8 @@ class Exchange:
         headers = [(b"content-type", content_type), (b"cache-control", self.cache_control), *extra]
         if self.passage is not None:
             headers += self.passage.headers
+        if self.deprecation:
+            self.warnings.insert(0, self.deprecation)
         for text in bounded_warnings(self.warnings) if self.warnings else ():
             headers.append((b"warning", f'299 - "{_quoted(text)}"'.encode("utf-8", "replace")))
         return headers

@@ -222,7 +222,7 @@ def test_rules_of_transitions_see_what_was(harbour: Harbour) -> None:
     harbour.apply(VESSEL.replace("port: iolkos", "port: iolkos, rig: sloop"))
     harbour.apply(VESSEL.replace("port: iolkos", "port: kolchis, rig: sloop"))
     told = harbour.refused("patch", "vessel", "argo", "--type=merge", "-p", '{"spec": {"rig": "ketch"}}')
-    assert 'spec: Invalid value: a rig stays' in told
+    assert "spec: Invalid value: a rig stays" in told
 
 
 def test_server_side_apply_knows_keys_and_owners(harbour: Harbour) -> None:

@@ -145,3 +145,20 @@ async def test_every_answer_names_its_request() -> None:
         assert len(set(names)) == len(names)
         assert {str(uuid.UUID(name)) for name in names} == set(names)
         assert (await api.ask("GET", CONFIG_MAPS, audit_id="mine")).headers["audit-id"] == "mine"
+
+
+async def test_what_is_deprecated_warns_whoever_uses_it() -> None:
+    wanted = '299 - "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice"'
+    url = "/api/v1/namespaces/default/endpoints"
+    async with running() as api:
+        made = {"apiVersion": "v1", "kind": "Endpoints", "metadata": {"name": "e"}}
+        merge = "application/merge-patch+json"
+        for answer in (
+            await api.ask("POST", url, made),
+            await api.ask("PATCH", f"{url}/e", {"metadata": {"labels": {"a": "b"}}}, content_type=merge),
+            await api.ask("GET", url),
+            await api.ask("GET", f"{url}/none"),
+        ):
+            assert answer.headers["warning"] == wanted
+        assert "warning" not in (await api.ask("GET", CONFIG_MAPS)).headers
+        assert 'apiserver_requested_deprecated_apis{group="",' in (await api.ask("GET", "/metrics")).body.decode()
