@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from control.api.cel.authorizer import JUDGE, authorizer
 from control.api.cel.admission import Expressions
+from control.api.cel.authorizer import JUDGE, authorizer
 from control.api.cel.errors import CelError
 from control.api.cel.initializers import built
 
