@@ -87,6 +87,11 @@ def is_resize_infeasible(pod: Object) -> bool:
     return any(entry.get("type") == "PodResizePending" and entry.get("reason") == "Infeasible" for entry in conditions)
 
 
+def of_containers(spec: Object, part: str) -> dict[str, str]:
+    """Return what the containers of a pod ask for together, its own resources and its overhead aside."""
+    return _aggregate(spec, lambda container: (container.get("resources") or {}).get(part) or {})
+
+
 def _aggregate(spec: Object, ask: Ask) -> dict[str, str]:
     running = [ask(container) for container in spec.get("containers") or ()]
     sidecars: dict[str, str] = {}

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
+from control.api import schema
 from control.api.custom.definition import CLEANUP_FINALIZER
 from control.api.meta import Object
 from control.api.pod_resources import quality_of_service
@@ -56,8 +59,8 @@ NEEDS_REVISION: frozenset[Name] = frozenset({
         "validatingadmissionpolicybindings", "mutatingadmissionpolicies", "mutatingadmissionpolicybindings")),
     ("apiextensions.k8s.io", "customresourcedefinitions"), ("apiregistration.k8s.io", "apiservices"),
     ("coordination.k8s.io", "leases"), ("node.k8s.io", "runtimeclasses"), ("policy", "poddisruptionbudgets"),
-    ("flowcontrol.apiserver.k8s.io", "flowschemas"), ("flowcontrol.apiserver.k8s.io", "prioritylevelconfigurations"),
-    ("storage.k8s.io", "csidrivers"), ("storage.k8s.io", "csinodes"), ("storage.k8s.io", "volumeattachments"),
+    ("certificates.k8s.io", "clustertrustbundles"), ("storage.k8s.io", "csidrivers"), ("storage.k8s.io", "csinodes"),
+    ("storage.k8s.io", "csistoragecapacities"), ("storage.k8s.io", "volumeattachments"),
 })  # fmt: skip
 """Kinds whose updates must name the revision that they start from; so must those of custom objects."""
 
@@ -168,6 +171,13 @@ PREPARE_CREATE: dict[Name, Prepare] = {
 }
 
 
+@cache
+def _blank_status(definition: str) -> Object:
+    """What stands in a status of which nothing is known yet."""
+    field = schema.definition(definition).fields.get("status")
+    return schema.always_written(field.type) if field is not None else {}
+
+
 def prepare_create(kind: Kind, obj: Object, user: UserInfo) -> None:
     """Set what the server decides about a new object; metadata stands already."""
     name = name_of(kind)
@@ -177,8 +187,8 @@ def prepare_create(kind: Kind, obj: Object, user: UserInfo) -> None:
         obj["metadata"]["generation"] = 1
     if (prepare := PREPARE_CREATE.get(name)) is not None:
         prepare(obj, user)
-    elif kind.has_status and kind.custom is None:
-        obj.setdefault("status", {})
+    if kind.has_status and kind.custom is None and "status" not in obj:
+        obj["status"] = copy.deepcopy(_blank_status(kind.served.definition))
 
 
 PARTS: dict[tuple[str, str, str], tuple[tuple[str, ...], ...]] = {

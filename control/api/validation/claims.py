@@ -11,9 +11,9 @@ from control.api.validation import names
 from control.api.validation.amounts import check_amount, is_native
 from control.api.validation.faults import Faults
 from control.api.validation.forms import metadata_of
-from control.api.validation.metadata import check_annotations, check_labels, check_selector
+from control.api.validation.metadata import check_selector, check_template_metadata
 from control.api.validation.nodeselectors import check_node_selector
-from control.api.validation.volume_sources import check_common_source
+from control.api.validation.volume_sources import INSIDE, check_common_source
 
 _ACCESS_MODES = ("ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod")
 _VOLUME_MODES = ("Block", "Filesystem")
@@ -43,12 +43,7 @@ def check_claim_template(template: dict[str, Any] | None, path: str, faults: Fau
     if template is None:
         faults.required(path)
         return
-    metadata = metadata_of(template)
-    check_annotations(metadata.get("annotations"), f"{path}.metadata.annotations", faults)
-    check_labels(metadata.get("labels"), f"{path}.metadata.labels", faults)
-    for field, value in metadata.items():
-        if value and field not in ("annotations", "labels"):
-            faults.forbidden(f"{path}.metadata.{field}", "cannot be set")
+    check_template_metadata(metadata_of(template), f"{path}.metadata", faults)
     check_claim_spec(template.get("spec") or {}, f"{path}.spec", faults)
 
 
@@ -262,10 +257,11 @@ def _check_volume_source(spec: dict[str, Any], path: str, faults: Faults, name: 
     if not sources:
         faults.required(path, "must specify a volume type")
         return
-    for extra in sources[1:]:
-        faults.forbidden(f"{path}.{extra}", "may not specify more than 1 volume type")
     kind, source = sources[0], spec[sources[0]]
-    check_common_source(kind, source, f"{path}.{kind}", faults, persistent=True)
+    check_common_source(kind, source, f"{path}.{INSIDE.get(kind, kind)}", faults, persistent=True)
+    for extra in sources[1:]:
+        told = "cephFS" if extra == "cephfs" else extra
+        faults.forbidden(f"{path}.{told}", "may not specify more than 1 volume type")
     if kind == "local" and spec.get("nodeAffinity") is None:
         faults.required(f"{path}.nodeAffinity", "Local volume requires node affinity")
     if kind == "iscsi" and source.get("initiatorName") is not None:

@@ -104,6 +104,16 @@ CHECKS: dict[tuple[str, str], Check] = {
     (_ADMISSION, "validatingwebhookconfigurations"): webhooks.check_webhooks,
 }
 """What holds for an object as it stands."""
+_RULED: dict[str, str] = {
+    "": "configmaps endpoints limitranges namespaces nodes persistentvolumeclaims persistentvolumes pods podtemplates "
+    "replicationcontrollers resourcequotas secrets services",
+    "apps": "controllerrevisions daemonsets deployments replicasets statefulsets",
+    "autoscaling": "horizontalpodautoscalers",
+    "batch": "cronjobs jobs",
+    "policy": "poddisruptionbudgets",
+}
+WHOLLY_RULED = frozenset((group, plural) for group, plurals in _RULED.items() for plural in plurals.split())
+"""Kinds whose rules above say all; for the others, facts say which fields are required and enumerated."""
 NEW_CHECKS: dict[tuple[str, str], Check] = {
     ("apps", "statefulsets"): workloads.check_new_stateful_set,
     ("batch", "cronjobs"): jobs.check_new_cron_job,
@@ -111,6 +121,11 @@ NEW_CHECKS: dict[tuple[str, str], Check] = {
     (_NETWORKING, "ingresses"): ingress.check_new_ingress,
 }
 """What is asked of new objects alone."""
+KEPT_FOR_GOOD: frozenset[tuple[str, str]] = frozenset({
+    ("scheduling.k8s.io", "priorityclasses"), (_NETWORKING, "servicecidrs"), (_DEVICES, "resourceclaims"),
+    (_DEVICES, "resourceclaimtemplates"),
+})  # fmt: skip
+"""Kinds of which a change is asked only whether it is allowed: what may not change was right when it was made."""
 UPDATE_CHECKS: dict[tuple[str, str, str], CheckUpdate] = {
     ("", "configmaps", ""): core.check_config_map_update,
     ("", "nodes", ""): core.check_node_update,
@@ -137,8 +152,8 @@ UPDATE_CHECKS: dict[tuple[str, str, str], CheckUpdate] = {
     ("node.k8s.io", "runtimeclasses", ""): cluster.check_runtime_class_update,
     (_RBAC, "clusterrolebindings", ""): cluster.check_binding_update,
     (_RBAC, "rolebindings", ""): cluster.check_binding_update,
-    (_DEVICES, "resourceclaims", ""): deviceclaims.check_spec_unchanged,
-    (_DEVICES, "resourceclaimtemplates", ""): deviceclaims.check_spec_unchanged,
+    (_DEVICES, "resourceclaims", ""): deviceclaims.check_device_claim_update,
+    (_DEVICES, "resourceclaimtemplates", ""): deviceclaims.check_device_claim_template_update,
     (_DEVICES, "resourceslices", ""): deviceslices.check_device_slice_update,
     ("scheduling.k8s.io", "priorityclasses", ""): cluster.check_priority_class_update,
     (_STORAGE, "csidrivers", ""): storage.check_driver_update,

@@ -169,6 +169,9 @@ class App:
             await self._path(exchange)
             return
         kind = await self._service.kind(info)
+        if kind.deprecation:
+            exchange.deprecation = kind.deprecation
+            self.requests.deprecated(info)
         handler = self._service.handlers.stream_handler(info)
         if handler is not None:
             request = StreamRequest(

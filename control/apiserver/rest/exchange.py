@@ -14,6 +14,8 @@ from control.api import status
 from control.api.meta import Object
 from control.apiserver.auditid import audit_id_of
 from control.apiserver.request import ASGIScope, Credentials, Passage, Receive, Send
+from control.apiserver.rest.encodings import encoded
+from control.apiserver.rest.negotiate import JSON, choose_error
 
 if TYPE_CHECKING:
     # Imported for real where audit is configured.
@@ -28,7 +30,7 @@ PRETTY_BYTES_MAX = 4 << 20
 """Longer answers stay on one line: nobody reads them, and laying them out would hold up everybody else."""
 NOT_CACHED = b"no-cache, private"
 _TRUE = frozenset({"1", "t", "T", "true", "True", "TRUE"})
-_PERSONS = ("curl", "Wget", "Mozilla/5.0")
+PERSONS = ("curl", "Wget", "Mozilla/5.0")
 """Programs that a person looks through, by the beginnings of their names."""
 WARNING_CHARACTERS_MAX = 256
 WARNINGS_CHARACTERS_MAX = 4096
@@ -89,9 +91,13 @@ class Exchange:
         self.query = read_query(scope["query_string"]) if scope["query_string"] else _NO_QUERY
         self.headers = _remembered_headers(scope)
         self.warnings: list[str] = []
+        self.deprecation = ""
+        """What is told before any other warning."""
         self.passage: Passage | None = None
         self.started = False
         self._audit_id = b""
+        self.wants_layout = False
+        """Whether JSON is to be laid out although nothing but the Accept header says so."""
         self.code = 0
         """The answer's code, once it has begun."""
         self.sent_bytes = 0
@@ -178,6 +184,8 @@ class Exchange:
         headers = [(b"content-type", content_type), (b"cache-control", self.cache_control), *extra]
         if self.passage is not None:
             headers += self.passage.headers
+        if self.deprecation:
+            self.warnings.insert(0, self.deprecation)
         for text in bounded_warnings(self.warnings) if self.warnings else ():
             headers.append((b"warning", f'299 - "{_quoted(text)}"'.encode("utf-8", "replace")))
         return headers
@@ -223,7 +231,7 @@ class Exchange:
     def _pretty(self) -> bool:
         if "pretty" in self.query:
             return self.parameter("pretty") in _TRUE
-        return self.header("user-agent").startswith(_PERSONS)
+        return self.wants_layout or self.header("user-agent").startswith(PERSONS)
 
     async def _taken(self) -> None:
         if (writable := self.scope.get("writable")) is None:
@@ -250,7 +258,12 @@ class Exchange:
         retry_after = error.status.get("details", {}).get("retryAfterSeconds")
         if retry_after:
             extra = (*extra, (b"retry-after", str(retry_after).encode()))
-        await self.answer(error.code, orjson.dumps(error.status), JSON_TYPE, extra)
+        media_type = choose_error(self.header("accept")).type
+        if media_type == JSON:
+            await self.answer(error.code, orjson.dumps(error.status), JSON_TYPE, extra)
+            return
+        told = encoded({"apiVersion": "v1", "kind": "Status", **error.status}, media_type)
+        await self.answer(error.code, told, media_type.encode(), extra)
 
 
 def accepts_gzip(accept_encoding: str) -> bool:
