@@ -32,9 +32,9 @@ CONTAINERS = {
     ("spec", "template", "spec", "containers", "*", "ports"),
 }
 """Maps and lists that belong to whoever made them by an update, beside what is in them."""
-NEVER_ABSENT = {("spec", "selector")}
+NEVER_ABSENT: set[Path] = {("spec", "selector")}
 """Pointers that are null where they are left out: taking them away is a change."""
-FILLED = {("spec", "template", "spec", "containers", "*"): "resources"}
+FILLED: dict[Path, str] = {("spec", "template", "spec", "containers", "*"): "resources"}
 """What comes with an element of a list though nobody says so: structures that are no pointers."""
 ELEMENT = "element"
 """Stands as value where a list has an element with this key."""
