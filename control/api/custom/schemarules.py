@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from control.api.custom.pruning import EMBEDDED, PRESERVES, Schema
-from control.api.custom.rules import rule_faults
+from control.api.custom.pruning import EMBEDDED, EXTENSION, PRESERVES, Schema
 from control.api.validation.faults import Faults
 
 TYPES = ("array", "boolean", "integer", "number", "object", "string")
@@ -21,7 +20,7 @@ def check_nodes(schema: Schema, path: str, faults: Faults) -> None:
 
 def _check_node(
     schema: Schema, path: str, faults: Faults, *, is_root: bool = False, in_metadata: bool = False,
-    no_defaults: str = "", ruled: bool = True,
+    no_defaults: str = ""
 ) -> None:  # fmt: skip
     _check_words(schema, path, faults, in_metadata, no_defaults)
     others = schema.get("additionalProperties")
@@ -30,24 +29,27 @@ def _check_node(
     if isinstance(others, dict):
         told = "inside additionalProperties applying to object metadata" if in_metadata else no_defaults
         here = f"{path}.additionalProperties"
-        _check_node(others, here, faults, in_metadata=in_metadata, no_defaults=told, ruled=ruled)
+        _check_node(others, here, faults, in_metadata=in_metadata, no_defaults=told)
     for name, inner in (schema.get("properties") or {}).items():
         within, told = in_metadata, no_defaults
         if (is_root or schema.get(EMBEDDED)) and name in _OF_OBJECTS:
             within, told = True, f"in top-level {name}" if is_root else told
         here = f"{path}.properties[{name}]"
-        _check_node(inner, here, faults, in_metadata=within, no_defaults=told, ruled=ruled)
+        _check_node(inner, here, faults, in_metadata=within, no_defaults=told)
     for here, part in _parts(schema, path):
-        _check_node(part, here, faults, in_metadata=in_metadata, no_defaults=no_defaults, ruled=False)
+        _check_node(part, here, faults, in_metadata=in_metadata, no_defaults=no_defaults)
     items = schema.get("items")
     for here, part in [(f"{path}.items", items)] if isinstance(items, dict) else []:
-        _check_node(part, here, faults, in_metadata=in_metadata, no_defaults=no_defaults, ruled=ruled)
+        _check_node(part, here, faults, in_metadata=in_metadata, no_defaults=no_defaults)
     if schema.get(PRESERVES) is False:
         faults.invalid(f"{path}.{PRESERVES}", False, "must be true or undefined")
     _check_map_type(schema, path, faults)
     _check_list_type(schema, path, faults)
-    if ruled:
-        rule_faults(schema, path, faults)
+    if schema.get(EXTENSION):
+        # Most schemas have no rules: what reads them is imported with the first that has.
+        from control.api.custom.rulefaults import entry_faults
+
+        entry_faults(schema, path, faults)
 
 
 def _parts(schema: Schema, path: str) -> list[tuple[str, Schema]]:

@@ -10,8 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from control.api.custom import patterns
-from control.api.custom.pruning import EMBEDDED, PRESERVES, Schema
-from control.api.custom.rules import EXTENSION
+from control.api.custom.pruning import EMBEDDED, EXTENSION, PRESERVES, Schema, has_rules
 from control.api.custom.schemadefaults import check_defaults
 from control.api.custom.schemarules import check_nodes
 from control.api.validation.faults import Faults
@@ -42,7 +41,8 @@ _NOT_IN_JUNCTORS = (
 
 
 def check_structural(schema: Schema, path: str, faults: Faults, *, has_status: bool = False) -> None:
-    """Add a fault for each rule that a version's whole schema breaks."""
+    """Add a fault for each rule that a version's whole schema breaks; what its own rules say is checked at last."""
+    first = len(faults.causes)
     if _is_too_deep(schema):
         faults.forbidden(path, f"schemas may not be nested deeper than {DEPTH_MAX}")
         return
@@ -63,6 +63,10 @@ def check_structural(schema: Schema, path: str, faults: Faults, *, has_status: b
     check_nodes(schema, path, faults)
     if unread and len(faults.causes) == before:
         faults.invalid(path, "", unread)
+    if len(faults.causes) == first and has_rules(schema):
+        from control.api.custom.rulefaults import expression_faults
+
+        expression_faults(schema, path, faults)
 
 
 def _inner(schema: Schema) -> Iterator[Any]:
