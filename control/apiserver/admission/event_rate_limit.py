@@ -51,6 +51,8 @@ class Bucket:
 class EventRateLimit(Plugin):
     """Refuses events above the limits."""
 
+    about = (EVENTS,)
+
     def __init__(self, limits: Sequence[Limit], clock: Callable[[], float] = time.monotonic) -> None:
         self._limits: list[tuple[Limit, OrderedDict[str, Bucket]]] = [(limit, OrderedDict()) for limit in limits]
         self._clock = clock

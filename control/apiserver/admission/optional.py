@@ -13,6 +13,8 @@ from control.apiserver.request import AdmissionRequest
 class AlwaysPullImages(Plugin):
     """Has images pulled for each start, so that nobody uses one whose registry would not give it to him."""
 
+    about = (PODS,)
+
     async def mutate(self, request: AdmissionRequest) -> None:
         """Let all containers of a pod pull."""
         if request.object is None or not _changes_images(request):
@@ -45,6 +47,8 @@ def _containers(pod: Object) -> Iterator[Object]:
 
 class DenyServiceExternalIPs(Plugin):
     """Refuses new external IPs of Services; those that stand may stay."""
+
+    about = (SERVICES,)
 
     async def validate(self, request: AdmissionRequest) -> None:
         """Refuse a Service with an address that it did not have."""
