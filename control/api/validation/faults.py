@@ -120,17 +120,9 @@ class Faults:
         unit = "item" if maximum == 1 else "items"
         self._add("FieldValueTooMany", path, f"Too many: {count}", f"must have at most {maximum} {unit}")
 
-    def of_reason(self, reason: str, path: str, value: Any, detail: str) -> None:
-        """A value breaks a rule that names the reason of its refusals itself."""
-        match reason:
-            case "FieldValueForbidden":
-                self.forbidden(path, detail)
-            case "FieldValueRequired":
-                self.required(path, detail)
-            case "FieldValueDuplicate":
-                self.duplicate(path, value)
-            case _:
-                self.invalid(path, value, detail)
+    def duplicate_of(self, path: str) -> None:
+        """A structure is there already, told without showing it."""
+        self._add("FieldValueDuplicate", path, "Duplicate value", "")
 
     # Rules that many fields share.
 
