@@ -171,6 +171,12 @@ def is_reference(kind: str) -> bool:
     return "." in kind and kind[0] not in "[{"
 
 
+def drops_zero(field: Field) -> bool:
+    """Tell whether an encoder of Kubernetes leaves the zero value out; of structures it never does by omitempty."""
+    structure = resolve(field.type) is not None
+    return "p" not in field.flags and ("z" in field.flags or ("o" in field.flags and not structure))
+
+
 def element(kind: str) -> str:
     """Return what a list or a map holds."""
     return kind[2:]

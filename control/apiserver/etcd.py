@@ -65,6 +65,10 @@ class KeyExistsError(StoreError):
     """A create found the key."""
 
 
+class TooLargeError(StoreError):
+    """A write is larger than the store takes."""
+
+
 class CompactedError(StoreError):
     """The revision asked for is no longer kept."""
 
@@ -472,6 +476,8 @@ def _translate(error: WireError) -> StoreError:
         return CompactedError(details)
     if "required revision is a future revision" in details:
         return FutureRevisionError(details)
+    if "request is too large" in details:
+        return TooLargeError(details)
     if error.code == RESOURCE_EXHAUSTED:
         return StoreBusyError(details)
     return StoreError(f"code {error.code}: {details}")

@@ -22,11 +22,12 @@ from control.api import status
 from control.api.cel.errors import TooLongError
 from control.api.meta import Object
 from control.api.resources import Resource
+from control.api.tracking import keep_readable, same_but_times
 from control.api.validation.faults import Faults
 from control.apiserver import objects, strategy
 from control.apiserver.cache import Entry
 from control.apiserver.custom.conversion import Conversions
-from control.apiserver.etcd import Etcd, KeyExistsError, KeyValue, RevisionMismatchError
+from control.apiserver.etcd import Etcd, KeyExistsError, KeyValue, RevisionMismatchError, TooLargeError
 from control.apiserver.feed import Feed
 from control.apiserver.kinds import Kind
 from control.apiserver.reads import Reads
@@ -127,7 +128,7 @@ class Registry(Reads):
             dry_run=context.options.dry_run,
             warnings=context.warnings,
         )
-        await self.admission.mutate(request)
+        await self._admit(request)
         obj, metadata = request.object or obj, (request.object or obj)["metadata"]
         metadata["uid"] = new_uid()
         metadata["creationTimestamp"] = now_text()
@@ -147,6 +148,13 @@ class Registry(Reads):
                         found.status["message"] += NO_UNIQUE_NAME
                     raise found from None
         raise AssertionError("unreachable")
+
+    async def _admit(self, request: AdmissionRequest) -> None:
+        """Let admission change the object; what it may have made of the entries of owners must be readable."""
+        assert request.object is not None
+        before = request.object["metadata"].get("managedFields")
+        await self.admission.mutate(request)
+        keep_readable(request.object or {"metadata": {}}, before, request.warnings)
 
     @staticmethod
     def _check_new_metadata(kind: Kind, namespace: str, metadata: Object) -> None:
@@ -178,7 +186,13 @@ class Registry(Reads):
                 return obj
             ttl_s = self.settings.event_ttl_s if kind.key_prefix == "events" else 0
             key = self.kinds.key(kind, request.namespace, obj["metadata"]["name"])
-            revision = await self.store.create(key, await self._stored_form(kind, obj), ttl_s)
+            try:
+                revision = await self.store.create(key, await self._stored_form(kind, obj), ttl_s)
+            except TooLargeError:
+                if obj["metadata"].pop("managedFields", None) is None:
+                    raise
+                # Better an object that nobody owns than none.
+                revision = await self.store.create(key, await self._stored_form(kind, obj), ttl_s)
         except BaseException as error:
             await _roll_back(allocation)
             await _reverse(request, error)
@@ -248,7 +262,7 @@ class Registry(Reads):
         )
         # A binding was admitted as what it is; the pod that it changes is not judged as if its owner had sent it.
         if subresource != "binding":
-            await self.admission.mutate(request)
+            await self._admit(request)
         obj = request.object or obj
         allocator = self.allocators.get(kind.resource) if not subresource else None
         allocation = await allocator.allocate(request) if allocator is not None else None
@@ -285,11 +299,19 @@ class Registry(Reads):
             revision = await self.store.delete(found.key, found.revision)
             await self.after_deletion(kind, obj)
             return revision, False
+        if old is not None and same_but_times(obj, old):
+            metadata["managedFields"] = old["metadata"]["managedFields"]
         if obj == old and _sorted(obj) == _sorted(old) and not await self.store.stale(found.key):
             return found.revision, False
         ttl_s = self.settings.event_ttl_s if kind.key_prefix == "events" else 0
-        data = await self._stored_form(kind, obj)
-        return await self.store.update(found.key, data, found.revision, ttl_s), True
+        try:
+            data = await self._stored_form(kind, obj)
+            return await self.store.update(found.key, data, found.revision, ttl_s), True
+        except TooLargeError:
+            if metadata.pop("managedFields", None) is None:
+                raise
+            data = await self._stored_form(kind, obj)
+            return await self.store.update(found.key, data, found.revision, ttl_s), True
 
     async def after_deletion(self, kind: Kind, deleted: Object) -> None:
         """Free what the object held outside of itself."""
