@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import copy
+import json
 from typing import Any
 
 Schema = dict[str, Any]
@@ -26,8 +26,8 @@ def schema(*, bounded: bool = True, values: bool = False) -> Schema:
     def text(length: int) -> Schema:
         return {"type": "string", **({"maxLength": length} if bounded else {})}
 
-    def items(inner: Schema, count: int = 10, **more: Any) -> Schema:
-        return {"type": "array", "items": inner, **({"maxItems": count} if bounded else {}), **more}
+    def items(inner: Schema, count: int = 10, more: Schema | None = None) -> Schema:
+        return {"type": "array", "items": inner, **({"maxItems": count} if bounded else {}), **(more or {})}
 
     def formed(form: str) -> Schema:
         return {"type": "string", "format": form}
@@ -39,8 +39,8 @@ def schema(*, bounded: bool = True, values: bool = False) -> Schema:
     fields: dict[str, Schema] = {
         "replicas": number, "name": text(63), "items": items(text(20)),
         "objs": items({"type": "object", "properties": of_objects}),
-        "keyed": items(keyed, **{"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["k"]}),
-        "set": items(text(5), **{"x-kubernetes-list-type": "set"}),
+        "keyed": items(keyed, more={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["k"]}),
+        "set": items(text(5), more={"x-kubernetes-list-type": "set"}),
         "m": {"type": "object", "additionalProperties": number, **({"maxProperties": 10} if bounded else {})},
         "n": {"type": "number"}, "b": {"type": "boolean"}, "d": formed("duration"), "t": formed("date-time"),
         "day": formed("date"), "by": formed("byte"), "ios": {"x-kubernetes-int-or-string": True}, "pres": preserved,
@@ -50,7 +50,10 @@ def schema(*, bounded: bool = True, values: bool = False) -> Schema:
         "nul": {"type": "string", "nullable": True},
         **({"nope": text(5), "empty": items(text(5), 2)} if values else {}),
     }  # fmt: skip
-    return copy.deepcopy({"type": "object", "properties": {"spec": {"type": "object", "properties": fields}}})
+    whole: Schema = {"type": "object", "properties": {"spec": {"type": "object", "properties": fields}}}
+    # No part may be shared: rules are put into one place.
+    made: Schema = json.loads(json.dumps(whole))
+    return made
 
 
 def place(whole: Schema, path: str) -> Schema:
