@@ -16,10 +16,9 @@ import orjson
 
 from control.api import schema
 from control.api.meta import Object
-from control.api.protobuf_leaves import LEAVES, WIRE_BYTES, WIRE_VARINT, first_bytes, read_fields, tag, write_varint
+from control.api.protobuf_encoding import MAGIC
+from control.api.protobuf_leaves import LEAVES, WIRE_VARINT, first_bytes, read_fields, tag
 
-MAGIC = b"k8s\0"
-CONTENT_TYPE = "application/vnd.kubernetes.protobuf"
 DEPTH_MAX = 64
 """Nested messages deeper than this are refused; only a schema of a custom resource comes near it."""
 
@@ -218,55 +217,3 @@ _SCHEMA_UNIONS: dict[str, Decode] = {
     "JSONSchemaPropsOrBool": _schema_or_bool,
     "JSONSchemaPropsOrStringArray": _schema_or_strings,
 }
-
-
-def encode_body(obj: Object) -> bytes:
-    """Return an object of a built-in kind as a body; raises KeyError for other kinds."""
-    group, _, version = obj["apiVersion"].rpartition("/")
-    found = schema.find(group, version, obj["kind"])
-    if found is None:
-        raise KeyError(obj["kind"])
-    type_meta = _bytes_field(1, obj["apiVersion"].encode()) + _bytes_field(2, obj["kind"].encode())
-    return MAGIC + _bytes_field(1, type_meta) + _bytes_field(2, _encode_message(obj, found.name))
-
-
-def _bytes_field(number: int, data: bytes) -> bytes:
-    return tag(number, WIRE_BYTES) + write_varint(len(data)) + data
-
-
-def _encode_message(value: dict[str, Any], name: str) -> bytes:
-    found = schema.definition(name)
-    parts: list[bytes] = []
-    for number, base in found.inlined.items():
-        if any(field in value for field in schema.definition(base).fields):
-            parts.append(_bytes_field(number, _encode_message(value, base)))
-    for number, field in found.numbers.items():
-        item = value.get(field.name)
-        if item is None:
-            continue
-        kind = field.type
-        if kind.startswith("[]"):
-            parts.extend(_encode_value(number, entry, schema.element(kind)) for entry in item)
-        elif kind.startswith("{}"):
-            for key, entry in item.items():
-                encoded = _encode_value(2, entry, schema.element(kind))
-                parts.append(_bytes_field(number, _bytes_field(1, key.encode()) + encoded))
-        else:
-            parts.append(_encode_value(number, item, kind))
-    return b"".join(parts)
-
-
-def _encode_value(number: int, value: Any, kind: str) -> bytes:
-    if kind.startswith("[]"):
-        inner = b"".join(_encode_value(1, item, schema.element(kind)) for item in value)
-        return _bytes_field(number, inner)
-    if schema.is_reference(kind):
-        found = schema.definition(kind)
-        if not found.scalar:
-            return _bytes_field(number, _encode_message(value, kind))
-        kind = found.scalar
-    if kind in _SCHEMA_UNIONS:
-        raise KeyError(kind)
-    leaf = LEAVES[kind]
-    data = leaf.encode(value)
-    return _bytes_field(number, data) if leaf.wire == WIRE_BYTES else tag(number, leaf.wire) + data

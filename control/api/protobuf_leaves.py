@@ -8,6 +8,7 @@ import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any
 
 import orjson
@@ -99,6 +100,7 @@ def _time_text(value: bytes, *, micro: bool) -> str | None:
     return format_time(_EPOCH + timedelta(seconds=seconds, microseconds=nanos // 1000), micro=micro)
 
 
+@lru_cache(maxsize=4096)
 def _encode_time(value: str) -> bytes:
     instant = parse_time(value)
     seconds = int((instant.replace(microsecond=0) - _EPOCH).total_seconds())

@@ -17,6 +17,7 @@ import orjson
 from sortedcontainers import SortedDict
 
 from control.api.meta import Object
+from control.api.protobuf_encoding import body_of, encode_event
 from control.api.selectors import EVERYTHING as ALL_LABELS
 from control.api.selectors import Selector
 from control.apiserver.etcd import Change, KeyValue, UnreadableValue
@@ -64,13 +65,14 @@ class Entry:
 class Delivery:
     """One event as watches send it, serialized once for all of them."""
 
-    __slots__ = ("_line", "_message", "data", "type")
+    __slots__ = ("_encoded", "_line", "_message", "data", "type")
 
     def __init__(self, delivery_type: DeliveryType, data: bytes) -> None:
         self.type = delivery_type
         self.data = data
         self._line: bytes | None = None
         self._message: bytes | None = None
+        self._encoded: bytes | None = None
 
     @property
     def line(self) -> bytes:
@@ -78,6 +80,13 @@ class Delivery:
         if self._line is None:
             self._line = b'{"type":"%s","object":%s}\n' % (self.type.encode(), self.data)
         return self._line
+
+    @property
+    def encoded(self) -> bytes:
+        """The event as a message of REST's watch stream in protobuf."""
+        if self._encoded is None:
+            self._encoded = encode_event(self.type, body_of(self.data))
+        return self._encoded
 
     @property
     def message(self) -> bytes:

@@ -21,14 +21,8 @@ from control.apiserver.etcd import KeyValue, RevisionMismatchError
 from control.apiserver.kinds import Kind
 from control.apiserver.options import check_write
 from control.apiserver.paging import ListQuery
-from control.apiserver.registry import (
-    UPDATE_ATTEMPTS,
-    Context,
-    ListResult,
-    Registry,
-    deletion_is_complete,
-    stored_bytes,
-)
+from control.apiserver.reads import ListResult
+from control.apiserver.registry import UPDATE_ATTEMPTS, Context, Registry, deletion_is_complete, stored_bytes
 from control.apiserver.request import AdmissionRequest, RequestOptions
 
 FOREGROUND, ORPHAN = "foregroundDeletion", "orphan"

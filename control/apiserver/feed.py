@@ -27,6 +27,8 @@ RESTART_DELAY_S = 0.2
 WAITERS_SWEPT = 1000
 
 Listener = Callable[[Object | None, Object | None], None]
+Told = Callable[[int, Exception | None], None]
+"""Is told that the caches hold everything up to a revision, or why they do not."""
 
 
 class _Pending(list[Change]):
@@ -53,7 +55,7 @@ class Feed:
         self._reached: list[tuple[int, int, asyncio.Future[None]]] = []
         self._tickets = 0
         self._losses = 0
-        self._asked: list[asyncio.Future[int]] = []
+        self._asked: list[Told] = []
         self._question = asyncio.Event()
         self._started = asyncio.Event()
         self._tasks: asyncio.TaskGroup | None = None
@@ -219,16 +221,33 @@ class Feed:
     async def fresh(self) -> int:
         """Wait until the caches hold everything that was acknowledged before this call; return a revision for it."""
         waiter: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        self._asked.append(waiter)
+
+        def told(revision: int, error: Exception | None) -> None:
+            if waiter.done():
+                return
+            if error is None:
+                waiter.set_result(revision)
+            else:
+                waiter.set_exception(error)
+
+        self.when_fresh(told)
+        return await waiter
+
+    def when_fresh(self, told: Told) -> None:
+        """Call once the caches hold everything that was acknowledged before this call, or fail to: not from here."""
+        self._asked.append(told)
         self._question.set()
-        revision = await waiter
-        await self.reach(revision)
-        return revision
 
     async def reach(self, revision: int, timeout_s: float = REACH_TIMEOUT_S) -> None:
         """Wait until the feed is at ``revision``; raises TimeoutError."""
         if self.revision >= revision:
             return
+        waiter = self._enlist(revision)
+        async with asyncio.timeout(timeout_s):
+            await waiter
+
+    def _enlist(self, revision: int) -> asyncio.Future[None]:
+        """Return what is done once the feed is at ``revision``."""
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._tickets += 1
         if len(self._reached) >= WAITERS_SWEPT:
@@ -236,8 +255,7 @@ class Feed:
             self._reached = [entry for entry in self._reached if not entry[2].done()]
             heapq.heapify(self._reached)
         heapq.heappush(self._reached, (revision, self._tickets, waiter))
-        async with asyncio.timeout(timeout_s):
-            await waiter
+        return waiter
 
     async def _answer_questions(self) -> None:
         while True:
@@ -247,19 +265,33 @@ class Feed:
             try:
                 revision = await self._store.revision()
             except StoreError as error:
-                for waiter in asked:
-                    if not waiter.done():
-                        waiter.set_exception(error)
+                _tell_all(asked, 0, error)
                 continue
-            for waiter in asked:
-                if not waiter.done():
-                    waiter.set_result(revision)
+            if revision <= self.revision:
+                _tell_all(asked, revision, None)
+            else:
+                self._tell_later(asked, revision)
+
+    def _tell_later(self, asked: list[Told], revision: int) -> None:
+        """Tell all who share a question once the feed is there, by one timer for all of them."""
+        waiter = self._enlist(revision)
+        timer = asyncio.get_running_loop().call_later(REACH_TIMEOUT_S, waiter.cancel)
+
+        def done(_: asyncio.Future[None]) -> None:
+            timer.cancel()
+            _tell_all(asked, revision, TimeoutError() if waiter.cancelled() else None)
+
+        waiter.add_done_callback(done)
 
     # Reading without waiting: request.Lookup.
 
     def loaded(self, kind: Kind) -> ResourceCache | None:
         """Return the kind's cache where it is loaded."""
-        cache = self._caches.get(self.kinds.key_prefix(kind))
+        return self.loaded_below(self.kinds.key_prefix(kind))
+
+    def loaded_below(self, prefix: str) -> ResourceCache | None:
+        """Return the cache of the kind with this key prefix where it is loaded."""
+        cache = self._caches.get(prefix)
         return cache if cache is not None and cache.loaded else None
 
     def _loaded(self, resource: Resource) -> ResourceCache | None:
@@ -310,3 +342,12 @@ class Feed:
     def _tell(self, prefix: str, event: CacheEvent) -> None:
         for listener in self._listeners.get(prefix, ()):
             listener(event.old.object() if event.old else None, event.new.object() if event.new else None)
+
+
+def _tell_all(asked: list[Told], revision: int, error: Exception | None) -> None:
+    for told in asked:
+        try:
+            told(revision, error)
+        except Exception:
+            # The others wait for the same.
+            log.exception("a read failed")

@@ -51,6 +51,13 @@ class Kind:
         paths = STORED_FIELDS.get(name) or dict.fromkeys(_FIELDS.get(name, ()), "")
         return {path: _reader(stored or path) for path, stored in paths.items()}
 
+    @cached_property
+    def deprecation(self) -> str:
+        """What everybody who uses it is warned with; empty for most."""
+        if self.custom is not None:
+            return self.custom.warning
+        return _DEPRECATIONS.get((self.resource.group, self.resource.plural), "")
+
     @property
     def scale_paths(self) -> ScalePaths | None:
         """Where a custom object's replicas stand."""
@@ -61,6 +68,10 @@ class Kind:
         return self.served.subresource(name)
 
 
+_DEPRECATIONS = {
+    ("", "componentstatuses"): "v1 ComponentStatus is deprecated in v1.19+",
+    ("", "endpoints"): "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice",
+}
 _KEY_PREFIXES = {
     ("", "services"): "services/specs",
     ("", "endpoints"): "services/endpoints",

@@ -12,7 +12,7 @@ from control.apiserver.feed import Feed
 from control.apiserver.keys import Keys
 from control.apiserver.kinds import Kinds
 from control.apiserver.metrics import Histogram, Labels, Metrics, exponential
-from control.apiserver.request import LONG_RUNNING, RequestInfo
+from control.apiserver.request import LONG_RUNNING, RequestInfo, annotate
 
 log = logging.getLogger(__name__)
 
@@ -87,6 +87,11 @@ class RequestMetrics:
             self._aborted,
             "counter",
         )
+        self._deprecated = metrics.gauge(
+            "apiserver_requested_deprecated_apis",
+            "Deprecated APIs that have been requested.",
+            ("group", "version", "resource", "subresource", "removed_release"),
+        )
         metrics.reading(
             "apiserver_longrunning_requests", "Watches and streams that are open now.", _REQUEST, self._long_running
         )
@@ -99,15 +104,22 @@ class RequestMetrics:
 
     def begin(self, info: RequestInfo, content_type: str = "", dry_run: str = "") -> RequestSeries:
         """Note that a request is being served; its series is to be given to ``end``."""
+        series = self.series(info, content_type, dry_run)
+        series.active += 1
+        return series
+
+    def series(self, info: RequestInfo, content_type: str = "", dry_run: str = "") -> RequestSeries:
+        """Return where requests like this one are counted."""
         key = (
             info.verb, info.group, info.version, info.resource, info.subresource, bool(info.name),
             bool(info.namespace), dry_run if content_type != APPLY else f"{dry_run}+",
         )  # fmt: skip
-        series = self._by_key.get(key)
-        if series is None:
-            series = self._series(key, info, content_type == APPLY, dry_run)
-        series.active += 1
-        return series
+        return self._by_key.get(key) or self._series(key, info, content_type == APPLY, dry_run)
+
+    def deprecated(self, info: RequestInfo) -> None:
+        """Note that something deprecated is asked for."""
+        self._deprecated.set(1, info.group, info.version, info.resource, info.subresource, "")
+        annotate("k8s.io/deprecated", "true")
 
     @staticmethod
     def end(series: RequestSeries, code: int, seconds: float, size: int = 0) -> None:
@@ -270,6 +282,13 @@ class AccessMetrics:
         """Note that a sender is known."""
         self.users.add(_kind_of_user(username))
         self._observe(self._known, perf_counter() - since)
+
+    def admitted_at_once(self, username: str, since: float) -> None:
+        """Note that a sender was known, and allowed, in so little time that both took it together."""
+        self.users.add(_kind_of_user(username))
+        spent_s = perf_counter() - since
+        self._observe(self._known, spent_s)
+        self._observe(self._allowed, 0.0)
 
     def not_authenticated(self, result: str, since: float) -> None:
         """Note that nothing was presented (failure), or something wrong (error)."""

@@ -1,6 +1,6 @@
-"""The one registry behind every kind: how objects are read, created, changed and deleted.
+"""The one registry behind every kind: how objects are created, changed and deleted; ``reads`` has how they are read.
 
-Reads come from the watch caches. A write starts from the cached object; where the store knows a newer one the write is
+A write starts from the cached object; where the store knows a newer one the write is
 computed again from that. What differs between kinds stands in ``strategy`` and in the facts of ``control.api``.
 """
 
@@ -22,23 +22,14 @@ from control.api import status
 from control.api.meta import Object
 from control.api.resources import Resource
 from control.api.validation.faults import Faults
-from control.apiserver import objects, paging, strategy
-from control.apiserver.cache import Entry, Filter, ResourceCache
+from control.apiserver import objects, strategy
+from control.apiserver.cache import Entry
 from control.apiserver.custom.conversion import Conversions
-from control.apiserver.etcd import (
-    CompactedError,
-    Etcd,
-    FutureRevisionError,
-    KeyExistsError,
-    KeyValue,
-    Page,
-    RevisionMismatchError,
-)
+from control.apiserver.etcd import Etcd, KeyExistsError, KeyValue, RevisionMismatchError
 from control.apiserver.feed import Feed
-from control.apiserver.kinds import Kind, Kinds
-from control.apiserver.paging import Continue, ListQuery
+from control.apiserver.kinds import Kind
+from control.apiserver.reads import Reads
 from control.apiserver.request import Admission, AdmissionRequest, Allocation, Allocator, RequestOptions, UserInfo
-from control.apiserver.watch import check_readable, parse_revision, too_large
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +38,6 @@ GENERATED_SUFFIX = 5
 GENERATED_BASE_MAX = 63 - GENERATED_SUFFIX
 CREATE_ATTEMPTS = 8
 UPDATE_ATTEMPTS = 8
-DIRECT_PAGE_KEYS = 500
 NO_UNIQUE_NAME = ", the server was not able to generate a unique name for the object"
 
 Change = Callable[[Object], Awaitable[Object]]
@@ -65,16 +55,6 @@ class Context:
     """Set where an update created what it found missing."""
     written: Entry | None = None
     """The object as it was stored, once it was and where its kind is in memory."""
-
-
-@dataclass(frozen=True, slots=True)
-class ListResult:
-    """Objects of one list, or of one page of it."""
-
-    entries: list[Entry]
-    revision: int
-    continue_token: str = ""
-    remaining: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,13 +85,11 @@ def stored_bytes(obj: Object) -> bytes:
     return orjson.dumps({**obj, "metadata": metadata})
 
 
-class Registry:
+class Registry(Reads):
     """Generic storage of all kinds."""
 
     def __init__(self, store: Etcd, feed: Feed, settings: Settings) -> None:
-        self.store = store
-        self.feed = feed
-        self.kinds: Kinds = feed.kinds
+        super().__init__(store, feed)
         self.settings = settings
         self.conversions = Conversions()
         self.admission: Admission
@@ -119,126 +97,6 @@ class Registry:
 
     async def _stored_form(self, kind: Kind, obj: Object) -> bytes:
         return stored_bytes(await self.conversions.one(obj, self.kinds.storage(kind)) if kind.custom else obj)
-
-    # Reading.
-
-    async def get(self, kind: Kind, namespace: str, name: str, resource_version: str = "") -> Entry:
-        """Return one object; raises NotFound."""
-        cache = await self.feed.cache(kind)
-        if not resource_version:
-            try:
-                await self.feed.fresh()
-            except TimeoutError:
-                return await self._stored_entry(kind, cache, namespace, name)
-        else:
-            await self._reach(resource_version)
-        entry: Entry | None = cache.entries.get(f"{namespace}/{name}" if kind.resource.namespaced else name)
-        if entry is None:
-            if cache.sealed:
-                # It may be one of those; if so, this raises.
-                return await self._stored_entry(kind, cache, namespace, name)
-            raise status.not_found(kind.resource.plural, name, kind.resource.group)
-        return entry
-
-    async def _stored_entry(self, kind: Kind, cache: ResourceCache, namespace: str, name: str) -> Entry:
-        found = await self._stored(kind, namespace, name)
-        if found is None:
-            raise status.not_found(kind.resource.plural, name, kind.resource.group)
-        return Entry(cache.kind, found.key[len(cache.key_prefix) :], orjson.loads(found.value), found.revision)
-
-    async def _stored(self, kind: Kind, namespace: str, name: str) -> KeyValue | None:
-        found, _ = await self.store.get(self.kinds.key(kind, namespace, name))
-        return found
-
-    async def _reach(self, resource_version: str) -> int:
-        revision = parse_revision(resource_version)
-        try:
-            await self.feed.reach(revision)
-        except TimeoutError:
-            raise too_large(revision, self.feed.revision) from None
-        return revision
-
-    async def list(self, kind: Kind, chosen: Filter, query: ListQuery) -> ListResult:
-        """Return the objects that are meant, from memory wherever the revision allows."""
-        paging.check(query)
-        cache = await self.feed.cache(kind)
-        if query.continue_token:
-            token = paging.decode(query.continue_token)
-            if token.revision == paging.NEWEST:
-                await self.feed.fresh()
-                cache = await self.feed.cache(kind)
-                return self._page(cache, chosen, query.limit, max(self.feed.revision, cache.changed), token.after)
-            if token.revision >= cache.changed and self.feed.revision >= token.revision:
-                return self._page(cache, chosen, query.limit, token.revision, token.after)
-            return await self._list_at(kind, cache, chosen, query.limit, token)
-        if not query.resource_version:
-            try:
-                await self.feed.fresh()
-            except TimeoutError:
-                return await self._list_at(kind, cache, chosen, query.limit, Continue(0, ""))
-        else:
-            revision = await self._reach(query.resource_version)
-            exact = query.resource_version_match == "Exact" or (
-                revision and query.limit and query.resource_version_match != "NotOlderThan"
-            )
-            if exact and revision < cache.changed:
-                return await self._list_at(kind, cache, chosen, query.limit, Continue(revision, ""))
-            if exact:
-                return self._page(cache, chosen, query.limit, revision, "")
-        cache = await self.feed.cache(kind)
-        # A list of what happens to be in memory comes whole, whatever limit it names.
-        limit = 0 if query.resource_version == "0" else query.limit
-        return self._page(cache, chosen, limit, max(self.feed.revision, cache.changed), "")
-
-    def _page(self, cache: ResourceCache, chosen: Filter, limit: int, revision: int, after: str) -> ListResult:
-        if cache.sealed:
-            check_readable(cache)
-        if limit <= 0:
-            return ListResult(list(cache.select(chosen, after)), revision)
-        entries = list(cache.select(chosen, after, limit + 1 if chosen.selects else limit))
-        remaining = len(entries) - limit if chosen.selects else cache.count(chosen.namespace, after) - len(entries)
-        if remaining <= 0:
-            return ListResult(entries, revision)
-        del entries[limit:]
-        token = paging.encode(Continue(revision, entries[-1].key))
-        return ListResult(entries, revision, token, None if chosen.selects else remaining)
-
-    async def _list_at(
-        self, kind: Kind, cache: ResourceCache, chosen: Filter, limit: int, start: Continue
-    ) -> ListResult:
-        """Read a list as of an exact revision (0: the newest) from the store itself."""
-        prefix = self.kinds.key_prefix(kind)
-        if chosen.namespace and kind.resource.namespaced:
-            prefix += chosen.namespace + "/"
-        after = cache.key_prefix + start.after if start.after else ""
-        entries: list[Entry] = []
-        revision = start.revision
-        at_once = min(limit, DIRECT_PAGE_KEYS) if limit > 0 else DIRECT_PAGE_KEYS
-        while True:
-            page = await self._store_page(prefix, at_once, revision, after, after.removeprefix(cache.key_prefix))
-            revision = revision or page.revision
-            for item in page.items:
-                entry = Entry(cache.kind, item.key[len(cache.key_prefix) :], orjson.loads(item.value), item.revision)
-                if chosen.matches(entry):
-                    entries.append(entry)
-                    if 0 < limit == len(entries):
-                        break
-            else:
-                if page.more:
-                    after = page.items[-1].key
-                    continue
-                return ListResult(entries, revision)
-            if not page.more and item is page.items[-1]:
-                return ListResult(entries, revision)
-            return ListResult(entries, revision, paging.encode(Continue(revision, entries[-1].key)))
-
-    async def _store_page(self, prefix: str, limit: int, revision: int, after: str, reached: str) -> Page:
-        try:
-            return await self.store.page(prefix, limit=limit, revision=revision, after=after)
-        except CompactedError:
-            raise paging.too_old(reached) from None
-        except FutureRevisionError:
-            raise too_large(revision, self.feed.revision) from None
 
     # Creating.
 
@@ -324,14 +182,6 @@ class Registry:
         return obj
 
     # Changing.
-
-    async def current(self, kind: Kind, namespace: str, name: str) -> tuple[KeyValue | None, bool]:
-        """Return the stored object, from memory where it is there, and whether it certainly is the newest."""
-        cache = await self.feed.cache(kind)
-        entry = cache.entries.get(f"{namespace}/{name}" if kind.resource.namespaced else name)
-        if entry is None:
-            return await self._stored(kind, namespace, name), True
-        return KeyValue(self.kinds.key(kind, namespace, name), entry.data, entry.revision), False
 
     async def update(
         self, kind: Kind, namespace: str, name: str, change: Change, context: Context, subresource: str = ""

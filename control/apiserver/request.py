@@ -15,6 +15,7 @@ from typing import Any, Literal, Protocol
 from control.api.meta import Object
 from control.api.resources import Resource
 from control.apiserver import fields
+from control.apiserver.admission.reinvocation import Reinvocation
 from control.apiserver.config import ApiServerConfig
 from control.apiserver.metrics import Metrics
 from control.client.client import Client
@@ -81,8 +82,8 @@ class AuditRecord(Protocol):
         """Note as whom the request goes on."""
         ...
 
-    def annotate(self, key: str, value: str) -> None:
-        """Add an annotation to the request's events."""
+    def annotate(self, key: str, value: str, *, with_bodies: bool = False) -> None:
+        """Add an annotation to the request's events; ``with_bodies``, only to those that hold requests' bodies."""
         ...
 
 
@@ -90,11 +91,11 @@ RECORD: ContextVar[AuditRecord | None] = ContextVar("audit_record", default=None
 """The record of the request that this task serves; None where nothing is audited."""
 
 
-def annotate(key: str, value: str) -> None:
+def annotate(key: str, value: str, *, with_bodies: bool = False) -> None:
     """Add an annotation to the audit events of the request that is being served."""
     record = RECORD.get()
     if record is not None:
-        record.annotate(key, value)
+        record.annotate(key, value, with_bodies=with_bodies)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +123,20 @@ class Authorizer(Protocol):
         ...
 
 
+Proof = Callable[[], UserInfo | None]
+"""Tells whom a connection's credentials prove now; None where that cannot be told without waiting, or is refused."""
+
+
+@dataclass(frozen=True, slots=True)
+class Judge:
+    """Who asks and whether they may, told without waiting."""
+
+    proof: Callable[[Credentials], Proof | None]
+    """Returns what tells of these credentials again and again; None where each request with them is to be heard."""
+    decide: Callable[[UserInfo, RequestInfo], Decision]
+    """Judges one request."""
+
+
 class Passage(Protocol):
     """One request on its way through the gate."""
 
@@ -133,6 +148,11 @@ class Passage(Protocol):
     @property
     def headers(self) -> tuple[tuple[bytes, bytes], ...]:
         """What the answer tells of the way it went."""
+        ...
+
+    @property
+    def header_lines(self) -> bytes:
+        """The same as lines of the answer's head."""
         ...
 
     async def admission(self) -> None:
@@ -153,6 +173,10 @@ class Gate(Protocol):
 
     def enter(self, user: UserInfo, info: RequestInfo, query: Mapping[str, tuple[str, ...]]) -> Passage:
         """Take a request in, once it is known who asks."""
+        ...
+
+    def enter_at_once(self, user: UserInfo, info: RequestInfo) -> Passage | None:
+        """Take in a request of one object that need not wait; None, and no trace of it, where it would have to."""
         ...
 
     def dump(self, what: str, details: bool) -> bytes | None:
@@ -190,6 +214,8 @@ class AdmissionRequest:
     """Texts for Warning headers; append to it."""
     reversals: list[Callable[[], Awaitable[None]]] | None = None
     """What undoes admission's own writes (charged quota); called where the write certainly was not stored."""
+    reinvocation: Reinvocation | None = None
+    """Why mutating admission may run twice; None as long as no webhook and no policy has had a say."""
 
 
 class Admission(Protocol):
@@ -390,6 +416,8 @@ class Security:
     authenticator: Authenticator
     authorizer: Authorizer
     admission: Admission
+    judge: Judge | None = None
+    """Who tells without waiting what authenticator and authorizer tell."""
     allocators: Mapping[Resource, Allocator] = field(default_factory=dict)
     bootstrap: Callable[[], Coroutine[Any, Any, None]] = nothing_to_do
     """Called once the registry serves and before ports open: RBAC's first objects. Idempotent."""

@@ -78,7 +78,7 @@ from control.apiserver.config import ApiServerConfig
 from control.apiserver.measures import AdmissionMetrics
 from control.apiserver.policies.mutating import MutatingPolicies
 from control.apiserver.policies.plugin import ValidatingPolicies
-from control.apiserver.request import Hub, Security
+from control.apiserver.request import Hub, Judge, Security
 from control.apiserver.streams.kubelets import Kubelets
 from control.apiserver.streams.pods import PodStreams
 from control.apiserver.streams.proxies import Proxies
@@ -161,6 +161,7 @@ def secure(hub: Hub) -> Security:
     return Security(
         authenticator=authentication,
         authorizer=authorizer,
+        judge=Judge(authentication.proof, authorizer.decide),
         admission=_admission(hub, authorizer, (mutations, mutating, policies, validating, quotas), admission),
         allocators={SERVICES: allocator},
         bootstrap=start,

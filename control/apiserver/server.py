@@ -43,6 +43,7 @@ from control.apiserver.rest.app import App
 from control.apiserver.rest.discovery import Discovery, version_info
 from control.apiserver.rest.health import Check
 from control.apiserver.rest.openapi import OpenAPI
+from control.apiserver.rest.prompt import PromptGets
 from control.apiserver.rest.server import bind, serve, tls_context
 from control.apiserver.security import proxy_headers, secure
 from control.apiserver.service import Service
@@ -118,6 +119,9 @@ class ApiServer:
         self.app = App(
             self.service, discovery, health, documents, self.metrics, self.auditor, aggregator=self.aggregator
         )
+        judge = self.security.judge
+        # Audit tells of stages that such answers do not have.
+        self.prompt = PromptGets(self.service, judge, self.app.requests) if judge and self.auditor is None else None
         watch_caches(self.metrics, self.feed)
         watch_store(self.metrics, self.store)
         tell_build(self.metrics, version_info())
@@ -299,7 +303,7 @@ class ApiServer:
 
     async def _serve(self, bound: socket.socket, hub: HubServer | None) -> None:
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(serve(self.app, bound, self._tls(), lambda: self.app.in_flight > 0))
+            tasks.create_task(serve(self.app, bound, self._tls(), lambda: self.app.in_flight > 0, self.prompt))
             if hub is not None:
                 await hub.start()
                 tasks.create_task(hub.run())

@@ -26,7 +26,8 @@ from control.apiserver.kinds import STORED_FIELDS, Kind
 from control.apiserver.measures import AccessMetrics
 from control.apiserver.metrics import Metrics
 from control.apiserver.paging import ListQuery
-from control.apiserver.registry import Context, ListResult, Registry
+from control.apiserver.reads import ListResult
+from control.apiserver.registry import Context, Registry
 from control.apiserver.request import (
     ANONYMOUS,
     RECORD,

@@ -19,6 +19,7 @@ from control.api.meta import Object
 from control.api.printers.column import AGE, NAME, Column, Printer, name
 from control.api.resources import Resource, Served, Subresource
 from control.api.validation.faults import Faults, shown
+from control.api.versionorder import preference
 
 VERBS = ("delete", "deletecollection", "get", "list", "patch", "create", "update", "watch")
 META_DEFINITION = "meta.v1.ObjectMeta"
@@ -195,7 +196,7 @@ def _version(spec: Object, names: Object, version: Object, mark: str, *, convert
     found = (version.get("schema") or {}).get("openAPIV3Schema") or {"type": "object", PRESERVES: True}
     if spec.get("preserveUnknownFields"):
         found = {**found, PRESERVES: True}
-    warning = version.get("deprecationWarning") or f"{resource.api_version} {resource.kind} is deprecated"
+    warning = version.get("deprecationWarning") or _deprecation(spec, resource)
     return CustomVersion(
         served,
         found,
@@ -210,6 +211,16 @@ def _version(spec: Object, names: Object, version: Object, mark: str, *, convert
         ending,
         tuple(field["jsonPath"].lstrip(".") for field in version.get("selectableFields") or ()),
     )
+
+
+def _deprecation(spec: Object, resource: Resource) -> str:
+    """Return what users of a version are warned with where its definition has no words of its own."""
+    text = f"{resource.api_version} {resource.kind} is deprecated"
+    lasting = (found["name"] for found in spec["versions"] if found["served"] and not found.get("deprecated"))
+    best = min(lasting, key=preference, default="")
+    if not best or preference(best) >= preference(resource.version):
+        return text
+    return f"{text}; use {resource.group}/{best} {resource.kind}"
 
 
 def _webhook(conversion: Object) -> Webhook | None:

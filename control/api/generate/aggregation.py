@@ -8,6 +8,18 @@ from typing import Any
 
 _PREFIX = "io.k8s.kube-aggregator.pkg.apis.apiregistration.v1."
 _WORDS = {"string": "string", "boolean": "bool"}
+_NUMBERS = {
+    "APIService": ("metadata", "spec", "status"),
+    "APIServiceCondition": ("type", "status", "lastTransitionTime", "reason", "message"),
+    "APIServiceList": ("metadata", "items"),
+    "APIServiceSpec": (
+        "service", "group", "version", "insecureSkipTLSVerify", "caBundle", "", "groupPriorityMinimum",
+        "versionPriority",
+    ),
+    "APIServiceStatus": ("conditions",),
+    "ServiceReference": ("namespace", "name", "port"),
+}  # fmt: skip
+"""Fields by their protobuf numbers, from 1 on, which no OpenAPI document tells."""
 
 
 def build(version: str) -> dict[str, Any]:
@@ -18,18 +30,19 @@ def build(version: str) -> dict[str, Any]:
     for name, definition in sorted(definitions.items()):
         if name.startswith(_PREFIX):
             required = set(definition.get("required", ()))
+            numbers = _NUMBERS[name.removeprefix(_PREFIX)]
             properties = definition["properties"]
             is_object = "x-kubernetes-group-version-kind" in definition
             fields = {
-                field: _field(schema, field in required)
+                field: _field(schema, field in required, numbers.index(field) + 1)
                 for field, schema in properties.items()
-                if not (is_object and field in ("apiVersion", "kind"))
+                if field in numbers
             }
             table[name.removeprefix(_PREFIX)] = {"fields": fields, **({"object": True} if is_object else {})}
     return table
 
 
-def _field(schema: dict[str, Any], required: bool) -> list[Any]:
+def _field(schema: dict[str, Any], required: bool, number: int) -> list[Any]:
     extra: dict[str, Any] = {}
     for letter, source in (("list", "list-type"), ("keys", "list-map-keys"), ("patch", "patch-strategy")):
         if value := schema.get(f"x-kubernetes-{source}"):
@@ -39,7 +52,7 @@ def _field(schema: dict[str, Any], required: bool) -> list[Any]:
     kind = _type(schema)
     pointer = kind.startswith("apiregistration") and not required
     flags = "r" if required else ("po" if pointer else "o")
-    return [kind, flags, 0, *([extra] if extra else [])]
+    return [kind, flags, number, *([extra] if extra else [])]
 
 
 def _type(schema: dict[str, Any]) -> str:

@@ -70,13 +70,15 @@ def _check_resources(resources: list[str], path: str, faults: Faults) -> None:
             below_all.add(below)
     if len(resources) > 1 and "*/*" in resources:
         faults.invalid(path, resources, "if '*/*' is present, must not specify other resources")
-    if "*" in resources and any(entry != "*" and "/" not in entry for entry in resources if entry):
+    plain = [entry for entry in resources if entry and "/" not in entry]
+    if "*" in plain and plain[-1] != "*":  # the last one alone is looked at
         text = "if '*' is present, must not specify other resources without subresources"
         faults.invalid(path, resources, text)
 
 
 def check_match_resources(match: dict[str, Any], path: str, faults: Faults) -> None:
     """Check which objects a policy or a binding is about."""
+    faults.one_of(f"{path}.matchPolicy", match.get("matchPolicy"), MATCH_POLICIES)
     for field in ("namespaceSelector", "objectSelector"):
         if match.get(field) is None:
             faults.required(f"{path}.{field}")
@@ -87,7 +89,6 @@ def check_match_resources(match: dict[str, Any], path: str, faults: Faults) -> N
             here = f"{path}.{field}[{index}]"
             _check_resource_names(rule.get("resourceNames") or [], f"{here}.resourceNames", faults)
             check_rule(rule, here, faults)
-    faults.one_of(f"{path}.matchPolicy", match.get("matchPolicy"), MATCH_POLICIES)
 
 
 def _check_resource_names(given: list[str], path: str, faults: Faults) -> None:

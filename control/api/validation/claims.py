@@ -11,7 +11,7 @@ from control.api.validation import names
 from control.api.validation.amounts import check_amount, is_native
 from control.api.validation.faults import Faults
 from control.api.validation.forms import metadata_of
-from control.api.validation.metadata import check_annotations, check_labels, check_selector
+from control.api.validation.metadata import check_selector, check_template_metadata
 from control.api.validation.nodeselectors import check_node_selector
 from control.api.validation.volume_sources import check_common_source
 
@@ -43,12 +43,7 @@ def check_claim_template(template: dict[str, Any] | None, path: str, faults: Fau
     if template is None:
         faults.required(path)
         return
-    metadata = metadata_of(template)
-    check_annotations(metadata.get("annotations"), f"{path}.metadata.annotations", faults)
-    check_labels(metadata.get("labels"), f"{path}.metadata.labels", faults)
-    for field, value in metadata.items():
-        if value and field not in ("annotations", "labels"):
-            faults.forbidden(f"{path}.metadata.{field}", "cannot be set")
+    check_template_metadata(metadata_of(template), f"{path}.metadata", faults)
     check_claim_spec(template.get("spec") or {}, f"{path}.spec", faults)
 
 

@@ -9,6 +9,7 @@ from control.api.validation import names
 from control.api.validation.amounts import check_resources
 from control.api.validation.faults import Faults
 from control.api.validation.forms import metadata_of
+from control.api.validation.internal import internal
 from control.api.validation.metadata import check_selector
 from control.api.validation.nodeselectors import check_scheduling
 
@@ -103,7 +104,7 @@ def _check_subject(subject: dict[str, Any], path: str, faults: Faults, *, namesp
 def check_binding_update(new: Object, old: Object, faults: Faults) -> None:
     """Check that a binding keeps its role."""
     if new.get("roleRef") != old.get("roleRef"):
-        faults.invalid("roleRef", new.get("roleRef"), "cannot change roleRef")
+        faults.invalid("roleRef", internal("rbac.v1.RoleRef", new.get("roleRef")), "cannot change roleRef")
 
 
 def check_priority_class(obj: Object, faults: Faults) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 
 from control.api.meta import Object
-from control.api.validation import names
+from control.api.validation import ip_forms, names
 from control.api.validation.amounts import check_amount
 from control.api.validation.faults import Faults
 from control.api.validation.forms import is_dual_stack, metadata_of
@@ -118,7 +118,7 @@ def check_node(obj: Object, faults: Faults) -> None:
     cidrs = spec.get("podCIDRs") or []
     wrong = False
     for index, cidr in enumerate(cidrs):
-        found = names.cidr(cidr)
+        found = ip_forms.cidr(cidr)
         wrong = wrong or bool(found)
         faults.invalid_all(f"spec.podCIDRs[{index}]", cidr, found)
     if len(cidrs) > 1 and not wrong and not is_dual_stack(cidrs):

@@ -13,7 +13,8 @@ from control.api.validation.amounts import is_extended
 from control.api.validation.devices import check_list, check_qualified, check_set, check_toleration
 from control.api.validation.faults import IMMUTABLE, Faults
 from control.api.validation.forms import check_driver_name, metadata_of
-from control.api.validation.metadata import check_annotations, check_labels
+from control.api.validation.internal import internal
+from control.api.validation.metadata import check_template_metadata
 
 REQUESTS_MAX = 32
 CONFIGS_MAX = 32
@@ -33,15 +34,20 @@ def check_device_claim(obj: Object, faults: Faults) -> None:
 def check_device_claim_template(obj: Object, faults: Faults) -> None:
     """Check a ResourceClaimTemplate."""
     spec = obj.get("spec") or {}
-    metadata = metadata_of(spec)
-    check_labels(metadata.get("labels"), "spec.metadata.labels", faults)
-    check_annotations(metadata.get("annotations"), "spec.metadata.annotations", faults)
+    check_template_metadata(metadata_of(spec), "spec.metadata", faults)
     _check_spec(spec.get("spec") or {}, "spec.spec", faults)
 
 
-def check_spec_unchanged(new: Object, old: Object, faults: Faults) -> None:
-    """Check that a claim or its template stays what it was."""
-    faults.unchanged("spec", new.get("spec"), old.get("spec"), IMMUTABLE)
+def check_device_claim_update(new: Object, old: Object, faults: Faults) -> None:
+    """Check that a claim stays what it was."""
+    if new.get("spec") != old.get("spec"):
+        faults.invalid("spec", internal("resource.v1.ResourceClaimSpec", new.get("spec")), IMMUTABLE)
+
+
+def check_device_claim_template_update(new: Object, old: Object, faults: Faults) -> None:
+    """Check that a template of claims stays what it was."""
+    if new.get("spec") != old.get("spec"):
+        faults.invalid("spec", internal("resource.v1.ResourceClaimTemplateSpec", new.get("spec")), IMMUTABLE)
 
 
 def check_device_class(obj: Object, faults: Faults) -> None:

@@ -15,14 +15,16 @@ from control.api.validation.devices import (
     check_qualified,
     check_set,
     check_taint,
+    key_path,
 )
 from control.api.validation.faults import Faults
 from control.api.validation.forms import check_driver_name
+from control.api.validation.internal import internal
 from control.api.validation.nodeselectors import check_node_selector
 
 _DEVICES_MAX, _ELABORATE_DEVICES_MAX, _PROPERTIES_MAX, _TAINTS_MAX = 128, 64, 32, 16
 _COUNTER_SETS_MAX, _COUNTERS_MAX, _CONSUMPTIONS_MAX, _OPTIONS_MAX = 8, 32, 2, 10
-_VALUE_LETTERS_MAX = 64
+_VALUE_LETTERS_MAX, _LABEL_LETTERS_MAX, _NAME_LETTERS_MAX = 64, 63, 63 + 1 + 32
 _VALUES = ("bool", "int", "string", "version")
 _SEMANTIC = re.compile(
     r"(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)"
@@ -102,7 +104,8 @@ def _check_place(spec: dict[str, Any], faults: Faults) -> None:
         terms = selector.get("nodeSelectorTerms") or []
         if len(terms) != 1:
             text = "must have exactly one node selector term"
-            faults.invalid("spec.nodeSelector.nodeSelectorTerms", terms, text)
+            shown = internal("[]core.v1.NodeSelectorTerm", terms)
+            faults.invalid("spec.nodeSelector.nodeSelectorTerms", shown, text)
     given.extend(
         f"`{field}`" for field in ("allNodes", "perDeviceNodeSelection") if _is_true(spec, field, "spec", faults)
     )
@@ -118,18 +121,19 @@ def _check_device(device: dict[str, Any], placed: bool, path: str, faults: Fault
     if (total := len(attributes) + len(capacity)) > _PROPERTIES_MAX:
         text = f"the total number of attributes and capacities must not exceed {_PROPERTIES_MAX}"
         faults.invalid(path, total, text)
-    for name, attribute in attributes.items():
-        check_qualified(name, f"{path}.attributes", faults)
-        _check_attribute(attribute, f"{path}.attributes[{name}]", faults)
-    for name, amount in capacity.items():
-        check_qualified(name, f"{path}.capacity", faults)
+    for name, attribute in sorted(attributes.items()):
+        here = key_path(f"{path}.attributes", name, _NAME_LETTERS_MAX)
+        check_qualified(name, here, faults)
+        _check_attribute(attribute, here, faults)
+    for name, amount in sorted(capacity.items()):
+        here = key_path(f"{path}.capacity", name, _NAME_LETTERS_MAX)
+        check_qualified(name, here, faults)
         if (policy := amount.get("requestPolicy")) is None:
             continue
-        here = f"{path}.capacity[{name}].requestPolicy"
         if device.get("allowMultipleAllocations"):
-            _check_policy(policy, amount.get("value") or "0", here, faults)
+            _check_policy(policy, amount.get("value") or "0", f"{here}.requestPolicy", faults)
         else:
-            faults.forbidden(here, "allowMultipleAllocations must be true")
+            faults.forbidden(f"{here}.requestPolicy", "allowMultipleAllocations must be true")
     check_list(device.get("taints"), _TAINTS_MAX, check_taint, f"{path}.taints", faults)
     consumed, here = device.get("consumesCounters"), f"{path}.consumesCounters"
     check_set(consumed, _CONSUMPTIONS_MAX, _check_consumption, "counterSet", here, faults)
@@ -163,7 +167,8 @@ def _check_attribute(attribute: dict[str, Any], path: str, faults: Faults) -> No
         if len(attribute.get(kind) or "") > _VALUE_LETTERS_MAX:
             faults.too_long(f"{path}.{kind}", _VALUE_LETTERS_MAX)
     if len(given) != 1:
-        faults.invalid(path, attribute if given else "", "exactly one value must be specified")
+        shown = internal("resource.v1.DeviceAttribute", attribute) if given else ""
+        faults.invalid(path, shown, "exactly one value must be specified")
 
 
 def _check_counter_set(entry: dict[str, Any], path: str, faults: Faults) -> None:
@@ -185,8 +190,9 @@ def _check_counters(entry: dict[str, Any], field: str, path: str, faults: Faults
     elif len(counters) > _COUNTERS_MAX:
         faults.too_many(f"{path}.counters", len(counters), _COUNTERS_MAX)
     else:
-        for counter in counters:
-            faults.invalid_all(f"{path}.counters", counter, names.dns_label(counter))
+        for counter in sorted(counters):
+            here = key_path(f"{path}.counters", counter, _LABEL_LETTERS_MAX)
+            faults.invalid_all(here, counter, names.dns_label(counter))
 
 
 def _check_policy(policy: dict[str, Any], capacity: Any, path: str, faults: Faults) -> None:
@@ -219,8 +225,10 @@ def _check_options(values: list[Any], default: Any, capacity: Any, path: str, fa
         if amount > quantity.parse(capacity):
             text = f"option is larger than capacity value: {capacity}"
             faults.invalid(f"{path}[{index}]", str(values[index]), text)
-        if amount in amounts[:index]:
-            faults.duplicate(f"{path}[{index}]", str(values[index]))
+    wholes = [str(quantity.whole(value)) for value in values]
+    for index, text in enumerate(wholes):
+        if text in wholes[:index]:
+            faults.duplicate(f"{path}[{index}]", text)
     if quantity.parse(default) not in amounts:
         faults.invalid(path, str(default), "default value is not valid according to the requestPolicy")
 
@@ -234,14 +242,14 @@ def _check_range(span: dict[str, Any], default: Any, capacity: Any, path: str, f
     if low > top:
         faults.invalid(f"{path}.min", str(least), f"min is larger than capacity value: {capacity}")
     if wanted < low:
-        faults.invalid(f"{path}.default", str(default), f"default is less than min: {least}")
+        faults.invalid(f"{path}.min", str(default), f"default is less than min: {least}")
     if most is not None:
         if low > quantity.parse(most):
             faults.invalid(f"{path}.max", str(least), f"min is larger than max: {most}")
         if quantity.parse(most) > top:
             faults.invalid(f"{path}.max", str(most), f"max is larger than capacity value: {capacity}")
         if wanted > quantity.parse(most):
-            faults.invalid(f"{path}.default", str(default), f"default is more than max: {most}")
+            faults.invalid(f"{path}.max", str(default), f"default is more than max: {most}")
     if step is not None:
         _check_steps(span, default, capacity, path, faults)
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_interface
 from typing import Any
 
 from control.api.meta import Object
-from control.api.validation import names
+from control.api.validation import ip_forms, names
 from control.api.validation.deviceclaims import (
     CONFIGS_MAX,
     RequestNames,
@@ -22,10 +21,10 @@ from control.api.validation.devices import (
     check_pool_name,
     check_set,
     check_share,
-    check_toleration,
 )
-from control.api.validation.faults import Faults
+from control.api.validation.faults import IMMUTABLE, Faults
 from control.api.validation.forms import check_conditions, check_driver_name, metadata_of
+from control.api.validation.internal import internal
 from control.api.validation.nodeselectors import check_node_selector
 
 _RESERVED_MAX, _RESULTS_MAX, _CONDITIONS_MAX, _ADDRESSES_MAX = 256, 32, 8, 16
@@ -49,7 +48,9 @@ def check_device_claim_status(new: Object, old: Object, faults: Faults) -> None:
     if allocation is None:
         return
     if was.get("allocation") is not None:
-        faults.unchanged("status.allocation", allocation, was["allocation"])
+        if allocation != was["allocation"]:
+            shown = internal("resource.v1.AllocationResult", allocation)
+            faults.invalid("status.allocation", shown, IMMUTABLE)
     else:
         _check_allocation(allocation, known, faults)
 
@@ -111,20 +112,10 @@ def _check_network(network: dict[str, Any], path: str, faults: Faults) -> None:
         faults.too_many(f"{path}.ips", len(addresses), _ADDRESSES_MAX)
         return
     for index, address in enumerate(addresses):
-        here = f"{path}.ips[{index}]"
-        if not _is_interface(address):
-            text = "must be a valid address in CIDR form, (e.g. 10.9.8.7/24 or 2001:db8::1/64)"
-            faults.invalid(here, address, text)
+        faults.invalid_all(f"{path}.ips[{index}]", address, ip_forms.canonical_interface(address))
+    for index, address in enumerate(addresses):
         if address in addresses[:index]:
-            faults.duplicate(here, address)
-
-
-def _is_interface(address: str) -> bool:
-    try:
-        ip_interface(address)
-    except ValueError:
-        return False
-    return address.rpartition("/")[2].isdecimal() and "/" in address
+            faults.duplicate(f"{path}.ips[{index}]", address)
 
 
 def _check_allocation(allocation: dict[str, Any], known: RequestNames, faults: Faults) -> None:
@@ -136,8 +127,6 @@ def _check_allocation(allocation: dict[str, Any], known: RequestNames, faults: F
         check_pool_name(result.get("pool") or "", f"{path}.pool", faults)
         faults.invalid_all(f"{path}.device", result.get("device") or "", names.dns_label(result.get("device") or ""))
         check_binding_conditions(result, path, faults)
-        for index, toleration in enumerate(result.get("tolerations") or ()):
-            check_toleration(toleration, f"{path}.tolerations[{index}]", faults)
         if (share := result.get("shareID")) is not None:
             check_share(share, f"{path}.shareID", faults)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from control.api.meta import Object
-from control.api.validation import names
+from control.api.validation import ip_forms, names
 from control.api.validation.faults import Faults
 from control.api.validation.forms import check_fully_qualified_domain
 from control.api.validation.metadata import check_labels
@@ -33,7 +33,7 @@ def _check_address(entry: dict[str, Any], path: str, faults: Faults) -> None:
         faults.invalid_all(f"{path}.hostname", name, names.dns_label(name))
     _check_node_name(entry, path, faults)
     address = entry.get("ip") or ""
-    faults.invalid_all(f"{path}.ip", address, names.address(address))
+    faults.invalid_all(f"{path}.ip", address, ip_forms.address(address))
     check_unspecial_address(address, f"{path}.ip", faults)
 
 
@@ -111,8 +111,11 @@ def _check_slice_address(address: str, kind: str, path: str, faults: Faults) -> 
     if kind == "FQDN":
         check_fully_qualified_domain(address, path, faults)
     elif kind in ("IPv4", "IPv6"):
-        if names.address(address) or (":" in address) is not (kind == "IPv6"):
-            faults.invalid(path, address, f"must be a valid {kind} address")
+        if found := ip_forms.address(address):
+            faults.invalid_all(path, address, found)
+            return
+        if ip_forms.family(address) != int(kind[-1]):
+            faults.invalid(path, address, f"must be an {kind} address")
         check_unspecial_address(address, path, faults)
 
 

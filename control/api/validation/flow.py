@@ -10,6 +10,7 @@ from control.api.meta import Object
 from control.api.validation import names
 from control.api.validation.faults import Faults
 from control.api.validation.forms import metadata_of
+from control.api.validation.internal import internal
 
 _METHODS = ("ByNamespace", "ByUser")
 _VERBS = ("create", "delete", "deletecollection", "get", "list", "patch", "proxy", "update", "watch")
@@ -29,7 +30,8 @@ def check_flow_schema(obj: Object, faults: Faults) -> None:
         faults.invalid(here, precedence, "only the schema named 'exempt' may have matchingPrecedence 1")
     method = spec.get("distinguisherMethod")
     if method is not None and method.get("type") not in _METHODS:
-        faults.not_supported("spec.distinguisherMethod.type", method, _METHODS)
+        shown = internal("flowcontrol.v1.FlowDistinguisherMethod", method)
+        faults.not_supported("spec.distinguisherMethod.type", shown, _METHODS)
     level = (spec.get("priorityLevelConfiguration") or {}).get("name") or ""
     here = "spec.priorityLevelConfiguration.name"
     if level:
@@ -43,8 +45,12 @@ def check_flow_schema(obj: Object, faults: Faults) -> None:
 
 def _check_fixed(obj: Object, faults: Faults) -> None:
     """Check that nobody changes what every cluster must have; of the exempt level, its seats may be set."""
-    if not follows_fixed_spec(obj):
-        faults.invalid("spec", obj.get("spec"), f"spec of '{metadata_of(obj)['name']}' must equal the fixed value")
+    if follows_fixed_spec(obj):
+        return
+    name, kind = metadata_of(obj)["name"], obj["kind"]
+    free = " except the 'spec.exempt' field" if kind == "PriorityLevelConfiguration" and name == EXEMPT else ""
+    shown = internal(f"flowcontrol.v1.{kind}Spec", obj.get("spec"))
+    faults.invalid("spec", shown, f"spec of '{name}'{free} must equal the fixed value")
 
 
 def _check_rule(rule: dict[str, Any], path: str, faults: Faults) -> None:

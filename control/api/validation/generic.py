@@ -21,7 +21,12 @@ _MAY_BE_EMPTY = {
     ("meta.v1.LabelSelectorRequirement", "operator"),
     ("admissionregistration.v1.AuditAnnotation", "key"),
 }
-_SKIPPED = {"meta.v1.OwnerReference", "meta.v1.ManagedFieldsEntry", "apiextensions.v1.JSONSchemaProps"}
+_SKIPPED = {
+    "meta.v1.OwnerReference",
+    "meta.v1.ManagedFieldsEntry",
+    "apiextensions.v1.JSONSchemaProps",
+    "admissionregistration.v1.MatchResources",
+}
 _Check = Callable[[Any, str, Faults], None]
 
 
@@ -107,8 +112,12 @@ def check_facts(value: dict[str, Any], name: str, faults: Faults, path: str = ""
 
 
 def _is_told(path: str, faults: Faults) -> bool:
-    """Tell whether a fault was found at the path or at the structure that it stands in."""
-    return faults.has(path) or faults.has(path.rpartition(".")[0])
+    """Tell whether a fault was found at the path, at the list or at the structure that it stands in."""
+    return (
+        faults.has(path)
+        or faults.has(path.rpartition(".")[0])
+        or (path[-1] == "]" and faults.has(path[: path.rfind("[")]))
+    )
 
 
 def _check_values(item: Any, path: str, known: tuple[str, ...], faults: Faults) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from control.api.meta import Object
-from control.api.validation import names
+from control.api.validation import ip_forms, names
 from control.api.validation.faults import Faults
 from control.api.validation.forms import check_domain_prefixed_path, check_object_reference, metadata_of
 
@@ -19,13 +19,13 @@ def check_ingress(obj: Object, faults: Faults) -> None:
     """Check an Ingress."""
     spec = obj.get("spec") or {}
     if not spec.get("rules") and spec.get("defaultBackend") is None:
-        faults.invalid("spec", spec.get("rules") or [], "either `defaultBackend` or `rules` must be specified")
+        faults.invalid("spec", spec.get("rules"), "either `defaultBackend` or `rules` must be specified")
     if (backend := spec.get("defaultBackend")) is not None:
         _check_backend(backend, "spec.defaultBackend", faults)
     for index, rule in enumerate(spec.get("rules") or []):
         here = f"spec.rules[{index}]"
         if host := rule.get("host"):
-            if not names.address(host):
+            if ip_forms.parse_address(host) is not None:
                 faults.invalid(f"{here}.host", host, "must be a DNS name, not an IP address")
             _check_host(host, f"{here}.host", faults)
         if (http := rule.get("http")) is not None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from control.api.meta import Object
 from control.api.resources import Resource, by_plural
-from control.api.validation import names
+from control.api.validation import ip_forms, names
 from control.api.validation.faults import Faults
 
 ANNOTATIONS_BYTES_MAX = 256 * 1024
@@ -26,10 +26,10 @@ _NAME_CHECKS: dict[tuple[str, str], _NameCheck] = {
         [(_RBAC, plural) for plural in ("roles", "rolebindings", "clusterroles", "clusterrolebindings")],
         names.path_segment,
     ),
-    ("networking.k8s.io", "ipaddresses"): names.address,
+    ("networking.k8s.io", "ipaddresses"): ip_forms.canonical_address,
     ("apiregistration.k8s.io", "apiservices"): names.path_segment,
     ("certificates.k8s.io", "certificatesigningrequests"): names.path_segment,
-    ("", "podtemplates"): names.dns_subdomain,
+    ("", "events"): names.path_segment,
 }
 
 
@@ -48,6 +48,15 @@ def check_annotations(annotations: dict[str, str] | None, path: str, faults: Fau
         total += len(key.encode()) + len(value.encode())
     if total > ANNOTATIONS_BYTES_MAX:
         faults.too_long(path, ANNOTATIONS_BYTES_MAX)
+
+
+def check_template_metadata(metadata: dict[str, Any], path: str, faults: Faults) -> None:
+    """Check the metadata that a template gives to what is made of it: labels and annotations, nothing else."""
+    check_annotations(metadata.get("annotations"), f"{path}.annotations", faults)
+    check_labels(metadata.get("labels"), f"{path}.labels", faults)
+    for field, value in metadata.items():
+        if value and field not in ("annotations", "labels"):
+            faults.forbidden(f"{path}.{field}", "cannot be set")
 
 
 def check_name(resource: Resource, metadata: dict[str, Any], faults: Faults) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
-from ipaddress import ip_address, ip_network
 
 _LABEL = "[a-z0-9]([-a-z0-9]*[a-z0-9])?"
 _SUBDOMAIN = rf"{_LABEL}(\.{_LABEL})*"
@@ -25,8 +24,6 @@ _QUALIFIED_TEXT = (
 )
 NON_EMPTY = "must be non-empty"
 PORT_RANGE = "must be between 1 and 65535, inclusive"
-BAD_ADDRESS = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"
-BAD_CIDR = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)"
 
 
 _remembered = lru_cache(maxsize=4096)
@@ -224,23 +221,3 @@ def percent(text: str) -> list[str]:
         return []
     words = "a valid percent string must be a numeric string followed by an ending '%'"
     return [_with_form(words, _PERCENT, "1%", "93%")]
-
-
-def address(text: str) -> list[str]:
-    """Check an IP address."""
-    try:
-        ip_address(text)
-    except ValueError:
-        return [BAD_ADDRESS]
-    return []
-
-
-def cidr(text: str) -> list[str]:
-    """Check a CIDR."""
-    try:
-        if not text.rpartition("/")[2].isdecimal() or "/" not in text:
-            return [BAD_CIDR]  # a netmask behind the slash is Python's, not Kubernetes'
-        ip_network(text, strict=False)
-    except ValueError:
-        return [BAD_CIDR]
-    return []

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any
 
 from control.api.meta import Object
-from control.api.validation import names
+from control.api.validation import ip_forms, names
 from control.api.validation.faults import IMMUTABLE, Faults
-from control.api.validation.forms import check_object_reference, is_dual_stack
+from control.api.validation.forms import check_object_reference
+from control.api.validation.internal import internal
 from control.api.validation.metadata import check_selector
 from control.api.validation.probes import check_port_or_name
 
-_PROTOCOLS = ("SCTP", "TCP", "UDP")
+_PROTOCOLS = ("TCP", "UDP", "SCTP")
 _FAMILIES = "may specify no more than one IP for each IP family, i.e 192.168.0.0/24 and 2001:db8::/64"
 
 
@@ -33,7 +33,8 @@ def check_ip_address(obj: Object, faults: Faults) -> None:
 def check_ip_address_update(new: Object, old: Object, faults: Faults) -> None:
     """Check that an address keeps its holder."""
     now, was = ((obj.get("spec") or {}).get("parentRef") for obj in (new, old))
-    faults.unchanged("spec.parentRef", now, was)
+    if now != was:
+        faults.invalid("spec.parentRef", internal("networking.v1.ParentReference", now), IMMUTABLE)
 
 
 def check_service_cidr(obj: Object, faults: Faults) -> None:
@@ -44,14 +45,12 @@ def check_service_cidr(obj: Object, faults: Faults) -> None:
         faults.required("spec.cidrs", "at least one CIDR required")
         return
     if len(cidrs) > 2:
-        faults.invalid("spec.cidrs", spec, "may only hold up to 2 values")
+        faults.invalid("spec.cidrs", internal("networking.v1.ServiceCIDRSpec", spec), "may only hold up to 2 values")
         return
-    wrong = False
     for index, cidr in enumerate(cidrs):
-        found = names.cidr(cidr)
-        wrong = wrong or bool(found)
-        faults.invalid_all(f"spec.cidrs[{index}]", cidr, found)
-    if len(cidrs) == 2 and not wrong and not is_dual_stack(cidrs):
+        faults.invalid_all(f"spec.cidrs[{index}]", cidr, ip_forms.canonical_cidr(cidr))
+    families = [ip_forms.family(cidr) for cidr in cidrs]
+    if len(cidrs) == 2 and families[0] == families[1] != 0:
         faults.invalid("spec.cidrs", cidrs, _FAMILIES)
 
 
@@ -63,6 +62,8 @@ def check_service_cidr_update(new: Object, old: Object, faults: Faults) -> None:
         return
     for index, (cidr, before) in enumerate(zip(now, was, strict=False)):
         faults.unchanged(f"spec.cidrs[{index}]", cidr, before)
+    if len(now) != len(was):
+        check_service_cidr(new, faults)
 
 
 def check_network_policy(obj: Object, faults: Faults) -> None:
@@ -79,9 +80,10 @@ def check_network_policy(obj: Object, faults: Faults) -> None:
     kinds = spec.get("policyTypes") or []
     if len(kinds) > 2:
         faults.invalid("spec.policyTypes", kinds, "may not specify more than two policyTypes")
+        return
     for index, kind in enumerate(kinds):
         if kind not in ("Ingress", "Egress"):
-            faults.not_supported(f"spec.policyTypes[{index}]", kind, ["Egress", "Ingress"])
+            faults.not_supported(f"spec.policyTypes[{index}]", kind, ["Ingress", "Egress"])
 
 
 def _check_policy_port(port: dict[str, Any], path: str, faults: Faults) -> None:
@@ -107,28 +109,26 @@ def _check_peer(peer: dict[str, Any], path: str, faults: Faults) -> None:
     given = [key for key in ("podSelector", "namespaceSelector") if peer.get(key) is not None]
     for key in given:
         check_selector(peer[key], f"{path}.{key}", faults)
+    if block is not None:
+        _check_block(block, f"{path}.ipBlock", faults)
     if not given and block is None:
         faults.required(path, "must specify a peer")
     elif given and block is not None:
         faults.forbidden(path, "may not specify both ipBlock and another peer")
-    if block is None:
+
+
+def _check_block(block: dict[str, Any], path: str, faults: Faults) -> None:
+    text = block.get("cidr") or ""
+    if not text:
+        faults.required(f"{path}.cidr")
         return
-    if not block.get("cidr"):
-        faults.required(f"{path}.ipBlock.cidr")
+    faults.invalid_all(f"{path}.cidr", text, ip_forms.cidr(text))
+    outer = ip_forms.parse_cidr(text)
+    if outer is None:
         return
-    wrong = names.cidr(block["cidr"])
-    faults.invalid_all(f"{path}.ipBlock.cidr", block["cidr"], wrong)
-    if wrong:
-        return
-    network = ip_network(block["cidr"], strict=False)
     for index, entry in enumerate(block.get("except") or []):
-        wrong = names.cidr(entry)
-        faults.invalid_all(f"{path}.ipBlock.except[{index}]", entry, wrong)
-        if not wrong and not _is_strictly_within(ip_network(entry, strict=False), network):
-            faults.invalid(f"{path}.ipBlock.except[{index}]", entry, "must be a strict subset of `cidr`")
-
-
-def _is_strictly_within(inner: IPv4Network | IPv6Network, outer: IPv4Network | IPv6Network) -> bool:
-    if inner.version != outer.version or inner.prefixlen <= outer.prefixlen:
-        return False
-    return inner.network_address in outer
+        here = f"{path}.except[{index}]"
+        faults.invalid_all(here, entry, ip_forms.cidr(entry))
+        inner = ip_forms.parse_cidr(entry)
+        if inner is not None and not ip_forms.is_strictly_within(inner, outer):
+            faults.invalid(here, entry, "must be a strict subset of `cidr`")

@@ -8,7 +8,15 @@ from control.api.status import Cause
 from control.api.validation.faults import Faults
 from control.api.validation.generic import check_facts
 from control.api.validation.metadata import check_metadata, check_metadata_update
-from control.api.validation.tables import CHECKS, NEW_CHECKS, STATUS_CHECKS, UPDATE_CHECKS, Check, CheckUpdate
+from control.api.validation.tables import (
+    CHECKS,
+    KEPT_FOR_GOOD,
+    NEW_CHECKS,
+    STATUS_CHECKS,
+    UPDATE_CHECKS,
+    Check,
+    CheckUpdate,
+)
 
 _WISHES = ("", "ephemeralcontainers", "resize")
 """Updates through these change the wish; others change status, approval or the like."""
@@ -31,7 +39,8 @@ def validate(resource: Resource, obj: Object, old: Object | None = None, subreso
         if update is not None:
             update(obj, old, faults)
         return faults.causes
-    _check_wish(resource, name, obj, old, faults)
+    if old is None or name not in KEPT_FOR_GOOD:
+        _check_wish(resource, name, obj, old, faults)
     if old is not None and update is not None:
         update(obj, old, faults)
     return faults.causes

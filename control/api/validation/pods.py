@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 from control.api.meta import Object
-from control.api.validation import names
+from control.api.validation import ip_forms, names
 from control.api.validation.amounts import check_pod_resources, check_resources
 from control.api.validation.containers import (
     Surroundings,
@@ -172,7 +172,7 @@ def _check_names(spec: dict[str, Any], path: str, faults: Faults) -> None:
         check_tolerations(tolerations, f"{path}.tolerations", faults)
     for index, alias in enumerate(spec.get("hostAliases") or ()):
         address = alias.get("ip") or ""
-        faults.invalid_all(f"{path}.hostAliases[{index}].ip", address, names.address(address))
+        faults.invalid_all(f"{path}.hostAliases[{index}].ip", address, ip_forms.address(address))
         for position, host in enumerate(alias.get("hostnames") or ()):
             faults.invalid_all(f"{path}.hostAliases[{index}].hostnames[{position}]", host, names.dns_subdomain(host))
     if (name := spec.get("runtimeClassName")) is not None:
@@ -317,7 +317,7 @@ def _check_dns(spec: dict[str, Any], path: str, faults: Faults) -> None:
     if len(servers) > _SERVERS_MAX:
         faults.invalid(f"{path}.nameservers", servers, f"must not have more than {_SERVERS_MAX} nameservers")
     for index, server in enumerate(servers):
-        faults.invalid_all(f"{path}.nameservers[{index}]", server, names.address(server))
+        faults.invalid_all(f"{path}.nameservers[{index}]", server, ip_forms.address(server))
     searches = config.get("searches") or []
     if len(searches) > _SEARCHES_MAX:
         faults.invalid(f"{path}.searches", searches, f"must not have more than {_SEARCHES_MAX} search paths")

@@ -6,7 +6,7 @@ from typing import Any
 
 from control.api.meta import Object
 from control.api.patch import copy_json
-from control.api.validation import names
+from control.api.validation import ip_forms, names
 from control.api.validation.containers import check_ephemeral_containers
 from control.api.validation.faults import Faults, shown
 from control.api.validation.forms import is_dual_stack, metadata_of
@@ -238,7 +238,7 @@ def _check_addresses(status: dict[str, Any], field: str, faults: Faults) -> None
     entries = status.get(field) or []
     addresses = [entry.get("ip") or "" for entry in entries]
     for index, address in enumerate(addresses):
-        faults.invalid_all(f"status.{field}[{index}]", address, names.address(address))
+        faults.invalid_all(f"status.{field}[{index}]", address, ip_forms.address(address))
     if len(addresses) < 2:
         return
     if not is_dual_stack(addresses):

@@ -19,9 +19,10 @@ from control.api.validation.metadata import check_selector
 
 VARIABLES = ("object", "oldObject", "request", "params", "namespaceObject", "variables", "authorizer")
 """What expressions of policies may name."""
-REASONS = ("Forbidden", "Invalid", "RequestEntityTooLarge", "Unauthorized")
+REASONS = ("Forbidden", "Invalid", "RequestEntityTooLarge")
 ACTIONS = ("Audit", "Deny", "Warn")
 _ANNOTATIONS_MAX = 20
+_NOTHING_TO_DO = "validations or auditAnnotations must contain at least one item"
 _VALUE_BYTES_MAX = 5 * 1024
 _IDENTIFIER = re.compile("[_a-zA-Z][_a-zA-Z0-9]*")
 _RESERVED = frozenset({
@@ -37,7 +38,7 @@ def check_policy(obj: Object, faults: Faults) -> None:
     validations, annotations = spec.get("validations") or [], spec.get("auditAnnotations") or []
     if not validations and not annotations:
         for field in ("validations", "auditAnnotations"):
-            faults.required(f"spec.{field}", "validations or auditAnnotations must be specified")
+            faults.required(f"spec.{field}", _NOTHING_TO_DO)
     for index, entry in enumerate(validations):
         _check_validation(entry, f"spec.validations[{index}]", faults)
     _check_annotations(annotations, metadata_of(obj).get("name") or "", faults)
@@ -77,7 +78,7 @@ def check_param_kind(kind: dict[str, Any], path: str, faults: Faults) -> None:
         if group and (found := names.dns_subdomain(group)):
             faults.invalid(here, group, ",".join(found))
         if not version:
-            faults.required(here, "version must be specified")
+            faults.invalid(here, text, "version must be specified")
         elif found := names.dns_1035_label(version):
             faults.invalid(here, version, ",".join(found))
     name = kind.get("kind") or ""
@@ -111,7 +112,7 @@ def _check_validation(entry: dict[str, Any], path: str, faults: Faults) -> None:
     if message := entry.get("message"):
         if not message.strip():
             faults.invalid(f"{path}.message", message, "message must be non-empty if specified")
-        elif "\n" in message.strip():
+        elif re.search(r"[\n\r]", message.strip()):
             faults.invalid(f"{path}.message", message, "message must not contain line breaks")
     faults.one_of(f"{path}.reason", entry.get("reason"), REASONS, required=False)
 
@@ -145,7 +146,7 @@ def check_policy_binding(obj: Object, faults: Faults) -> None:
     for index, action in enumerate(actions):
         if action not in ACTIONS:
             faults.not_supported(f"{path}[{index}]", action, ACTIONS)
-        elif action in actions[:index]:
+        if action in actions[:index]:
             faults.duplicate(f"{path}[{index}]", action)
     if "Deny" in actions and "Warn" in actions:
         text = (
@@ -162,11 +163,12 @@ def check_binding(spec: dict[str, Any], faults: Faults) -> None:
     name = spec.get("policyName") or ""
     if not name:
         faults.required("spec.policyName")
-    faults.invalid_all("spec.policyName", name, names.dns_subdomain(name))
+    else:
+        faults.invalid_all("spec.policyName", name, names.dns_subdomain(name))
     if (reference := spec.get("paramRef")) is not None:
         _check_param_ref(reference, "spec.paramRef", faults)
     if (match := spec.get("matchResources")) is not None:
-        check_match_resources(match, "spec.matchResources", faults)
+        check_match_resources(match, "spec.matchResouces", faults)  # the letter is missing in Kubernetes, too
 
 
 def _check_param_ref(reference: dict[str, Any], path: str, faults: Faults) -> None:

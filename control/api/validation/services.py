@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_address, ip_network
+from ipaddress import ip_network
 from typing import Any
 
 from control.api.meta import Object
-from control.api.validation import names
+from control.api.validation import ip_forms, names
 from control.api.validation.faults import IMMUTABLE, Faults
 from control.api.validation.forms import is_dual_stack, metadata_of
 from control.api.validation.metadata import check_labels
@@ -50,7 +50,7 @@ def check_service(obj: Object, faults: Faults) -> None:
     if kind != "ExternalName":
         _check_addresses(spec, headless, faults)
     for index, address in enumerate(spec.get("externalIPs") or []):
-        if found := names.address(address):
+        if found := ip_forms.address(address):
             faults.invalid_all(f"spec.externalIPs[{index}]", address, found)
         else:
             check_unspecial_address(address, f"spec.externalIPs[{index}]", faults)
@@ -176,7 +176,7 @@ def _are_addresses(addresses: list[str], faults: Faults) -> bool:
             if len(addresses) > 1:
                 right = False
                 faults.invalid("spec.clusterIPs", addresses, "'None' must be the first and only value")
-        elif found := names.address(address):
+        elif found := ip_forms.address(address):
             right = False
             faults.invalid_all(f"spec.clusterIPs[{index}]", address, found)
     if len(addresses) > 2:
@@ -186,10 +186,10 @@ def _are_addresses(addresses: list[str], faults: Faults) -> bool:
 
 def check_unspecial_address(address: str, path: str, faults: Faults) -> None:
     """Check that an address is one that packets may be sent to from elsewhere."""
-    if names.address(address):
+    parsed = ip_forms.parse_address(address)
+    if parsed is None:
         faults.invalid(path, address, "must be a valid IP address")
         return
-    parsed = ip_address(address)
     for is_wrong, text in (
         (parsed.is_unspecified, f"may not be unspecified ({address})"),
         (parsed.is_loopback, "may not be in the loopback range (127.0.0.0/8, ::1/128)"),
@@ -212,13 +212,13 @@ def _check_source_ranges(obj: Object, kind: str, faults: Faults) -> None:
         if kind != "LoadBalancer":
             faults.forbidden(path, _ONLY_BALANCED)
         for index, entry in enumerate(ranges):
-            faults.invalid_all(f"{path}[{index}]", entry.strip(), names.cidr(entry.strip()))
+            faults.invalid_all(f"{path}[{index}]", entry.strip(), ip_forms.cidr(entry.strip()))
     elif annotation is not None:
         path = f"metadata.annotations[{_RANGES_ANNOTATION}]"
         if kind != "LoadBalancer":
             faults.forbidden(path, _ONLY_BALANCED)
         for entry in annotation.split(",") if annotation.strip() else ():
-            faults.invalid_all(path, entry.strip(), names.cidr(entry.strip()))
+            faults.invalid_all(path, entry.strip(), ip_forms.cidr(entry.strip()))
 
 
 def _check_balancer(spec: dict[str, Any], kind: str, faults: Faults) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from control.api.meta import Object
-from control.api.validation import names
+from control.api.validation import ip_forms, names
 from control.api.validation.amounts import check_amount
 from control.api.validation.faults import Faults
 from control.api.validation.forms import check_conditions, metadata_of
@@ -129,10 +129,10 @@ def check_service_status(new: Object, old: Object, faults: Faults) -> None:
 
 def _check_balancer_entry(entry: dict[str, Any], path: str, faults: Faults) -> None:
     if address := entry.get("ip"):
-        faults.invalid_all(f"{path}.ip", address, names.address(address))
+        faults.invalid_all(f"{path}.ip", address, ip_forms.address(address))
     if host := entry.get("hostname"):
         faults.invalid_all(f"{path}.hostname", host, names.dns_subdomain(host))
-        if not names.address(host):
+        if ip_forms.parse_address(host) is not None:
             faults.invalid(f"{path}.hostname", host, "must be a DNS name, not an IP address")
 
 

@@ -8,8 +8,9 @@ from control.api import quantity
 from control.api.meta import Object
 from control.api.validation import names
 from control.api.validation.claims import check_volume_spec
-from control.api.validation.faults import NOT_NEGATIVE, Faults
+from control.api.validation.faults import IMMUTABLE, NOT_NEGATIVE, Faults
 from control.api.validation.forms import check_driver_name
+from control.api.validation.internal import internal
 from control.api.validation.metadata import check_selector
 from control.api.validation.nodeselectors import check_topologies
 
@@ -155,7 +156,8 @@ def check_driver_node_update(new: Object, old: Object, faults: Faults) -> None:
     for driver in (new.get("spec") or {}).get("drivers") or []:
         was = before.get(driver.get("name"))
         if was is not None and {**driver, "allocatable": None} != {**was, "allocatable": None}:
-            faults.invalid("spec.drivers", driver, "field is immutable")
+            shown = internal("storage.v1.CSINodeDriver", {**driver, "allocatable": None})
+            faults.invalid("spec.drivers", shown, IMMUTABLE)
 
 
 def check_capacity(obj: Object, faults: Faults) -> None:
@@ -198,4 +200,5 @@ def check_attachment(obj: Object, faults: Faults) -> None:
 
 def check_attachment_update(new: Object, old: Object, faults: Faults) -> None:
     """Check that an attachment is of the same volume and node."""
-    faults.unchanged("spec", new.get("spec"), old.get("spec"))
+    if new.get("spec") != old.get("spec"):
+        faults.invalid("spec", internal("storage.v1.VolumeAttachmentSpec", new.get("spec")), IMMUTABLE)

@@ -111,6 +111,11 @@ NEW_CHECKS: dict[tuple[str, str], Check] = {
     (_NETWORKING, "ingresses"): ingress.check_new_ingress,
 }
 """What is asked of new objects alone."""
+KEPT_FOR_GOOD: frozenset[tuple[str, str]] = frozenset({
+    ("scheduling.k8s.io", "priorityclasses"), (_NETWORKING, "servicecidrs"), (_DEVICES, "resourceclaims"),
+    (_DEVICES, "resourceclaimtemplates"),
+})  # fmt: skip
+"""Kinds of which a change is asked only whether it is allowed: what may not change was right when it was made."""
 UPDATE_CHECKS: dict[tuple[str, str, str], CheckUpdate] = {
     ("", "configmaps", ""): core.check_config_map_update,
     ("", "nodes", ""): core.check_node_update,
@@ -137,8 +142,8 @@ UPDATE_CHECKS: dict[tuple[str, str, str], CheckUpdate] = {
     ("node.k8s.io", "runtimeclasses", ""): cluster.check_runtime_class_update,
     (_RBAC, "clusterrolebindings", ""): cluster.check_binding_update,
     (_RBAC, "rolebindings", ""): cluster.check_binding_update,
-    (_DEVICES, "resourceclaims", ""): deviceclaims.check_spec_unchanged,
-    (_DEVICES, "resourceclaimtemplates", ""): deviceclaims.check_spec_unchanged,
+    (_DEVICES, "resourceclaims", ""): deviceclaims.check_device_claim_update,
+    (_DEVICES, "resourceclaimtemplates", ""): deviceclaims.check_device_claim_template_update,
     (_DEVICES, "resourceslices", ""): deviceslices.check_device_slice_update,
     ("scheduling.k8s.io", "priorityclasses", ""): cluster.check_priority_class_update,
     (_STORAGE, "csidrivers", ""): storage.check_driver_update,

@@ -37,8 +37,12 @@ class AdmissionChain:
         self._prepared: dict[tuple[str, str], list[tuple[str, Half, list[float]]]] = {}
 
     async def mutate(self, request: AdmissionRequest) -> None:
-        """Let every plugin complete the object."""
+        """Let every plugin complete the object, once more where one changed what another had seen."""
         await self._run("admit", request)
+        turns = request.reinvocation
+        if turns is not None and turns.wanted and not turns.again:
+            turns.again = True
+            await self._run("admit", request)
 
     async def validate(self, request: AdmissionRequest) -> None:
         """Let every plugin judge the object as it will be stored."""

@@ -13,7 +13,7 @@ from typing import Any
 
 from control.api.meta import Object
 from control.api.status import Cause
-from control.api.validation import names
+from control.api.validation import ip_forms
 from control.api.validation.faults import Faults
 
 NONE = "None"
@@ -110,7 +110,7 @@ def _check_fields(spec: dict[str, Any], faults: Faults) -> None:
         if len(addresses) > 1:
             faults.invalid("spec.clusterIPs", addresses, "'None' must be the first and only value")
         return
-    wrong = {index: names.address(address) for index, address in enumerate(addresses)}
+    wrong = {index: ip_forms.address(address) for index, address in enumerate(addresses)}
     for index, details in wrong.items():
         faults.invalid_all(f"spec.clusterIPs[{index}]", addresses[index], details)
     if len(addresses) > 2:

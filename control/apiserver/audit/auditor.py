@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,6 +17,7 @@ from control.api.meta import Object
 from control.apiserver.audit import policy
 from control.apiserver.audit.policy import NAMES, Policy, Wish
 from control.apiserver.audit.record import TRUNCATED, Origin, Record
+from control.apiserver.auditid import audit_id_of
 from control.apiserver.config import ConfigurationError, TruncateConfig
 from control.apiserver.metrics import Metrics
 from control.apiserver.request import RequestInfo, UserInfo
@@ -101,7 +101,7 @@ class Auditor:
         info: RequestInfo,
     ) -> Record:
         """Make the record of a request that has arrived."""
-        audit_id = headers.get("audit-id", ("",))[0] or str(uuid.uuid4())
+        audit_id = audit_id_of(headers).decode("latin-1")
         origin = Origin(audit_id, uri, headers, remote_address, certificate, datetime.now(UTC))
 
         def judge(user: UserInfo | None) -> Wish:

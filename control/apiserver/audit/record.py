@@ -12,6 +12,8 @@ import orjson
 
 from control.api import status
 from control.api.meta import Object
+from control.api.protobuf import ProtobufError, decode_body
+from control.api.protobuf_encoding import MAGIC
 from control.api.times import format_time
 from control.apiserver import objects
 from control.apiserver.audit.policy import NAMES, NOTHING, Level, Wish
@@ -83,9 +85,10 @@ class Record:
         """Note as whom the request goes on."""
         self.impersonated = user
 
-    def annotate(self, key: str, value: str) -> None:
+    def annotate(self, key: str, value: str, *, with_bodies: bool = False) -> None:
         """Add an annotation; the first of a key stays, as in Kubernetes."""
-        self.annotations.setdefault(key, value)
+        if not with_bodies or self.wish.level >= Level.REQUEST:
+            self.annotations.setdefault(key, value)
 
     @property
     def tells_responses(self) -> bool:
@@ -228,9 +231,10 @@ class Record:
     def _response_value(self) -> Any:
         if not self._response or self._response_size > RESPONSE_BYTES_MAX:
             return None
+        body = b"".join(self._response)
         try:
-            return orjson.loads(b"".join(self._response))
-        except orjson.JSONDecodeError:
+            return decode_body(body) if body.startswith(MAGIC) else orjson.loads(body)
+        except (orjson.JSONDecodeError, ProtobufError):
             return None
 
     def _status(self, response: Any) -> Object:

@@ -24,7 +24,7 @@ from control.apiserver.authn.jwt_keys import TokenVerifier
 from control.apiserver.authn.x509 import CertificateAuthority
 from control.apiserver.authz.attributes import forbidden_error
 from control.apiserver.authz.authorizer import ModeAuthorizer
-from control.apiserver.request import RECORD, Credentials, Lookup, UserInfo
+from control.apiserver.request import RECORD, Credentials, Lookup, Proof, UserInfo
 from control.client.client import Client
 
 logger = logging.getLogger(__name__)
@@ -81,8 +81,8 @@ class TokenAuthenticator:
     async def authenticate(self, token: str, audiences: Sequence[str] = ()) -> Authenticated:
         """Return who holds the token, for those of the wanted audiences that it serves; else InvalidCredentialError."""
         wanted = tuple(audiences) or self._audiences
-        if (known := self._known.get(token)) is not None and not audiences and self._still_true(known):
-            return known.outcome
+        if not audiences and (known := self.recall(token)) is not None:
+            return known
         if self._verifier.is_ours(token):
             claims = self._verifier.verify(token, wanted, self._clock().timestamp())
             user = await self._service_account(claims)
@@ -100,6 +100,11 @@ class TokenAuthenticator:
             if found is not None and shared:
                 return Authenticated(with_authenticated_group(found), shared)
         raise InvalidCredentialError("unknown token")
+
+    def recall(self, token: str) -> Authenticated | None:
+        """Return who holds a token that was found good and still is; None for one that has to be looked at."""
+        known = self._known.get(token)
+        return known.outcome if known is not None and self._still_true(known) else None
 
     async def _service_account(self, claims: dict[str, Any]) -> UserInfo:
         """Check the bindings in the cache; ask the store where the cache may only be behind."""
@@ -185,6 +190,30 @@ class Authentication:
         if (record := RECORD.get()) is not None:
             await record.identified(user)
         return self._impersonated(user, credentials)
+
+    def proof(self, credentials: Credentials) -> Proof | None:
+        """Return what tells again and again who presents these credentials; None where they borrow a name.
+
+        Everything that a proof rests on (time, bindings, authorities) is looked at whenever it is asked.
+        """
+        if any(name.startswith(impersonation.HEADERS) for name in credentials.headers):
+            return None
+        if credentials.certificate is not None:
+            return lambda: self._certified(credentials)
+        token = bearer_token(credentials)
+
+        def holder() -> UserInfo | None:
+            known = self._tokens.recall(token)
+            return known.user if known is not None else None
+
+        return holder if token else None
+
+    def _certified(self, credentials: Credentials) -> UserInfo | None:
+        try:
+            user = self._by_certificate(credentials)
+        except (InvalidCredentialError, ValueError):
+            return None
+        return self._with_group(user) if user is not None else None
 
     async def _identify(self, credentials: Credentials) -> UserInfo | None:
         faults: list[str] = []

@@ -11,6 +11,8 @@ from control.apiserver.authz.attributes import Attributes
 from control.apiserver.request import ANONYMOUS, UserInfo
 
 _USER, _UID, _GROUP, _EXTRA = "impersonate-user", "impersonate-uid", "impersonate-group", "impersonate-extra-"
+HEADERS = "impersonate-"
+"""What all names of headers about impersonation begin with."""
 _SERVICE_ACCOUNT = "system:serviceaccount:"
 
 

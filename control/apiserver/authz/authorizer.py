@@ -65,6 +65,10 @@ class ModeAuthorizer:
         """What was decided of whom, as of which generation of the rules."""
 
     async def authorize(self, user: UserInfo, info: RequestInfo) -> Decision:
+        """Judge one request."""
+        return self.decide(user, info)
+
+    def decide(self, user: UserInfo, info: RequestInfo) -> Decision:
         """Judge one request; a question that was asked before is answered as before, until the rules change."""
         question = (
             id(user), info.verb, info.group, info.resource, info.subresource, info.namespace, info.name,

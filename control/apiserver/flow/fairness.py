@@ -135,6 +135,11 @@ class FairQueues:
         """Whether nothing is served and nothing waits."""
         return not self.seats and not self.executing and not self.waiting
 
+    @property
+    def has_room(self) -> bool:
+        """Whether a request of one seat would be served at once."""
+        return not self.waiting and self._fits(ONE_SEAT)
+
     def _pass_time(self, now: float) -> None:
         elapsed = now - self._now
         if elapsed <= 0:

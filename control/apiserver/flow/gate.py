@@ -32,13 +32,14 @@ SCHEMA_HEADER = b"x-kubernetes-pf-flowschema-uid"
 WATCH_START_S = 10.0
 """A watch gives its seats back by then, though its client may still be reading what there was."""
 
+WAYS_MAX = 4096
 Headers = tuple[tuple[bytes, bytes], ...]
 
 
 class _Route:
     """Where the requests of one schema go."""
 
-    __slots__ = ("counts", "headers", "level", "schema")
+    __slots__ = ("counts", "header_lines", "headers", "level", "schema")
 
     def __init__(self, schema: Schema, level: Level) -> None:
         self.schema = schema
@@ -48,6 +49,11 @@ class _Route:
             (SCHEMA_HEADER, schema.uid.encode()),
             (LEVEL_HEADER, level.wish.uid.encode()),
         )
+        self.header_lines = b"".join(b"%b: %b\r\n" % header for header in self.headers)
+
+
+_Way = tuple[_Route, str, tuple[int, ...]]
+"""Where a request goes, of which flow it is there, and the queues that it may wait in."""
 
 
 class Passage(Ticket):
@@ -55,12 +61,14 @@ class Passage(Ticket):
 
     __slots__ = ("_timer", "_waiter", "_watches", "entered_at", "flow", "gate", "info", "route", "user")
 
-    def __init__(self, gate: FlowGate, route: _Route, user: UserInfo, info: RequestInfo, work: Work) -> None:
+    def __init__(
+        self, gate: FlowGate, route: _Route, user: UserInfo, info: RequestInfo, flow: str, work: Work = ONE_SEAT
+    ) -> None:
         super().__init__(work)
         self.route = route
         self.user = user
         self.info = info
-        self.flow = route.schema.distinguisher(user, info)
+        self.flow = flow
         self.gate = gate
         self.entered_at = self.started_at = gate.clock()
         self._waiter: asyncio.Future[None] | None = None
@@ -71,6 +79,11 @@ class Passage(Ticket):
     def headers(self) -> Headers:
         """What the answer tells of the way that its request went."""
         return self.route.headers
+
+    @property
+    def header_lines(self) -> bytes:
+        """The same as lines of the answer's head."""
+        return self.route.header_lines
 
     @property
     def admitted(self) -> bool:
@@ -169,6 +182,7 @@ class FlowGate:
         self._estimator = Estimator(count, self.watches)
         self._classifier: Classifier
         self._routes: dict[str, _Route] = {}
+        self._ways: dict[tuple[int, int], tuple[UserInfo, RequestInfo, _Way]] = {}
         self.configure((), ())
 
     # Configuration.
@@ -194,6 +208,7 @@ class FlowGate:
                 read.setdefault(meta.name(fixed), Schema(fixed))
         self._set_levels(wishes, now)
         self._classifier = Classifier(read.values())
+        self._ways = {}
         self._routes = {schema.name: _Route(schema, self.levels[schema.level_name]) for schema in read.values()}
         return dangling
 
@@ -256,20 +271,45 @@ class FlowGate:
 
     def enter(self, user: UserInfo, info: RequestInfo, query: Mapping[str, tuple[str, ...]]) -> Passage:
         """Take a request in; it may be admitted, have to wait, or be rejected: ``Passage.admission`` tells."""
-        route = self._routes[self._classifier.classify(user, info).name]
+        route, flow, hand = self._way(user, info)
         level = route.level
         work = ONE_SEAT
         if info.verb in ESTIMATED and not level.wish.exempt and info.is_resource_request:
             work = self._estimator.estimate(info, query, level.seats_max)
-        passage = Passage(self, route, user, info, work)
+        passage = Passage(self, route, user, info, flow, work)
         level.tickets.add(passage)
-        hand = level.hand(route.schema.name, passage.flow) if level.wish.queuing is not None else ()
         reason = level.queues.enter(passage, hand, passage.entered_at)
         if reason:
             passage.reject(reason)
         elif info.verb == "watch" and info.is_resource_request:
             passage.begin_watch(self.watches)
         return passage
+
+    def enter_at_once(self, user: UserInfo, info: RequestInfo) -> Passage | None:
+        """Take in a request of one seat that need not wait; None, and no trace of it, where it would have to."""
+        route, flow, hand = self._way(user, info)
+        level = route.level
+        if not level.queues.has_room:
+            return None
+        passage = Passage(self, route, user, info, flow)
+        level.tickets.add(passage)
+        level.queues.enter(passage, hand, passage.entered_at)
+        return passage
+
+    def _way(self, user: UserInfo, info: RequestInfo) -> _Way:
+        """Return which way the user's requests of this sort go; remembered until the configuration changes."""
+        key = (id(user), id(info))
+        known = self._ways.get(key)
+        if known is not None and known[0] is user and known[1] is info:
+            return known[2]
+        route = self._routes[self._classifier.classify(user, info).name]
+        flow = route.schema.distinguisher(user, info)
+        hand = route.level.hand(route.schema.name, flow) if route.level.wish.queuing is not None else ()
+        if len(self._ways) >= WAYS_MAX:
+            self._ways.clear()
+        way = route, flow, hand
+        self._ways[key] = user, info, way
+        return way
 
     def dump(self, what: str, details: bool) -> bytes | None:
         """Return a table of its state for people, None where there is none of this name."""

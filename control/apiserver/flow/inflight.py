@@ -18,6 +18,7 @@ class Slot:
     __slots__ = ("_held", "_slots", "admitted")
 
     headers: Headers = ()
+    header_lines = b""
 
     def __init__(self, slots: Slots | None, admitted: bool) -> None:
         self.admitted = admitted
@@ -63,6 +64,11 @@ class InFlightGate:
         slots = self.reads if info.verb in _READS else self.writes
         room = not slots.limit or slots.taken < slots.limit or _PRIVILEGED in user.groups
         return Slot(slots, room)
+
+    def enter_at_once(self, user: UserInfo, info: RequestInfo) -> Slot | None:
+        """Take a request in, None where there is no place."""
+        slot = self.enter(user, info, {})
+        return slot if slot.admitted else None
 
     def dump(self, what: str, details: bool) -> bytes | None:
         """Return None: there is nothing to be seen."""

@@ -1,7 +1,7 @@
 """MutatingAdmissionPolicy in the admission chain: policies change objects before webhooks see them.
 
 Policies are applied by the names of their bindings, each to what the one before it made. One that asks for it
-(reinvocationPolicy IfNeeded) is applied once more where a later one changed the object.
+(reinvocationPolicy IfNeeded) is applied once more where it, or whoever came later, changed the object.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from control.api.cel.environment import CelError
 from control.api.meta import Object
 from control.api.resources import MUTATING_POLICIES, MUTATING_POLICY_BINDINGS, Resource
 from control.apiserver.admission.plugin import Plugin, object_name
+from control.apiserver.admission.reinvocation import reinvocation_of
 from control.apiserver.authz.authorizer import ModeAuthorizer
 from control.apiserver.policies.asking import judging
 from control.apiserver.policies.bound import Bound
@@ -46,6 +47,12 @@ class _Invocation:
     binding: MutatingBinding
     params: Object | None
 
+    @property
+    def key(self) -> tuple[str, ...]:
+        """What tells it from others."""
+        metadata = (self.params or {}).get("metadata") or {}
+        return (self.policy.name, self.binding.name, metadata.get("namespace") or "", metadata.get("name") or "")
+
 
 class MutatingPolicies(Plugin):
     """Lets bound policies complete objects."""
@@ -74,14 +81,27 @@ class MutatingPolicies(Plugin):
             return
         space = self._parameters.namespace(request)
         told: list[str] = []
-        changes = 0
-        asked: list[tuple[_Invocation, int]] = []
-        for invocation in await self._invocations(request, space, told):
-            changes += self._apply(invocation, request, space, told)
-            asked.append((invocation, changes))
-        for invocation, changes_then in asked:
-            if invocation.policy.reinvokes and changes > changes_then:
-                changes += self._apply(invocation, request, space, told)
+        invocations = await self._invocations(request, space, told)
+        if invocations:
+            reinvocation = reinvocation_of(request)
+            turns = reinvocation.policies
+            if reinvocation.again:
+                turns.begin(request.object)
+            applied = False
+            for invocation in invocations:
+                if reinvocation.again and not turns.due(invocation.key):
+                    continue
+                changed = self._apply(invocation, request, space, told)
+                if changed:
+                    turns.changed()
+                if invocation.policy.reinvokes and changed is not None:
+                    turns.ran(invocation.key)
+                applied |= changed is not None
+            if applied:
+                # Kubernetes takes one that could be applied for one that changed something.
+                turns.changed()
+                reinvocation.wanted = True
+            turns.end(request.object)
         if told:
             raise _denied(request, told)
 
@@ -98,8 +118,8 @@ class MutatingPolicies(Plugin):
                 told.append(_text(policy, binding, f"failed to configure binding: {NOT_FOUND_TEXT}"))
         return found
 
-    def _apply(self, invocation: _Invocation, request: AdmissionRequest, space: Object, told: list[str]) -> int:
-        """Apply one policy; return 1 where it changed the object."""
+    def _apply(self, invocation: _Invocation, request: AdmissionRequest, space: Object, told: list[str]) -> bool | None:
+        """Apply one policy; tell whether it changed the object, None where it could not be applied."""
         before = request.object
         assert before is not None
         values: dict[str, Any] = {**values_of(request, space), "params": invocation.params}
@@ -114,12 +134,14 @@ class MutatingPolicies(Plugin):
                 told.append(_text(policy, invocation.binding, str(error)))
             else:
                 log.warning("policy failed and is passed by name=%s error=%s", policy.name, error)
-            return 0
-        if made is before or made == before:
-            return 0
+            return None
+        if made is before:
+            return None
+        if made == before:
+            return False
         restore_identity(made, before)
         request.object = made
-        return 1
+        return True
 
 
 def _text(policy: MutatingPolicy, binding: MutatingBinding, told: str) -> str:

@@ -85,6 +85,8 @@ class Policy:
     conditions: tuple[Program, ...]
     variables: tuple[tuple[str, Program], ...]
     validations: tuple[Validation, ...]
+    annotations: tuple[tuple[str, Program], ...]
+    """What it adds to audit events: keys, and expressions of their values."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +96,7 @@ class Binding:
     name: str
     policy: str
     match: Match
-    actions: frozenset[str]
+    actions: tuple[str, ...]
     param_ref: Mapping[str, Any] | None
 
 
@@ -104,6 +106,18 @@ class Fault:
 
     text: str
     reason: str = "Invalid"
+    index: int = 0
+    """Which of its validations objects."""
+    denies: bool = False
+    """Whether the request is refused whatever the binding says."""
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What a policy says of one request with one parameter."""
+
+    faults: tuple[Fault, ...] = ()
+    annotations: tuple[tuple[str, str], ...] = ()
 
 
 def policy_of(obj: Object) -> Policy:
@@ -118,6 +132,7 @@ def policy_of(obj: Object) -> Policy:
         tuple(_compiled(entry["expression"]) for entry in spec.get("matchConditions") or ()),
         tuple((entry["name"], _compiled(entry["expression"])) for entry in spec.get("variables") or ()),
         tuple(_validation(entry) for entry in spec.get("validations") or ()),
+        tuple((entry["key"], _compiled(entry["valueExpression"])) for entry in spec.get("auditAnnotations") or ()),
     )
 
 
@@ -143,7 +158,7 @@ def binding_of(obj: Object) -> Binding:
         obj["metadata"]["name"],
         spec.get("policyName") or "",
         match_of(spec.get("matchResources")),
-        frozenset(spec.get("validationActions") or ()),
+        tuple(spec.get("validationActions") or ()),
         spec.get("paramRef"),
     )
 
@@ -157,25 +172,63 @@ def concerns(policy: Policy, binding: Binding, request: AdmissionRequest, labels
     )
 
 
-def judge(policy: Policy, values: dict[str, Any]) -> list[Fault]:
-    """Return what a policy objects to over the values of its variables; conditions that do not hold make it silent."""
+def judge(policy: Policy, values: dict[str, Any]) -> Judgement:
+    """Return what a policy says over the values of its variables; conditions that do not hold make it silent."""
     try:
         if not conditions_hold(policy.conditions, values):
-            return []
+            return Judgement()
     except CelError as error:
-        return [Fault(f"match condition failed: {error}")] if policy.fails_closed else []
-    found: list[Fault] = []
+        return Judgement((Fault(f"match condition failed: {error}"),) if policy.fails_closed else ())
     values = {**values, "variables": variables_of(policy.variables, values)}
-    for validation in policy.validations:
+    faults = [
+        fault
+        for index, validation in enumerate(policy.validations)
+        if (fault := _fault(policy, index, validation, values)) is not None
+    ]
+    if not policy.annotations:
+        return Judgement(tuple(faults))
+    annotations, failed = _annotations(policy, values)
+    return Judgement((*faults, *failed), tuple(annotations))
+
+
+def _fault(policy: Policy, index: int, validation: Validation, values: dict[str, Any]) -> Fault | None:
+    try:
+        holds = validation.program.run(values)
+    except CelError as error:
+        text = f"expression '{validation.text}' resulted in error: {error}"
+        return Fault(text, index=index) if policy.fails_closed else None
+    return None if holds is True else Fault(_message(validation, values), validation.reason, index)
+
+
+def _annotations(policy: Policy, values: dict[str, Any]) -> tuple[list[tuple[str, str]], list[Fault]]:
+    """Return the annotations for audit events, and what is wrong with those that have none."""
+    made: list[tuple[str, str]] = []
+    faults: list[Fault] = []
+    for key, program in policy.annotations:
         try:
-            holds = validation.program.run(values)
+            found = program.run(values)
         except CelError as error:
             if policy.fails_closed:
-                found.append(Fault(f"expression '{validation.text}' resulted in error: {error}"))
+                faults.append(Fault(f"expression '{program.text}' resulted in error: {error}", denies=True))
             continue
-        if holds is not True:
-            found.append(Fault(_message(validation, values), validation.reason))
-    return found
+        if isinstance(found, str):
+            if found.strip():
+                made.append((key, found.strip()))
+        elif found is not None:
+            text = (
+                f"valueExpression '{program.text}' resulted in unsupported return type: {_type_name(found)}. "
+                "Return type must be either string or null."
+            )
+            faults.append(Fault(text, denies=True))
+    return made, faults
+
+
+def _type_name(value: Any) -> str:
+    """Return what CEL calls a value's type."""
+    for kind, name in ((bool, "bool"), (int, "int"), (float, "double"), (bytes, "bytes"), (list, "list")):
+        if isinstance(value, kind):
+            return name
+    return "map"
 
 
 def variables_of(variables: Iterable[tuple[str, Program]], values: Mapping[str, Any]) -> dict[str, Any]:

@@ -169,6 +169,9 @@ class App:
             await self._path(exchange)
             return
         kind = await self._service.kind(info)
+        if kind.deprecation:
+            exchange.deprecation = kind.deprecation
+            self.requests.deprecated(info)
         handler = self._service.handlers.stream_handler(info)
         if handler is not None:
             request = StreamRequest(
@@ -205,8 +208,9 @@ class App:
     async def _relay(self, route: Route, exchange: Exchange, user: UserInfo, info: RequestInfo) -> None:
         assert self._aggregator is not None
         resource = Resource(info.group, info.version, info.resource, "")
+        headers = {**exchange.headers, "audit-id": (exchange.audit_id.decode("latin-1"),)}
         request = StreamRequest(
-            info, resource, user, exchange.query, exchange.headers, exchange.scope, exchange.receive, exchange.send
+            info, resource, user, exchange.query, headers, exchange.scope, exchange.receive, exchange.send
         )
         if exchange.passage is not None:
             # What another server does for it costs nothing here.

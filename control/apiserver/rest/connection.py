@@ -12,12 +12,12 @@ import logging
 from collections import deque
 from http import HTTPStatus
 from typing import Any, Literal, cast
-from urllib.parse import unquote
 
 import httptools
 
 from control.apiserver.request import ASGIScope
-from control.apiserver.rest.door import Door
+from control.apiserver.rest.door import Door, Errand
+from control.apiserver.rest.recall import Head, Target, read_target, remember
 from control.apiserver.streams import upgrade
 
 log = logging.getLogger(__name__)
@@ -55,13 +55,19 @@ class Connection(asyncio.Protocol):
         self._headers: Headers = []
         self._expects_continue = False
         self._in_head = False
+        self._heads: dict[bytes, Head] = {}
+        """The head of the last request of each method, by that one's first letters."""
+        self._begun = 0
+        """How many requests the parser has seen."""
+        self._is_repeatable = False
+        """Whether the last of them left the connection to others like it."""
         self._head_bytes = 0
         """What arrived of a head that is not complete yet."""
         self._parsed_bytes = 0
         """What the head at hand holds."""
         self._reading: Request | None = None
         """The request whose body arrives."""
-        self._answering: Request | None = None
+        self._answering: Errand | None = None
         self._pipeline: deque[Request] = deque()
         self._writable: asyncio.Future[None] | None = None
         self._reads_paused = False
@@ -69,6 +75,17 @@ class Connection(asyncio.Protocol):
         """Whether a handler speaks for the connection now."""
         self._beyond: list[bytes] | None = None
         """What came behind a request to upgrade."""
+
+    @property
+    def certificate(self) -> bytes | None:
+        """The client's certificate in DER."""
+        found: bytes | None = self._state["certificate"]
+        return found
+
+    @property
+    def remote_address(self) -> str:
+        """Where the connection comes from."""
+        return self.peer[0] if self.peer else ""
 
     # What asyncio calls.
 
@@ -94,7 +111,20 @@ class Connection(asyncio.Protocol):
         self._parser = None
 
     def data_received(self, data: bytes) -> None:
-        """Parse what arrived, unless it is a head without end."""
+        """Parse what arrived, unless it is known already, or a head without end."""
+        if self._answering is None and self._reading is None and not self._in_head and self._beyond is None:
+            head = self._heads.get(data[:3])
+            if head is not None and (target := head.target(data)) is not None:
+                self._begin_known(head, target, data)
+                return
+            begun = self._begun
+            self._parse(data)
+            if self._begun == begun + 1 and not self._in_head and self._reading is None:
+                self._remember(data)
+            return
+        self._parse(data)
+
+    def _parse(self, data: bytes) -> None:
         if self._in_head:
             self._head_bytes += len(data)
             if self._head_bytes > HEAD_BYTES_MAX:
@@ -111,6 +141,31 @@ class Connection(asyncio.Protocol):
             self._beyond = [data[upgraded.args[0] :]]
         except httptools.HttpParserError:
             self._refuse(_NO_HTTP)
+
+    def _remember(self, data: bytes) -> None:
+        """Remember the head of a request that came as one piece, for those to come."""
+        if self._is_repeatable and self._beyond is None and (head := remember(data, self._headers)) is not None:
+            self._heads[data[:3]] = head
+
+    def _begin_known(self, head: Head, target: Target, data: bytes) -> None:
+        """Begin a request whose head needs no parsing."""
+        prompt = self.door.prompt
+        if prompt is not None and prompt.take(self, head, target):
+            return
+        self.begin_slowly(head, target, head.body(data))
+
+    def begin_slowly(self, head: Head, target: Target, body: bytes = b"") -> None:
+        """Let the application answer a request whose head needs no parsing."""
+        request = Request(self, self._scope_of(target, "1.1", head.headers), keep_alive=True, expects_continue=False)
+        if body:
+            request.take(body)
+        request.end_body()
+        self._begin(request)
+
+    def hold(self, errand: Errand) -> None:
+        """Let requests wait until somebody's answer is sent, who tells by ``answered``."""
+        self._answering = errand
+        self.deadline = 0.0
 
     def _refuse(self, answer: bytes) -> None:
         if self._answering is None and not self.transport.is_closing():
@@ -143,6 +198,7 @@ class Connection(asyncio.Protocol):
         """Begin a request."""
         self._url, self._headers, self._expects_continue = b"", [], False
         self._in_head, self._head_bytes, self._parsed_bytes = True, 0, 0
+        self._begun += 1
         if self._answering is None:
             self.deadline = self.loop.time() + self.door.head_timeout_s
 
@@ -167,9 +223,11 @@ class Connection(asyncio.Protocol):
         if self.transport.is_closing():
             return
         parser = self._parser
-        scope = self._scope(parser.get_method().decode("latin-1"), parser.get_http_version())
+        version = parser.get_http_version()
+        scope = self._scope(parser.get_method().decode("latin-1"), version)
         # After an upgrade the parser has ended: a refused one cannot be followed by another request.
         keep_alive = parser.should_keep_alive() and not parser.should_upgrade()
+        self._is_repeatable = keep_alive and version == "1.1"
         request = self._reading = Request(self, scope, keep_alive, self._expects_continue)
         if self._answering is None:
             self._begin(request)
@@ -198,16 +256,17 @@ class Connection(asyncio.Protocol):
                 url = (parsed.path or b"/") + (b"?" + parsed.query if parsed.query else b"")
             except httptools.HttpParserError:
                 url = b"/" if url == b"*" else url
-        raw_path, _, query = url.partition(b"?")
-        path = raw_path.decode("latin-1")
+        return self._scope_of(read_target(method, url), version, self._headers)
+
+    def _scope_of(self, target: Target, version: str, headers: Headers) -> ASGIScope:
         return {
             "type": "http",
             "http_version": version,
-            "method": method,
-            "path": unquote(path) if "%" in path else path,
-            "raw_path": raw_path,
-            "query_string": query,
-            "headers": self._headers,
+            "method": target.method,
+            "path": target.path,
+            "raw_path": target.raw_path,
+            "query_string": target.query,
+            "headers": headers,
             "client": self.peer,
             "state": self._state,
         }

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
 import orjson
 
+from control.api.versionorder import preference
 from control.apiserver.aggregation.documents import Published
 from control.apiserver.aggregation.registration import Priority, priority_of
 from control.apiserver.kinds import Kind, Kinds
@@ -148,18 +148,6 @@ class Discovery:
             made = {"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": text, "resources": listed}
             self._made[key] = orjson.dumps(made)
         return self._made[key]
-
-
-_VERSION = re.compile(r"v(\d+)(?:(alpha|beta)(\d+))?")
-
-
-def preference(version: str) -> tuple[int, int, int, str]:
-    """Order versions as Kubernetes does: v10, v2, v1, v11beta2, v10beta3, v3alpha1, then others by name."""
-    found = _VERSION.fullmatch(version)
-    if found is None:
-        return (3, 0, 0, version)
-    level = {None: 0, "beta": 1, "alpha": 2}[found[2]]
-    return (level, -int(found[1]), -int(found[3] or 0), "")
 
 
 def _aggregated_resource(kind: Kind) -> dict[str, Any]:

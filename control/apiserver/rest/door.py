@@ -9,6 +9,7 @@ from email.utils import formatdate
 from typing import Any, Protocol
 
 from control.apiserver.request import ASGIScope, Receive, Send
+from control.apiserver.rest.recall import Head, Target
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +31,14 @@ class Visitor(Protocol):
 
 
 class Errand(Protocol):
+    """One request as its connection sees it."""
+
+    def lose(self) -> None:
+        """Note that the client is gone."""
+        ...
+
+
+class Task(Protocol):
     """One request as the door sees it."""
 
     async def run(self) -> None:
@@ -37,11 +46,56 @@ class Errand(Protocol):
         ...
 
 
+class Host(Protocol):
+    """One connection as those see it who answer without a task."""
+
+    door: Door
+
+    @property
+    def certificate(self) -> bytes | None:
+        """The client's certificate in DER."""
+        ...
+
+    @property
+    def remote_address(self) -> str:
+        """Where the connection comes from."""
+        ...
+
+    def hold(self, errand: Errand) -> None:
+        """Let later requests wait until ``answered``."""
+        ...
+
+    def write(self, data: bytes) -> None:
+        """Send bytes, if anybody is there to take them."""
+        ...
+
+    def answered(self, keep_alive: bool) -> None:
+        """Go on after an answer."""
+        ...
+
+    def begin_slowly(self, head: Head, target: Target, body: bytes = b"") -> None:
+        """Let the application answer after all."""
+        ...
+
+
+class Prompt(Protocol):
+    """Answers requests without a task where that can be."""
+
+    in_flight: int
+
+    def take(self, host: Host, head: Head, target: Target) -> bool:
+        """Answer a request without a body, now or soon; tell whether that will be done."""
+        ...
+
+
 class Door:
     """Keeps connections and the tasks that answer."""
 
-    def __init__(self, app: Application, head_timeout_s: float, keep_alive_s: float) -> None:
+    def __init__(
+        self, app: Application, head_timeout_s: float, keep_alive_s: float, prompt: Prompt | None = None
+    ) -> None:
         self.app = app
+        self.prompt = prompt
         self.loop = asyncio.get_running_loop()
         self.head_timeout_s = head_timeout_s
         self.keep_alive_s = keep_alive_s
@@ -52,9 +106,9 @@ class Door:
         self._empty = asyncio.Event()
         self._note_date()
 
-    def run(self, errand: Errand) -> None:
+    def run(self, request: Task) -> None:
         """Answer a request in a task of its own."""
-        task = self.loop.create_task(errand.run())
+        task = self.loop.create_task(request.run())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -83,8 +137,8 @@ class Door:
             connection.end()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=streams_end_s)
-        while self._tasks and busy():
-            await asyncio.wait(self._tasks, timeout=0.1)
+        while (self._tasks and busy()) or (self.prompt is not None and self.prompt.in_flight):
+            await (asyncio.wait(self._tasks, timeout=0.1) if self._tasks else asyncio.sleep(0.02))
         for task in self._tasks:
             task.cancel()
         if self._tasks:

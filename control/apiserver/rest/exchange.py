@@ -12,7 +12,10 @@ import orjson
 
 from control.api import status
 from control.api.meta import Object
+from control.apiserver.auditid import audit_id_of
 from control.apiserver.request import ASGIScope, Credentials, Passage, Receive, Send
+from control.apiserver.rest.encodings import encoded
+from control.apiserver.rest.negotiate import JSON, choose_error
 
 if TYPE_CHECKING:
     # Imported for real where audit is configured.
@@ -27,7 +30,7 @@ PRETTY_BYTES_MAX = 4 << 20
 """Longer answers stay on one line: nobody reads them, and laying them out would hold up everybody else."""
 NOT_CACHED = b"no-cache, private"
 _TRUE = frozenset({"1", "t", "T", "true", "True", "TRUE"})
-_PERSONS = ("curl", "Wget", "Mozilla/5.0")
+PERSONS = ("curl", "Wget", "Mozilla/5.0")
 """Programs that a person looks through, by the beginnings of their names."""
 WARNING_CHARACTERS_MAX = 256
 WARNINGS_CHARACTERS_MAX = 4096
@@ -88,8 +91,13 @@ class Exchange:
         self.query = read_query(scope["query_string"]) if scope["query_string"] else _NO_QUERY
         self.headers = _remembered_headers(scope)
         self.warnings: list[str] = []
+        self.deprecation = ""
+        """What is told before any other warning."""
         self.passage: Passage | None = None
         self.started = False
+        self._audit_id = b""
+        self.wants_layout = False
+        """Whether JSON is to be laid out although nothing but the Accept header says so."""
         self.code = 0
         """The answer's code, once it has begun."""
         self.sent_bytes = 0
@@ -103,6 +111,13 @@ class Exchange:
     def parameter(self, name: str) -> str:
         """Return a query parameter's first value."""
         return self.query.get(name, ("",))[0]
+
+    @property
+    def audit_id(self) -> bytes:
+        """The request's name in audit events, which its answer tells."""
+        if not self._audit_id:
+            self._audit_id = self.record.header if self.record is not None else audit_id_of(self.headers)
+        return self._audit_id
 
     @property
     def remote_address(self) -> str:
@@ -156,7 +171,9 @@ class Exchange:
             self.code = message["status"]
             if self.record is not None:
                 await self.record.starts(self.code)
-                message = {**message, "headers": [*message["headers"], (b"audit-id", self.record.header)]}
+            # Another server that answers through us names the request, too: once is enough.
+            headers = [header for header in message["headers"] if header[0] != b"audit-id"]
+            message = {**message, "headers": [*headers, (b"audit-id", self.audit_id)]}
         elif body := message.get("body"):
             self.sent_bytes += len(body)
             if self.record is not None:
@@ -167,6 +184,8 @@ class Exchange:
         headers = [(b"content-type", content_type), (b"cache-control", self.cache_control), *extra]
         if self.passage is not None:
             headers += self.passage.headers
+        if self.deprecation:
+            self.warnings.insert(0, self.deprecation)
         for text in bounded_warnings(self.warnings) if self.warnings else ():
             headers.append((b"warning", f'299 - "{_quoted(text)}"'.encode("utf-8", "replace")))
         return headers
@@ -197,8 +216,8 @@ class Exchange:
             headers = self._head(content_type, extra)
             if self.record is not None:
                 await self.record.starts(code)
-                headers.append((b"audit-id", self.record.header))
                 self.record.answers(plain)
+            headers.append((b"audit-id", self.audit_id))
             at_once(code, headers, body)
             if len(body) > LARGE_BYTES:
                 await self._taken()
@@ -212,7 +231,7 @@ class Exchange:
     def _pretty(self) -> bool:
         if "pretty" in self.query:
             return self.parameter("pretty") in _TRUE
-        return self.header("user-agent").startswith(_PERSONS)
+        return self.wants_layout or self.header("user-agent").startswith(PERSONS)
 
     async def _taken(self) -> None:
         if (writable := self.scope.get("writable")) is None:
@@ -239,7 +258,12 @@ class Exchange:
         retry_after = error.status.get("details", {}).get("retryAfterSeconds")
         if retry_after:
             extra = (*extra, (b"retry-after", str(retry_after).encode()))
-        await self.answer(error.code, orjson.dumps(error.status), JSON_TYPE, extra)
+        media_type = choose_error(self.header("accept")).type
+        if media_type == JSON:
+            await self.answer(error.code, orjson.dumps(error.status), JSON_TYPE, extra)
+            return
+        told = encoded({"apiVersion": "v1", "kind": "Status", **error.status}, media_type)
+        await self.answer(error.code, told, media_type.encode(), extra)
 
 
 def accepts_gzip(accept_encoding: str) -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from control.apiserver.rest.connection import HEAD_BYTES_MAX as HEAD_BYTES_MAX
 from control.apiserver.rest.connection import Connection
-from control.apiserver.rest.door import Application, Door
+from control.apiserver.rest.door import Application, Door, Prompt
 
 BACKLOG = 2048
 KEEP_ALIVE_S = 120
@@ -48,10 +48,14 @@ def never() -> bool:
 
 
 async def serve(
-    app: Application, bound: socket.socket, context: ssl.SSLContext | None, busy: Callable[[], bool] = never
+    app: Application,
+    bound: socket.socket,
+    context: ssl.SSLContext | None,
+    busy: Callable[[], bool] = never,
+    prompt: Prompt | None = None,
 ) -> None:
     """Serve an ASGI application until cancelled, then for as long as it is ``busy`` with requests."""
-    door = Door(app, HEAD_TIMEOUT_S, KEEP_ALIVE_S)
+    door = Door(app, HEAD_TIMEOUT_S, KEEP_ALIVE_S, prompt)
     listening = await door.loop.create_server(lambda: Connection(door), sock=bound, ssl=context, backlog=BACKLOG)
     try:
         await door.watch_over()

@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any
 
 import orjson
 
 from control.api import status
 from control.api.meta import Object
-from control.api.printers.table import IncludeObject
 from control.apiserver import objects
-from control.apiserver.cache import Batch, Delivery, Entry, Filter
+from control.apiserver.cache import Batch, Entry, Filter
 from control.apiserver.convert import convert
 from control.apiserver.kinds import Kind
 from control.apiserver.options import check_write, number
 from control.apiserver.paging import ListQuery
-from control.apiserver.registry import Context, ListResult
+from control.apiserver.registry import Context
 from control.apiserver.request import RequestInfo, RequestOptions, UserInfo, flag
 from control.apiserver.rest import table
+from control.apiserver.rest.answers import answer_list, answer_object, list_bytes, list_metadata, write
+from control.apiserver.rest.events import Events
 from control.apiserver.rest.exchange import Exchange, success_status
-from control.apiserver.rest.negotiate import YAML, MediaType, choose
+from control.apiserver.rest.negotiate import PLAIN, MediaType, choose, choose_stream
 from control.apiserver.service import Service, not_allowed
+from control.apiserver.streams.web_socket import accept, wants_web_socket
 from control.apiserver.watch import Watch, WatchOptions
 from control.client.client import APPLY_PATCH
 
@@ -58,14 +60,14 @@ class Verbs:
     # Reading.
 
     async def _get(self, exchange: Exchange, info: RequestInfo, kind: Kind) -> None:
-        media = choose(exchange.header("accept"))
+        media = _media(exchange, kind)
         found = await self._service.get(kind, info, exchange.parameter("resourceVersion"))
         if isinstance(found, Entry):
-            if not media.transform and media.type != YAML and not self._converts(kind):
+            if media is PLAIN and not self._converts(kind):
                 await exchange.answer(200, found.data)
                 return
             found = await self._service.shown(kind, found)
-        await self._answer(exchange, 200, found, media, kind)
+        await answer_object(exchange, 200, found, media, kind)
 
     def _converts(self, kind: Kind) -> bool:
         return self._service.registry.kinds.converts(kind)
@@ -75,62 +77,24 @@ class Verbs:
         return self._service.filter(kind, info, labels, fields)
 
     async def _list(self, exchange: Exchange, info: RequestInfo, kind: Kind) -> None:
-        media = choose(exchange.header("accept"))
+        media = _media(exchange, kind)
         query = _list_query(exchange)
         result = await self._service.page(kind, self._filter(exchange, info, kind), query)
         metadata = list_metadata(result)
-        if media.transform or media.type == YAML:
+        if media is not PLAIN:
             shown = await self._service.all_shown(kind, result.entries)
-            await self._answer_list(exchange, shown, metadata, media, kind)
+            await answer_list(exchange, shown, metadata, media, kind)
             return
         data: Iterable[bytes] = (entry.data for entry in result.entries)
         if self._converts(kind):
             data = [orjson.dumps(obj) for obj in await self._service.all_shown(kind, result.entries)]
         await exchange.answer(200, list_bytes(kind, metadata, data))
 
-    async def _answer_list(
-        self, exchange: Exchange, shown: list[Object], metadata: Object, media: MediaType, kind: Kind
-    ) -> None:
-        if media.transform == "Table":
-            include = table.read_include(exchange.parameter("includeObject"))
-            body: Object = table.table(kind, shown, metadata, include, media.version)
-        elif media.transform:
-            body = {
-                "kind": "PartialObjectMetadataList",
-                "apiVersion": f"meta.k8s.io/{media.version}",
-                "metadata": metadata,
-                "items": [table.partial(obj, media.version) for obj in shown],
-            }
-        else:
-            body = {**list_head(kind), "metadata": metadata, "items": shown}
-        await self._write(exchange, 200, body, media)
-
-    async def _answer(self, exchange: Exchange, code: int, obj: Object, media: MediaType, kind: Kind) -> None:
-        """Answer with one object in the wanted representation; a Status is never transformed."""
-        if obj.get("kind") != "Status" or obj.get("apiVersion") != "v1":
-            if media.transform == "Table":
-                include = table.read_include(exchange.parameter("includeObject"))
-                metadata = {"resourceVersion": obj["metadata"].get("resourceVersion", "")}
-                scaled = "scale" if obj.get("kind") == "Scale" else ""
-                obj = table.table(kind, [obj], metadata, include, media.version, subresource=scaled)
-            elif media.transform:
-                obj = table.partial(obj, media.version)
-        await self._write(exchange, code, obj, media)
-
-    @staticmethod
-    async def _write(exchange: Exchange, code: int, body: Object, media: MediaType) -> None:
-        if media.type == YAML:
-            import yaml  # few ask for it
-
-            text = yaml.dump(body, Dumper=yaml.CSafeDumper, sort_keys=False, allow_unicode=True)
-            await exchange.answer(code, text.encode(), b"application/yaml")
-        else:
-            await exchange.answer(code, orjson.dumps(body))
-
     # Watching.
 
     async def _watch(self, exchange: Exchange, info: RequestInfo, kind: Kind) -> None:
-        media = choose(exchange.header("accept"))
+        media = choose_stream(exchange.header("accept"), kind.custom is not None)
+        include = table.read_include(exchange.parameter("includeObject"))
         options = WatchOptions(
             exchange.parameter("resourceVersion"),
             exchange.parameter("resourceVersionMatch"),
@@ -141,28 +105,40 @@ class Verbs:
         watch = await self._service.watch(kind, self._filter(exchange, info, kind), options)
         if exchange.passage is not None:
             watch.initialized = exchange.passage.initialized
-        await exchange.start(200, b"application/json", None)
+        events = Events(kind, media, include, self._converts(kind))
+        if wants_web_socket(exchange.headers):
+            await self._watch_by_messages(exchange, watch, events, kind)
+            return
+        await exchange.start(200, events.content_type, None)
         await exchange.part(b"")
-        pump = asyncio.ensure_future(self._pump(exchange, watch, media, kind))
-        gone = asyncio.ensure_future(_gone(exchange))
-        try:
-            await asyncio.wait([pump, gone], return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            gone.cancel()
-            if not pump.done():
-                pump.cancel()
-        if pump.done():
-            pump.result()
+
+        async def send(batch: Batch) -> None:
+            await exchange.part(events.stream(batch))
+
+        if await _until_gone(self._pump(send, watch, kind), _gone(exchange)):
             await exchange.part(b"", last=True)
 
-    async def _pump(self, exchange: Exchange, watch: Watch, media: MediaType, kind: Kind) -> None:
-        include = table.read_include(exchange.parameter("includeObject"))
-        shape = _Shape(kind, media, include, self._converts(kind))
+    async def _watch_by_messages(self, exchange: Exchange, watch: Watch, events: Events, kind: Kind) -> None:
+        """Tell a watch's events over WebSocket, each as a message."""
+        socket = accept(exchange.scope, exchange.headers, exchange.audit_id)
+        exchange.started, exchange.code = True, 101
+
+        async def send(batch: Batch) -> None:
+            await socket.send(events.messages(batch), binary=events.binary)
+
+        try:
+            await _until_gone(self._pump(send, watch, kind), socket.gone())
+        except OSError as error:
+            raise ConnectionResetError from error
+        finally:
+            socket.close()
+
+    async def _pump(self, send: Callable[[Batch], Awaitable[None]], watch: Watch, kind: Kind) -> None:
         asks = self._service.registry.conversions.asks(kind)
         async for batch in watch.batches():
             if asks:
                 batch = await self._service.deliveries(kind, batch)
-            await exchange.part(shape.lines(batch))
+            await send(batch)
             if asks and batch and batch[-1].type == "ERROR":
                 return
 
@@ -173,7 +149,7 @@ class Verbs:
         return objects.parse_body(body, exchange.header("content-type"), validation)
 
     async def _create(self, exchange: Exchange, user: UserInfo, info: RequestInfo, kind: Kind) -> None:
-        media = choose(exchange.header("accept"))
+        media = _media(exchange, kind)
         context = _context(exchange, user, "create")
         value: Any = None
         duplicates: list[str] = []
@@ -183,7 +159,7 @@ class Verbs:
         if made is not None:
             default = 201 if info.verb == "create" else 200
             code = success_status(made) if made.get("kind") == "Status" else default
-            await self._write(exchange, code, made, media)
+            await write(exchange, code, made, media)
             return
         if info.name:
             raise not_allowed()
@@ -191,7 +167,7 @@ class Verbs:
         await self._answer_written(exchange, 201, obj, media, kind, context)
 
     async def _update(self, exchange: Exchange, user: UserInfo, info: RequestInfo, kind: Kind) -> None:
-        media = choose(exchange.header("accept"))
+        media = _media(exchange, kind)
         context = _context(exchange, user, "update")
         value, duplicates = await self._body(exchange, context.options.field_validation or "Warn")
         made = await self._service.handle(kind, info, value, context, exchange.query)
@@ -200,7 +176,7 @@ class Verbs:
         await self._answer_written(exchange, 201 if context.created else 200, made, media, kind, context)
 
     async def _patch(self, exchange: Exchange, user: UserInfo, info: RequestInfo, kind: Kind) -> None:
-        media = choose(exchange.header("accept"))
+        media = _media(exchange, kind)
         objects.check_patch_type(exchange.header("content-type"))
         context = _context(exchange, user, "patch")
         body = await exchange.body(self._service.config.body_bytes_max)
@@ -215,8 +191,8 @@ class Verbs:
     ) -> None:
         """Answer with an object that was stored, in the bytes that reads of it are answered with, where these serve."""
         entry = context.written
-        if entry is None or media.transform or media.type == YAML or obj.get("kind") != kind.resource.kind:
-            await self._answer(exchange, code, obj, media, kind)
+        if entry is None or media is not PLAIN or obj.get("kind") != kind.resource.kind:
+            await answer_object(exchange, code, obj, media, kind)
         else:
             await exchange.answer(code, entry.data if not self._converts(kind) else orjson.dumps(obj))
 
@@ -240,61 +216,51 @@ class Verbs:
         return options
 
     async def _delete(self, exchange: Exchange, user: UserInfo, info: RequestInfo, kind: Kind) -> None:
-        media = choose(exchange.header("accept"))
+        media = _media(exchange, kind)
         options = await self._options_body(exchange)
         obj, gone = await self._service.delete(kind, info, options, _context(exchange, user, "delete"))
         if obj.get("kind") != "Status":
             obj = await self._service.registry.conversions.one(obj, kind)
         accepted = not gone and options.get("orphanDependents") is False
-        await self._answer(exchange, 202 if accepted else 200, obj, media, kind)
+        await answer_object(exchange, 202 if accepted else 200, obj, media, kind)
 
     async def _delete_collection(self, exchange: Exchange, user: UserInfo, info: RequestInfo, kind: Kind) -> None:
-        media = choose(exchange.header("accept"))
+        media = _media(exchange, kind)
         options = await self._options_body(exchange)
         chosen = self._filter(exchange, info, kind)
         context, query = _context(exchange, user, "deletecollection"), _list_query(exchange)
         found, listed = await self._service.delete_collection(kind, chosen, query, options, context)
         shown = await self._service.registry.conversions.many(found, kind)
-        await self._answer_list(exchange, shown, list_metadata(listed), media, kind)
+        await answer_list(exchange, shown, list_metadata(listed), media, kind)
 
 
-class _Shape:
-    """How one watch wants its events."""
-
-    def __init__(self, kind: Kind, media: MediaType, include: IncludeObject, converts: bool) -> None:
-        self._kind = kind
-        self._media = media
-        self._include = include
-        self._converts = converts
-        self._columns = True
-
-    def lines(self, batch: Batch) -> bytes:
-        """Return events as lines of the stream."""
-        if not (self._media.transform or self._converts):
-            return batch.lines
-        return b"".join([self._line(delivery) for delivery in batch])
-
-    def _line(self, delivery: Delivery) -> bytes:
-        if delivery.type == "ERROR":
-            return delivery.line
-        obj: Object = orjson.loads(delivery.data)
-        if delivery.type != "BOOKMARK":
-            obj = convert(obj, self._kind.resource)
-        version = self._media.version
-        if self._media.transform == "Table":
-            # A bookmark has a row too: what it says stands in the metadata of that row's object.
-            metadata = {"resourceVersion": obj["metadata"].get("resourceVersion", "")}
-            obj = table.table(self._kind, [obj], metadata, self._include, version, self._columns)
-            self._columns = False
-        elif self._media.transform:
-            obj = table.partial(obj, version)
-        return b'{"type":"%s","object":%s}\n' % (delivery.type.encode(), orjson.dumps(obj))
+async def _until_gone(pumping: Coroutine[Any, Any, None], going: Coroutine[Any, Any, None]) -> bool:
+    """Send until there is no more to say, or the client has gone; tell whether it was still there."""
+    pump, gone = asyncio.ensure_future(pumping), asyncio.ensure_future(going)
+    try:
+        await asyncio.wait([pump, gone], return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        gone.cancel()
+        if not pump.done():
+            pump.cancel()
+    if not pump.done():
+        return False
+    pump.result()
+    return True
 
 
 async def _gone(exchange: Exchange) -> None:
     """Return once the client has hung up."""
     while (await exchange.receive())["type"] != "http.disconnect":
         pass
+
+
+def _media(exchange: Exchange, kind: Kind) -> MediaType:
+    """Return the representation to answer with; raises NotAcceptable."""
+    media = choose(exchange.header("accept"), kind.custom is not None)
+    if media.pretty:
+        exchange.wants_layout = True
+    return media
 
 
 def _choice(exchange: Exchange, name: str) -> bool | None:
@@ -324,24 +290,3 @@ def _context(exchange: Exchange, user: UserInfo, verb: str) -> Context:
     is_apply = objects.media_type(exchange.header("content-type")) == APPLY_PATCH
     check_write(verb, options, dry_run, force=verb == "patch" and force is not None and not is_apply)
     return Context(user, options, exchange.warnings)
-
-
-def list_metadata(result: ListResult) -> Object:
-    """Return a list's metadata."""
-    metadata: Object = {"resourceVersion": str(result.revision)}
-    if result.continue_token:
-        metadata["continue"] = result.continue_token
-    if result.remaining is not None:
-        metadata["remainingItemCount"] = result.remaining
-    return metadata
-
-
-def list_head(kind: Kind) -> Object:
-    """Return kind and apiVersion of a list."""
-    return {"kind": f"{kind.resource.kind}List", "apiVersion": kind.resource.api_version}
-
-
-def list_bytes(kind: Kind, metadata: Object, items: Iterable[bytes]) -> bytes:
-    """Return a list's JSON around its items' own."""
-    head = orjson.dumps({**list_head(kind), "metadata": metadata})
-    return head[:-1] + b',"items":[' + b",".join(items) + b"]}"

@@ -13,6 +13,7 @@ from control.apiserver.request import Handlers, StreamRequest
 from control.apiserver.streams import target
 from control.apiserver.streams.kubelets import Kubelets
 from control.apiserver.streams.relay import is_upgrade, relay_http, relay_upgrade
+from control.apiserver.streams.web_socket import carried, wants_web_socket
 from control.client.client import Client
 
 UPGRADE_REQUIRED = "unable to upgrade: missing upgrade headers in request"
@@ -40,6 +41,8 @@ class PodStreams:
         pod = await self._pod(request)
         path = target.log_path(pod, request.query)
         node = target.host_of(pod)
+        if wants_web_socket(request.headers):
+            request = carried(request)
         if not node:
             await _send_nothing(request)
             return

@@ -24,7 +24,7 @@ CHUNK_BYTES = 64 << 10
 _BEARER = "base64url.bearer.authorization.k8s.io."
 _UPGRADE_HEADERS = (
     "upgrade", "connection", "sec-websocket-key", "sec-websocket-version", "sec-websocket-extensions",
-    "sec-websocket-protocol", "x-stream-protocol-version", "origin",
+    "sec-websocket-protocol", "x-stream-protocol-version", "origin", "audit-id",
 )  # fmt: skip
 _HOP_BY_HOP = frozenset(
     {

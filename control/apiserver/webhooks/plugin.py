@@ -1,8 +1,8 @@
 """The two webhook plugins of the admission chain: MutatingAdmissionWebhook and ValidatingAdmissionWebhook.
 
 Mutating webhooks are asked one after the other, by the names of their configurations; one that asks for it
-(reinvocationPolicy IfNeeded) is asked once more when a later one changed the object. Validating ones are asked all at
-once; one refusal is enough.
+(reinvocationPolicy IfNeeded) is asked once more when whoever came later changed the object. Validating ones are asked
+all at once; one refusal is enough.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ from control.api.cel.environment import CelError
 from control.api.meta import Object
 from control.api.patch import copy_json, json_patch
 from control.api.resources import NAMESPACES, Resource
+from control.api.validation import names
 from control.apiserver.admission.plugin import Plugin
+from control.apiserver.admission.reinvocation import reinvocation_of
 from control.apiserver.authz.authorizer import ModeAuthorizer
 from control.apiserver.measures import AdmissionMetrics
 from control.apiserver.metrics import Metrics
@@ -33,6 +35,8 @@ from control.apiserver.webhooks.matching import Hook, concerns, conditions_hold,
 log = logging.getLogger(__name__)
 
 WARNING_CHARACTERS_MAX = 256
+NOT_CONCERNED = review.Verdict(True, {}, None, (), {})
+"""The verdict of a webhook that was not asked, since its conditions do not hold."""
 
 
 class Hooks:
@@ -63,15 +67,15 @@ class Hooks:
                 log.error("webhook configuration is not understood and left out name=%s error=%s", name, error)
         self.all = tuple(made)
 
-    def concerned(self, request: AdmissionRequest) -> list[Hook]:
-        """Return the webhooks that a request concerns, their conditions apart."""
+    def concerned(self, request: AdmissionRequest) -> list[tuple[int, Hook]]:
+        """Return the webhooks that a request concerns, their conditions apart, with their places among all."""
         if not self.all:
             return []
         labels: dict[str, str] = {}
         if request.namespace:
             space = self._lookup.get(NAMESPACES, request.namespace) or {}
             labels = (space.get("metadata") or {}).get("labels") or {}
-        return [hook for hook in self.all if concerns(hook, request, labels)]
+        return [(index, hook) for index, hook in enumerate(self.all) if concerns(hook, request, labels)]
 
 
 class Webhooks:
@@ -94,13 +98,13 @@ class Webhooks:
     async def ask(
         self, hook: Hook, request: AdmissionRequest, *, may_patch: bool, place: str = "round_0_index_0"
     ) -> review.Verdict | None:
-        """Return a webhook's verdict, None where it is not concerned or may fail; raises ApiError."""
+        """Return a webhook's verdict, None where it failed and may; raises ApiError."""
         question = review.request_of(request)
         step, failed = ("admit", "mutation") if may_patch else ("validating", "validating")
         since = perf_counter()
         try:
             if not self._concerned(hook, request, question):
-                return None
+                return NOT_CONCERNED
             if request.dry_run and hook.has_side_effects:
                 text = f"admission webhook {hook.name!r} does not support dry run"
                 raise status.bad_request(text.replace("'", '"'))
@@ -119,7 +123,10 @@ class Webhooks:
             return None
         self._count(hook, request, step, since, 200, rejected=not verdict.allowed)
         for key, value in verdict.annotations.items():
-            annotate(f"{hook.name}/{key}", value)
+            if names.qualified_name(f"{hook.name}/{key}"):
+                log.warning("webhook's audit annotation has no valid key name=%s key=%s", hook.name, key)
+            else:
+                annotate(f"{hook.name}/{key}", value)
         request.warnings.extend(text[:WARNING_CHARACTERS_MAX] for text in verdict.warnings)
         if not verdict.allowed:
             code, reason, text = review.refusal(hook.name, verdict)
@@ -154,39 +161,58 @@ class MutatingWebhooks(Plugin):
 
     async def mutate(self, request: AdmissionRequest) -> None:
         """Ask the webhooks in turn and apply their patches."""
-        concerned = self._hooks.concerned(request)
-        changed_after: dict[int, int] = {}
-        changes = 0
-        for index, hook in enumerate(concerned):
-            changes += await self._ask(hook, request, f"round_0_index_{index}")
-            changed_after[index] = changes
-        for index, hook in enumerate(concerned):
-            if hook.reinvokes and changes > changed_after[index]:
-                await self._ask(hook, request, f"round_1_index_{index}")
+        if not (concerned := self._hooks.concerned(request)):
+            return
+        reinvocation = reinvocation_of(request)
+        turns = reinvocation.webhooks
+        if reinvocation.again:
+            turns.begin(request.object)
+        turn = 1 if reinvocation.again else 0
+        for index, hook in concerned:
+            key = (hook.configuration, index)
+            if reinvocation.again and not turns.due(key):
+                continue
+            changed = await self._ask(hook, request, f"round_{turn}_index_{index}")
+            if changed:
+                turns.changed()
+                reinvocation.wanted = True
+            if hook.reinvokes and changed is not None:
+                turns.ran(key)
+        turns.end(request.object)
 
-    async def _ask(self, hook: Hook, request: AdmissionRequest, place: str) -> int:
-        """Ask one webhook; return 1 where it changed the object."""
-        verdict = await self._webhooks.ask(hook, request, may_patch=True, place=place)
-        if verdict is None:
-            return 0
-        changed = self._apply(hook, request, verdict)
-        told = {"configuration": hook.configuration, "webhook": hook.name, "mutated": bool(changed)}
-        annotate(f"mutation.webhook.admission.k8s.io/{place}", orjson.dumps(told).decode())
-        return changed
+    async def _ask(self, hook: Hook, request: AdmissionRequest, place: str) -> bool | None:
+        """Ask one webhook; tell whether it changed the object, None where it is not concerned."""
+        asked, changed = True, False
+        try:
+            verdict = await self._webhooks.ask(hook, request, may_patch=True, place=place)
+            asked = verdict is not NOT_CONCERNED
+            changed = asked and verdict is not None and self._apply(hook, request, verdict, place)
+        finally:
+            if asked:
+                told = {"configuration": hook.configuration, "webhook": hook.name, "mutated": changed}
+                annotate(f"mutation.webhook.admission.k8s.io/{place}", orjson.dumps(told).decode())
+        return changed if asked else None
 
-    def _apply(self, hook: Hook, request: AdmissionRequest, verdict: review.Verdict) -> int:
-        """Change the object as a webhook wishes; return 1 where that changed anything."""
+    def _apply(self, hook: Hook, request: AdmissionRequest, verdict: review.Verdict, place: str) -> bool:
+        """Change the object as a webhook wishes; tell whether that changed anything."""
         if not verdict.patch or request.object is None:
-            return 0
+            return False
         before = copy_json(request.object)
         try:
             patched = json_patch(request.object, verdict.patch)
             made = self._complete(request.resource, patched)
         except status.ApiError as error:
             raise status.internal_error(f'admission webhook "{hook.name}" patched wrongly: {error.message}') from None
+        told = {
+            "configuration": hook.configuration,
+            "webhook": hook.name,
+            "patch": verdict.patch,
+            "patchType": "JSONPatch",
+        }
+        annotate(f"patch.webhook.admission.k8s.io/{place}", orjson.dumps(told).decode(), with_bodies=True)
         restore_identity(made, before)
         request.object = made
-        return int(made != before)
+        return bool(made != before)
 
 
 def restore_identity(made: Object, before: Object) -> None:
@@ -212,7 +238,7 @@ class ValidatingWebhooks(Plugin):
         found: Sequence[Any] = await asyncio.gather(
             *(
                 self._webhooks.ask(hook, request, may_patch=False, place=f"round_0_index_{index}")
-                for index, hook in enumerate(concerned)
+                for index, (_, hook) in enumerate(concerned)
             ),
             return_exceptions=True,
         )

@@ -45,7 +45,7 @@ GOOD: dict[str, dict[str, Any]] = {
     "both selectors": {"ingress": [{"from": [{"podSelector": {}, "namespaceSelector": {}}]}]},
     "a block with exceptions": block("10.0.0.0/8", "10.1.0.0/16", "10.2.3.4/32"),
     "a block of IPv6": block("2001:db8::/32", "2001:db8:1::/48"),
-    "a block with bits of a host": block("10.0.0.7/24", "10.0.0.7/32"),
+    "a block with an exception of one address": block("10.0.0.0/24", "10.0.0.7/32"),
 }
 
 
@@ -57,7 +57,7 @@ def test_what_is_right_passes(name: str) -> None:
 PORT = "spec.ingress[0].ports[0]"
 BLOCK = "spec.egress[0].to[0].ipBlock"
 BAD: dict[str, tuple[dict[str, Any], list[str]]] = {
-    "protocol": (port(protocol="ICMP"), [f'{PORT}.protocol: Unsupported value: "ICMP": supported values: "SCTP", "TCP", "UDP"']),
+    "protocol": (port(protocol="ICMP"), [f'{PORT}.protocol: Unsupported value: "ICMP": supported values: "TCP", "UDP", "SCTP"']),
     "port 0": (port(port=0), [f"{PORT}.port: Invalid value: 0: {RANGE}"]),
     "endPort below the port": (
         port(port=80, endPort=79), [f"{PORT}.endPort: Invalid value: 80: must be greater than or equal to `port`"]),
@@ -68,6 +68,13 @@ BAD: dict[str, tuple[dict[str, Any], list[str]]] = {
     "no CIDR": (block(""), [f"{BLOCK}.cidr: Required value"]),
     "not a CIDR": (block("10.0.0.1"), [f'{BLOCK}.cidr: Invalid value: "10.0.0.1": {CIDR}']),
     "a netmask": (block("10.0.0.0/255.0.0.0"), [f'{BLOCK}.cidr: Invalid value: "10.0.0.0/255.0.0.0": {CIDR}']),
+    "bits of a host": (block("10.0.0.7/24"), [f'{BLOCK}.cidr: Invalid value: "10.0.0.7/24": must not have bits set beyond the prefix length']),
+    "zeros in front": (
+        block("010.0.0.0/8", "10.0.0.0/016"),
+        [f'{BLOCK}.cidr: Invalid value: "010.0.0.0/8": must not have leading 0s in IP or prefix length',
+         f'{BLOCK}.except[0]: Invalid value: "10.0.0.0/016": must not have leading 0s in IP or prefix length']),
+    "IPv4 within IPv6": (
+        block("::ffff:10.0.0.0/104"), [f'{BLOCK}.cidr: Invalid value: "::ffff:10.0.0.0/104": must not have an IPv4-mapped IPv6 address']),
     "an exception that is none": (block("10.0.0.0/8", "x"), [f'{BLOCK}.except[0]: Invalid value: "x": {CIDR}']),
     "an exception outside": (block("10.0.0.0/8", "11.0.0.0/16"), [f'{BLOCK}.except[0]: Invalid value: "11.0.0.0/16": {SUBSET}']),
     "an exception of all": (block("10.0.0.0/8", "10.0.0.0/8"), [f'{BLOCK}.except[0]: Invalid value: "10.0.0.0/8": {SUBSET}']),
@@ -76,7 +83,14 @@ BAD: dict[str, tuple[dict[str, Any], list[str]]] = {
     "a block beside a selector": (
         {"ingress": [{"from": [{"podSelector": {}, "ipBlock": {"cidr": "10.0.0.0/8"}}]}]},
         ["spec.ingress[0].from[0]: Forbidden: may not specify both ipBlock and another peer"]),
-    "a type": ({"policyTypes": ["In"]}, ['spec.policyTypes[0]: Unsupported value: "In": supported values: "Egress", "Ingress"']),
+    "a wrong block beside a selector": (
+        {"ingress": [{"from": [{"podSelector": {}, "ipBlock": {}}]}]},
+        ["spec.ingress[0].from[0].ipBlock.cidr: Required value",
+         "spec.ingress[0].from[0]: Forbidden: may not specify both ipBlock and another peer"]),
+    "three types": (
+        {"policyTypes": ["Ingress", "Egress", "Other"]},
+        ['spec.policyTypes: Invalid value: ["Ingress","Egress","Other"]: may not specify more than two policyTypes']),
+    "a type": ({"policyTypes": ["In"]}, ['spec.policyTypes[0]: Unsupported value: "In": supported values: "Ingress", "Egress"']),
 }  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from control.api.meta import Object
 from control.api.resources import Resource, by_plural
-from control.api.validation import names
+from control.api.validation import ip_forms, names
 from control.api.validation.objects import validate
 from control.api.validation.tables import CHECKS, NEW_CHECKS, STATUS_CHECKS, UPDATE_CHECKS
 from tests.control.api import validating
@@ -19,6 +19,13 @@ TEMPLATE: dict[str, Any] = {"metadata": {"labels": {"app": "web"}}, "spec": POD_
 WORKLOAD: dict[str, Any] = {"selector": {"matchLabels": {"app": "web"}}, "template": TEMPLATE}
 JOB_TEMPLATE: dict[str, Any] = {"spec": {**POD_SPEC, "restartPolicy": "Never"}}
 CLAIM: dict[str, Any] = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}
+REQUEST = (
+    "LS0tLS1CRUdJTiBDRVJUSUZJQ0FURSBSRVFVRVNULS0tLS0KTUlHTE1EOENBUUF3RERFS01BZ0dBMVVFQXd3QllUQXFNQVVHQXl0"
+    "bGNBTWhBQVppM0JBd21Fd21IZEYvc3NqWQpuYnJWQjcwV09YQm9uMm4xb2NobXFqdVVvQUF3QlFZREsyVndBMEVBSWIrZEVnd2ZI"
+    "VjhnR05xcXpoUXdxYWRQCnQxdEViVDFwOW5sbXlML3YwN3MxQ0JDcS93YWd1NE0xQ3poRFFlOERXQSt1UkEraW92bjQwM0xsSFEy"
+    "SkJBPT0KLS0tLS1FTkQgQ0VSVElGSUNBVEUgUkVRVUVTVC0tLS0tCg=="
+)
+"""A request for a certificate, signed with its key."""
 OBJECTS: dict[str, dict[str, Any]] = {
     "/pods": {"spec": POD_SPEC},
     "/services": {"spec": {"ports": [{"port": 80}], "selector": {"app": "web"}}},
@@ -70,7 +77,7 @@ OBJECTS: dict[str, dict[str, Any]] = {
     "certificates.k8s.io/certificatesigningrequests": {
         "spec": {
             "signerName": "kubernetes.io/kubelet-serving", "usages": ["server auth"],
-            "request": "LS0tLS1CRUdJTiBDRVJUSUZJQ0FURSBSRVFVRVNULS0tLS0KQUFBQQotLS0tLUVORCBDRVJUSUZJQ0FURSBSRVFVRVNULS0tLS0K",
+            "request": REQUEST,
         },
     },
 }  # fmt: skip
@@ -358,5 +365,6 @@ def test_labels_are_names(text: str) -> None:
 @given(st.text(max_size=70))
 def test_checks_take_any_text(text: str) -> None:
     for check in (names.dns_label, names.dns_subdomain, names.dns_1035_label, names.qualified_name, names.label_value,
-                  names.port_name, names.config_key, names.environment_name, names.address, names.cidr):  # fmt: skip
+                  names.port_name, names.config_key, names.environment_name, ip_forms.canonical_address, ip_forms.canonical_cidr,
+                  ip_forms.canonical_interface):  # fmt: skip
         assert isinstance(check(text), list)

@@ -30,7 +30,7 @@ BAD: dict[str, tuple[str, dict[str, Any], list[str]]] = {
          "2001:db8::/64)"]),
     "a slice of the other family": (
         "discovery.k8s.io/endpointslices", {"endpoints/0/addresses": ["fd00::1"]},
-        ['endpoints[0].addresses[0]: Invalid value: "fd00::1": must be a valid IPv4 address']),
+        ['endpoints[0].addresses[0]: Invalid value: "fd00::1": must be an IPv4 address']),
     "a loop": (
         "/endpoints", {"subsets/0/addresses/0/ip": "127.0.0.1"},
         ['subsets[0].addresses[0].ip: Invalid value: "127.0.0.1": may not be in the loopback range (127.0.0.0/8, '
@@ -73,8 +73,9 @@ BAD: dict[str, tuple[str, dict[str, Any], list[str]]] = {
     "usages": (
         "certificates.k8s.io/certificatesigningrequests", {"spec/signerName": "kubernetes.io/legacy-unknown",
                                                            "spec/usages": ["signing", "signing"]},
-        ['spec.signerName: Invalid value: "kubernetes.io/legacy-unknown": the legacy signerName is not allowed via this '
-         "API version", 'spec.usages[1]: Duplicate value: "signing"']),
+        ['spec.usages[1]: Duplicate value: "signing"',
+         'spec.signerName: Invalid value: "kubernetes.io/legacy-unknown": the legacy signerName is not allowed via this '
+         "API version"]),
     "webhooks": (
         f"{ADMISSION}/validatingwebhookconfigurations",
         {"webhooks/0/name": "b.example.com", "webhooks/0/admissionReviewVersions": ["v2"],
@@ -94,8 +95,8 @@ BAD: dict[str, tuple[str, dict[str, Any], list[str]]] = {
         {"spec/variables/0/name": "in", "spec/validations": [], "spec/auditAnnotations": [], "spec/failurePolicy": "Stop"},
         ['spec.failurePolicy: Unsupported value: "Stop": supported values: "Fail", "Ignore"',
          'spec.variables[0].name: Invalid value: "in": name is not a valid CEL identifier',
-         "spec.validations: Required value: validations or auditAnnotations must be specified",
-         "spec.auditAnnotations: Required value: validations or auditAnnotations must be specified"]),
+         "spec.validations: Required value: validations or auditAnnotations must contain at least one item",
+         "spec.auditAnnotations: Required value: validations or auditAnnotations must contain at least one item"]),
     "bindings of policies": (
         f"{ADMISSION}/validatingadmissionpolicybindings", {"spec/paramRef/selector": {}, "spec/validationActions": []},
         ["spec.paramRef.name: Forbidden: name and selector are mutually exclusive",
@@ -104,7 +105,7 @@ BAD: dict[str, tuple[str, dict[str, Any], list[str]]] = {
     "flow schemas": (
         f"{FLOW}/flowschemas", {"spec/matchingPrecedence": 10001, "spec/distinguisherMethod/type": "ByName"},
         ["spec.matchingPrecedence: Invalid value: 10001: must not be greater than 10000",
-         'spec.distinguisherMethod.type: Unsupported value: {"type":"ByName"}: supported values: "ByNamespace", "ByUser"']),
+         'spec.distinguisherMethod.type: Unsupported value: {"Type":"ByName"}: supported values: "ByNamespace", "ByUser"']),
     "priority levels": (
         f"{FLOW}/prioritylevelconfigurations", {"spec/limited/limitResponse/queuing/handSize": 40},
         ["spec.limited.limitResponse.queuing.handSize: Invalid value: 40: should not be greater than queues (32)"]),
@@ -133,7 +134,9 @@ BAD: dict[str, tuple[str, dict[str, Any], list[str]]] = {
          "`perDeviceNodeSelection` is required, but multiple fields are set",
          'spec.devices[0].attributes[model].version: Invalid value: "1": must be a string compatible with semver.org spec '
          "2.0.0",
-         'spec.devices[0].attributes[model]: Invalid value: {"version":"1","int":3}: exactly one value must be specified']),
+         'spec.devices[0].attributes[model]: Invalid value: {"IntValue":3,"BoolValue":null,"StringValue":null,'
+         '"VersionValue":"1","IntValues":null,"BoolValues":null,"StringValues":null,"VersionValues":null}: exactly one '
+         "value must be specified"]),
     "jobs by index": (
         "batch/jobs", {"spec/completionMode": "Indexed", "spec/parallelism": 2},
         ["spec.completions: Required value: when completion mode is Indexed"]),
@@ -151,7 +154,7 @@ CHANGES: dict[str, tuple[str, str, dict[str, Any], dict[str, Any], list[str]]] =
     "second address released": (
         "/services", "", {"spec/clusterIP": "10.0.0.1", "spec/clusterIPs": ["10.0.0.1", "fd00::1"]},
         {"spec/clusterIPs": ["10.0.0.1"]},
-        ["spec.ipFamilyPolicy: Invalid value: \"null\": must be set to 'SingleStack' when releasing the secondary "
+        ["spec.ipFamilyPolicy: Invalid value: null: must be set to 'SingleStack' when releasing the secondary "
          "clusterIP"]),
     "class of a claim": (
         f"{DEVICES}/resourceslices", "", {}, {"spec/driver": "other.example.com"},

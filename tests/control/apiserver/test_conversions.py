@@ -129,3 +129,18 @@ def test_reviews_are_made_in_a_version_that_both_speak() -> None:
     assert question["apiVersion"] == "apiextensions.k8s.io/v1beta1"
     response = {"convertedObjects": [post(1, "v1")], "result": {"status": "Success"}}
     assert read_answer(orjson.dumps({"response": response}), question, [post(1)])[0]["apiVersion"] == "a.io/v1"
+
+
+def test_a_deprecated_version_names_the_one_to_use() -> None:
+    versions = [
+        {"name": name, "served": True, "storage": name == "v2", "deprecated": old}
+        for name, old in (("v1beta1", True), ("v1", False), ("v2", False), ("v3alpha1", True), ("v10beta1", True))
+    ]
+    made = {**DEFINITION, "spec": {**DEFINITION["spec"], "versions": versions}}
+    group, kind = DEFINITION["spec"]["group"], DEFINITION["spec"]["names"]["kind"]
+    told = {version.served.resource.version: version.warning for version in versions_of(made)}
+    assert told["v1beta1"] == f"{group}/v1beta1 {kind} is deprecated; use {group}/v2 {kind}"
+    assert told["v2"] == ""
+    versions[1]["served"] = versions[2]["served"] = False
+    told = {version.served.resource.version: version.warning for version in versions_of(made)}
+    assert told["v1beta1"] == f"{group}/v1beta1 {kind} is deprecated"

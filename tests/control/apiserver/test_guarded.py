@@ -22,6 +22,7 @@ from control.api.resources import Resource
 from control.apiserver.encryption.ciphers import AesCbc
 from tests.control.apiserver.encryption.plugins import PluginProcess
 from tests.control.apiserver.processes import EtcdServer, Kubectl, Server, api_server, etcd_server
+from tests.fakes.webhook_program import Program
 
 pytestmark = pytest.mark.root
 
@@ -383,6 +384,60 @@ def test_impersonation_refusals_and_strangers_are_told(guarded: Guarded) -> None
     assert event["responseStatus"]["message"] == "Authentication failed, attempted: bearer"
     assert guarded.ask("GET", CONFIG_MAPS, user="scheduler", Audit_ID="none")[0] in (200, 403)
     assert guarded.events(auditID="none") == []
+
+
+def _hook(name: str, port: int, bundle: str) -> dict[str, Any]:
+    rule = {"operations": ["CREATE"], "apiGroups": [""], "apiVersions": ["v1"], "resources": ["configmaps"]}
+    return {
+        "name": f"{name}.example.com", "rules": [rule], "sideEffects": "None", "admissionReviewVersions": ["v1"],
+        "clientConfig": {"url": f"https://localhost:{port}/hook", "caBundle": bundle}, "failurePolicy": "Ignore",
+        "reinvocationPolicy": "IfNeeded", "objectSelector": {"matchLabels": {"told": "yes"}},
+    }  # fmt: skip
+
+
+def test_what_admission_does_is_told(guarded: Guarded, tmp_path: Path) -> None:
+    group, rules = "/apis/admissionregistration.k8s.io/v1", _hook("", 1, "")["rules"]
+    program = Program(tmp_path)
+
+    def answer(request: dict[str, Any]) -> dict[str, Any]:
+        change = [{"op": "add", "path": "/metadata/labels/seen", "value": "x"}]
+        made = {"allowed": True, "auditAnnotations": {"why": "because", "not valid": "x"}}
+        if "seen" in request["object"]["metadata"]["labels"]:
+            return made
+        return {**made, "patchType": "JSONPatch", "patch": base64.b64encode(json.dumps(change).encode()).decode()}
+
+    program.answer = answer
+    hooks = [_hook("one", program.port, program.bundle), _hook("two", 1, program.bundle)]
+    policy = {
+        "matchConstraints": {"resourceRules": rules, "objectSelector": {"matchLabels": {"told": "yes"}}},
+        "validations": [{"expression": "size(object.metadata.labels) > 9", "message": "few"}],
+        "auditAnnotations": [{"key": "labels", "valueExpression": "string(size(object.metadata.labels))"}],
+    }
+    bound = {"policyName": "few", "validationActions": ["Audit"]}
+    try:
+        guarded.made(f"{group}/mutatingwebhookconfigurations", {"metadata": {"name": "all"}, "webhooks": hooks})
+        guarded.made(f"{group}/validatingadmissionpolicies", {"metadata": {"name": "few"}, "spec": policy})
+        guarded.made(f"{group}/validatingadmissionpolicybindings", {"metadata": {"name": "few-b"}, "spec": bound})
+        numbers = iter(range(1000))
+
+        def annotations() -> dict[str, str]:
+            name = f"admitted{next(numbers)}"
+            guarded.made(CONFIG_MAPS, {"metadata": {"name": name, "labels": {"told": "yes"}}})
+            return dict(guarded.event(name, verb="create")["annotations"])
+
+        until(lambda: "few/labels" in annotations(), "the policy is not in force")
+        told = annotations()
+    finally:
+        program.close()
+        guarded.ask("DELETE", f"{group}/mutatingwebhookconfigurations/all")
+        guarded.ask("DELETE", f"{group}/validatingadmissionpolicybindings/few-b")
+    assert json.loads(told["mutation.webhook.admission.k8s.io/round_0_index_0"])["mutated"] is True
+    assert json.loads(told["patch.webhook.admission.k8s.io/round_0_index_0"])["patch"][0]["value"] == "x"
+    assert told["failed-open.mutation.webhook.admission.k8s.io/round_0_index_1"] == "two.example.com"
+    assert json.loads(told["mutation.webhook.admission.k8s.io/round_0_index_1"])["mutated"] is False
+    assert told["one.example.com/why"] == "because"
+    assert told["few/labels"] == "2"
+    assert json.loads(told["validation.policy.admission.k8s.io/validation_failure"])[0]["message"] == "few"
 
 
 def test_pods_are_told_with_the_policy_they_are_held_to(guarded: Guarded) -> None:

@@ -17,7 +17,7 @@ import orjson
 import pytest
 import pytest_asyncio
 
-from control.api.protobuf import MAGIC, encode_body
+from control.api.protobuf_encoding import MAGIC, encode_body
 from control.apiserver.grpc import SERVICE, STATUS_KEY, HubServer
 from control.apiserver.rest import server as door
 from proto.control import resources_pb2 as pb

@@ -103,7 +103,6 @@ def test_wrong_continue_tokens_are_refused(text: str) -> None:
     [
         ("", ("application/json", "")),
         ("*/*", ("application/json", "")),
-        ("application/vnd.kubernetes.protobuf,application/json", ("application/json", "")),
         ("application/json;as=Table;v=v1;g=meta.k8s.io,application/json", ("application/json", "Table")),
         ("application/json;as=Table;v=v9;g=meta.k8s.io,application/json", ("application/json", "")),
         (

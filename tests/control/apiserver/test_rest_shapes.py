@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import uuid
+
 import pytest
 
 from tests.control.apiserver.harness import (
@@ -58,7 +60,7 @@ async def test_one_kind_in_two_versions() -> None:
         for asked, count in (("regarding.name%3Dp", 1), ("regarding.name%3Dq", 0), ("reportingController%3Dc", 1)):
             assert len((await api.ask("GET", f"{url}?fieldSelector={asked}")).json["items"]) == count
         refused = await api.ask("POST", url, {**event, "metadata": {"name": "f"}, "deprecatedCount": 3, "type": "Odd"})
-        assert [cause["field"] for cause in refused.json["details"]["causes"]] == ["type", "deprecatedCount"]
+        assert [cause["field"] for cause in refused.json["details"]["causes"]] == ["type", "count"]
         async with api.watch(f"{url}?watch=1") as events:
             assert (await next_event(events))["object"]["regarding"]["name"] == "p"
 
@@ -132,3 +134,31 @@ async def test_health() -> None:
         assert (await api.ask("GET", "/healthz/ping")).code == 200
         assert (await api.ask("GET", "/healthz/nope")).code == 404
         assert (await api.ask("GET", "/version")).json["gitVersion"].startswith("v1.36")
+
+
+async def test_every_answer_names_its_request() -> None:
+    async with running() as api:
+        answers = [
+            await api.ask("GET", url) for url in (CONFIG_MAPS, f"{CONFIG_MAPS}/none", "/livez", "/nowhere", "/version")
+        ]
+        names = [answer.headers["audit-id"] for answer in answers]
+        assert len(set(names)) == len(names)
+        assert {str(uuid.UUID(name)) for name in names} == set(names)
+        assert (await api.ask("GET", CONFIG_MAPS, audit_id="mine")).headers["audit-id"] == "mine"
+
+
+async def test_what_is_deprecated_warns_whoever_uses_it() -> None:
+    wanted = '299 - "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice"'
+    url = "/api/v1/namespaces/default/endpoints"
+    async with running() as api:
+        made = {"apiVersion": "v1", "kind": "Endpoints", "metadata": {"name": "e"}}
+        merge = "application/merge-patch+json"
+        for answer in (
+            await api.ask("POST", url, made),
+            await api.ask("PATCH", f"{url}/e", {"metadata": {"labels": {"a": "b"}}}, content_type=merge),
+            await api.ask("GET", url),
+            await api.ask("GET", f"{url}/none"),
+        ):
+            assert answer.headers["warning"] == wanted
+        assert "warning" not in (await api.ask("GET", CONFIG_MAPS)).headers
+        assert 'apiserver_requested_deprecated_apis{group="",' in (await api.ask("GET", "/metrics")).body.decode()

@@ -20,6 +20,8 @@ from control.api.status import ApiError
 from control.api.validation.faults import Faults
 from control.api.validation.mutations import check_mutating_policy, check_mutating_policy_binding
 from control.apiserver import kinds, objects
+from control.apiserver.admission.chain import AdmissionChain
+from control.apiserver.admission.plugin import Plugin
 from control.apiserver.authz.authorizer import ModeAuthorizer
 from control.apiserver.policies.mutating import MutatingPolicies
 from control.apiserver.request import AdmissionRequest, UserInfo
@@ -69,7 +71,7 @@ async def admitted(*held: tuple[Resource, Object], user: str = "anna") -> Object
     caches = Caches(SPACE, *held)
     plugin = MutatingPolicies(caches, lambda *_: CONFIG_MAPS, ModeAuthorizer(["AlwaysDeny"]), complete, definition)
     await plugin.follow()
-    await plugin.mutate(asked)
+    await AdmissionChain((plugin,)).mutate(asked)
     assert asked.object is not None
     return asked.object
 
@@ -157,7 +159,30 @@ async def test_one_that_wants_to_is_asked_again_after_a_later_change() -> None:
     assert (await admitted(policy(counts), other, *bound))["spec"]["replicas"] == 2
     again = policy(counts, reinvocationPolicy="IfNeeded")
     assert (await admitted(again, other, *bound))["spec"]["replicas"] == 4
-    assert (await admitted(again, binding()))["spec"]["replicas"] == 2
+    # Kubernetes asks a policy again after its own change, too.
+    assert (await admitted(again, binding()))["spec"]["replicas"] == 4
+
+
+async def test_a_policy_is_asked_again_after_another_plugin_changed_what_it_saw() -> None:
+    class Later(Plugin):
+        """Completes what it finds, once."""
+
+        async def mutate(self, request: AdmissionRequest) -> None:
+            assert request.object is not None
+            if request.reinvocation is not None and request.reinvocation.again:
+                request.object["spec"]["minReadySeconds"] = 9
+
+    sees = applies("Object{spec: Object.spec{progressDeadlineSeconds: object.spec.?minReadySeconds.orValue(100)}}")
+    writes = policy(applies("Object{spec: Object.spec{paused: true}}"), name="other")
+    asked = AdmissionRequest("CREATE", DEPLOYMENTS, UserInfo("anna"), "a", "d", object=deployment())
+    for reinvocation, wanted in (("Never", 100), ("IfNeeded", 9)):
+        caches = Caches(SPACE, policy(sees, reinvocationPolicy=reinvocation), binding(), writes, binding("c", "other"))
+        plugin = MutatingPolicies(caches, lambda *_: CONFIG_MAPS, None, complete, definition)
+        await plugin.follow()
+        asked = AdmissionRequest("CREATE", DEPLOYMENTS, UserInfo("anna"), "a", "d", object=deployment())
+        await AdmissionChain((Later(), plugin)).mutate(asked)
+        assert asked.object is not None
+        assert asked.object["spec"]["progressDeadlineSeconds"] == wanted
 
 
 async def test_parameters() -> None:

@@ -13,7 +13,7 @@ from control.api.status import ApiError
 from control.api.validation.faults import Faults
 from control.api.validation.policies import check_policy, check_policy_binding
 from control.apiserver.policies.plugin import ValidatingPolicies
-from control.apiserver.request import AdmissionRequest, UserInfo
+from control.apiserver.request import RECORD, AdmissionRequest, UserInfo
 from tests.control.apiserver.policies.caches import Caches
 
 USER = UserInfo("anna")
@@ -102,6 +102,83 @@ async def test_warnings_let_requests_pass() -> None:
     assert asked.warnings == ["Validation failed for ValidatingAdmissionPolicy 'p' with binding 'b': too many"]
 
 
+async def audited(*objects: tuple[Resource, Object]) -> dict[str, str]:
+    """Return what one request's audit events are annotated with."""
+
+    told: dict[str, str] = {}
+
+    class Told:
+        def annotate(self, key: str, value: str, *, with_bodies: bool = False) -> None:
+            told.setdefault(key, value)
+
+    token = RECORD.set(Told())  # type: ignore[arg-type]
+    try:
+        await refusal(deployment(), *objects)
+    finally:
+        RECORD.reset(token)
+    return told
+
+
+FEWER = {"expression": "object.spec.replicas <= 3", "message": "three at most"}
+
+
+async def test_audit_is_told_of_what_fails() -> None:
+    told = await audited(policy({"expression": "true"}, FEWER), binding(validationActions=["Audit", "Warn"]))
+    assert told == {
+        "validation.policy.admission.k8s.io/validation_failure": '[{"message":"three at most","policy":"p",'
+        '"binding":"b","expressionIndex":1,"validationActions":["Audit","Warn"]}]'
+    }
+
+
+async def test_audit_is_told_before_another_binding_refuses() -> None:
+    other = POLICY_BINDINGS, {"metadata": {"name": "c"}, "spec": {"policyName": "p", "validationActions": ["Audit"]}}
+    assert '"binding":"c"' in str(await audited(policy(FEW), binding(), other))
+
+
+async def test_policies_annotate_by_expressions() -> None:
+    notes = [
+        {"key": "count", "valueExpression": "'wants ' + string(object.spec.replicas)"},
+        {"key": "none", "valueExpression": "null"},
+        {"key": "blank", "valueExpression": "'  '"},
+        {"key": "long", "valueExpression": "'" + "ü" * 4000 + "' + '" + "ü" * 4000 + "'"},
+    ]
+    other = POLICY_BINDINGS, {"metadata": {"name": "c"}, "spec": {"policyName": "p", "validationActions": ["Audit"]}}
+    told = await audited(policy(auditAnnotations=notes), binding(), other)
+    assert told.pop("p/long") == "ü" * (5 * 1024)
+    assert told == {"p/count": "wants 9"}
+
+
+async def test_parameters_make_several_values_of_one_annotation() -> None:
+    wanted = policy(
+        auditAnnotations=[{"key": "most", "valueExpression": "params.data.most"}],
+        paramKind={"apiVersion": "v1", "kind": "ConfigMap"},
+    )
+    held = [
+        (
+            CONFIG_MAPS,
+            {"metadata": {"name": f"m{most}", "namespace": "a", "labels": {"x": "y"}}, "data": {"most": most}},
+        )
+        for most in ("1", "2")
+    ]
+    told = await audited(wanted, binding(paramRef={"selector": {"matchLabels": {"x": "y"}}}), *held)
+    assert told == {"p/most": "1, 2"}
+
+
+@pytest.mark.parametrize(
+    ("expression", "told"),
+    [
+        pytest.param("object.nothing", "expression 'object.nothing' resulted in error: no such key: nothing", id="error"),
+        pytest.param("7", "valueExpression '7' resulted in unsupported return type: int. "
+                     "Return type must be either string or null.", id="type"),
+    ],
+)  # fmt: skip
+async def test_an_annotation_that_fails_refuses(expression: str, told: str) -> None:
+    notes = [{"key": "k", "valueExpression": expression}]
+    assert await refusal(deployment(), policy(auditAnnotations=notes), binding(validationActions=["Audit"])) == (
+        DENIED + told
+    )
+
+
 PARAMETERS = policy(
     {"expression": "object.spec.replicas <= int(params.data.most)", "messageExpression": "'most: ' + params.data.most"},
     paramKind={"apiVersion": "v1", "kind": "ConfigMap"},
@@ -116,7 +193,7 @@ MOST = CONFIG_MAPS, {"metadata": {"name": "m", "namespace": "a", "labels": {"x":
         ({"selector": {"matchLabels": {"x": "y"}}}, [MOST], DENIED + "most: 3"),
         ({"name": "m", "parameterNotFoundAction": "Allow"}, [], None),
         ({"name": "m", "parameterNotFoundAction": "Deny"}, [],
-         DENIED + "no params found for policy binding with `Deny` parameterNotFoundAction"),
+         DENIED + "failed to configure binding: no params found for policy binding with `Deny` parameterNotFoundAction"),
     ],
     ids=["by name", "by labels", "missing and allowed", "missing and denied"],
 )  # fmt: skip

@@ -12,6 +12,8 @@ from typing import Any
 
 import orjson
 import pytest
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosedOK
 
 from control.api.meta import Object
 from control.api.resources import PODS, Resource
@@ -206,6 +208,23 @@ async def test_a_log_streams_line_by_line(tmp_path: Path) -> None:
         more.set()
         assert b"two\n" in await asyncio.wait_for(reader.read(), 10)
         writer.close()
+
+
+@pytest.mark.parametrize(("protocol", "wanted"), [("", b"one\n"), ("base64.binary.k8s.io", "b25lCg==")])
+async def test_a_log_over_web_socket_is_told_by_messages(tmp_path: Path, protocol: str, wanted: bytes | str) -> None:
+    async def log(head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        assert b"sec-websocket" not in head.lower()
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 4\r\n\r\none\n")
+        await writer.drain()
+
+    async with world(tmp_path, log) as here, api(here) as port, asyncio.timeout(10):
+        context = ssl.create_default_context(cafile=str(here.folder / "ca.crt"))
+        url = f"wss://127.0.0.1:{port}/api/v1/namespaces/default/pods/p/log?follow=true"
+        protocols: Any = [protocol] if protocol else None
+        async with connect(url, ssl=context, subprotocols=protocols) as socket:
+            assert [await socket.recv(), await socket.recv()] == [type(wanted)(), wanted]
+            with pytest.raises(ConnectionClosedOK):
+                await socket.recv()
 
 
 async def test_a_client_that_leaves_ends_the_kubelets_work(tmp_path: Path) -> None:
