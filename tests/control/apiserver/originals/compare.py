@@ -1,6 +1,6 @@
 """Asks an original of Kubernetes and us the same invented requests, and tells where the answers differ.
 
-    python -m tests.control.apiserver.originals.compare APIEXTENSIONS-APISERVER ETCD [SEEDS [FIRST]]
+python -m tests.control.apiserver.originals.compare APIEXTENSIONS-APISERVER ETCD [SEEDS [FIRST]]
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ A file of tests/golden/custom holds one of them. Its requests are written by han
       keep: {version: metadata.resourceVersion}     # for {version} in later requests
       gives: {code: 201, body: {…}}                 # warnings, type and text only where there are such
 
-``events: N`` reads a watch until it has told so much (the original until it ends). ``until: established`` asks again
+``differs: why`` marks an answer that is not ours, on purpose or yet. ``events: N`` reads a watch until it has told so much (the original until it ends). ``until: established`` asks again
 until the definition that is read says so. What no two servers have in common (uids, times, revisions) is masked.
 """
 
@@ -29,7 +29,10 @@ DEADLINE_S = 5.0
 _UID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
 _AGE = re.compile(r"^\d+(ms|s|m\d*s?)$")
-_REVISION = re.compile(r"(resource version: |current: |resourceVersion in precondition: |resourceVersion in object meta: )\d+", re.IGNORECASE)
+_REVISION = re.compile(
+    r"(resource version: |current: |resourceVersion in precondition: |resourceVersion in object meta: )\d+",
+    re.IGNORECASE,
+)
 _WARNING = re.compile(r'299 (?:\S+) "((?:[^"\\]|\\.)*)"')
 _NOT_FOUND = json.dumps({
     "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "reason": "NotFound", "code": 404,
@@ -165,8 +168,17 @@ def told(reply: Reply, is_watch: bool = False) -> dict[str, Any]:
     elif content_type.startswith(_TEXTS) or b"\n" in reply.body.strip():
         made["text"] = mask_text(reply.body.decode())
     elif reply.body:
-        made["body"] = masked(json.loads(reply.body))
+        made["body"] = _in_order(masked(json.loads(reply.body)))
     return made
+
+
+def _in_order(body: Any) -> Any:
+    """Sort the causes of a refusal: the original goes through fields in no order."""
+    causes = (body.get("details") or {}).get("causes") or () if isinstance(body, dict) else ()
+    if len(causes) > 1 and " is invalid: [" in body.get("message", ""):
+        body["details"]["causes"] = sorted(causes, key=lambda cause: json.dumps(cause, sort_keys=True))
+        body["message"] = body["message"].partition(" is invalid: [")[0] + " is invalid: […]"
+    return body
 
 
 _HIDDEN = {
@@ -178,7 +190,13 @@ _HIDDEN = {
 def masked(value: Any) -> Any:
     """Return JSON with uids, revisions, times and tokens masked."""
     if isinstance(value, dict):
-        made = {name: _HIDDEN[name] if name in _HIDDEN and each and isinstance(each, str) else masked(each) for name, each in value.items()}
+        made = {
+            name: _HIDDEN[name] if name in _HIDDEN and each and isinstance(each, str) else masked(each)
+            for name, each in value.items()
+        }
+        if isinstance(owners := made.get("managedFields"), list):
+            # Their order is that of seconds.
+            made["managedFields"] = sorted(owners, key=lambda entry: json.dumps(entry, sort_keys=True))
         base = made.get("generateName")
         if base and isinstance(made.get("name"), str) and made["name"].startswith(base):
             made["name"] = base + "(random)"

@@ -158,7 +158,12 @@ class Inventor:
             "apiVersion": "apiextensions.k8s.io/v1",
             "kind": "CustomResourceDefinition",
             "metadata": {"name": f"things.{self.group}"},
-            "spec": {"group": self.group, "scope": "Cluster", "names": {"plural": "things", "kind": "Thing"}, "versions": [version]},
+            "spec": {
+                "group": self.group,
+                "scope": "Cluster",
+                "names": {"plural": "things", "kind": "Thing"},
+                "versions": [version],
+            },
         }
         yield {"ask": f"POST {DEFINITIONS}", "send": definition}
         yield {"ask": f"GET {DEFINITIONS}/things.{self.group}", "until": "established"}
@@ -175,17 +180,29 @@ class Inventor:
             body["status"] = self.value(status)
         if self._maybe(0.2):
             body["metadata"]["labels"] = {"l": self.random.choice(("x", "y"))}
-        query = f"?fieldManager={manager}" + self.random.choice(("", "", "&fieldValidation=Strict", "&fieldValidation=Ignore", "&dryRun=All"))
+        query = f"?fieldManager={manager}" + self.random.choice(
+            ("", "", "&fieldValidation=Strict", "&fieldValidation=Ignore", "&dryRun=All")
+        )
         part = "/status" if self._maybe(0.15) else ""
-        match self.random.choice(("create", "create", "apply", "apply", "apply", "merge", "merge", "put", "get", "delete", "patch")):
+        match self.random.choice(
+            ("create", "create", "apply", "apply", "apply", "merge", "merge", "put", "get", "delete", "patch")
+        ):
             case "create":
                 return {"ask": f"POST {path}{query}", "send": body}
             case "apply":
                 force = "&force=true" if self._maybe(0.4) else ""
-                return {"ask": f"PATCH {path}/{name}{part}{query}{force}", "send": body, "type": "application/apply-patch+yaml"}
+                return {
+                    "ask": f"PATCH {path}/{name}{part}{query}{force}",
+                    "send": body,
+                    "type": "application/apply-patch+yaml",
+                }
             case "merge":
                 patch = {field: value for field, value in body.items() if field in ("spec", "status")}
-                return {"ask": f"PATCH {path}/{name}{part}{query}", "send": patch, "type": "application/merge-patch+json"}
+                return {
+                    "ask": f"PATCH {path}/{name}{part}{query}",
+                    "send": patch,
+                    "type": "application/merge-patch+json",
+                }
             case "put":
                 body["metadata"]["resourceVersion"] = "{version}"
                 return {"ask": f"PUT {path}/{name}{part}{query}", "send": body}
