@@ -200,6 +200,20 @@ class Server:
         self.token = self.ask("POST", path, request)["status"]["token"]
 
 
+def with_bytecode() -> dict[str, str]:
+    """Return an environment in which modules' bytecode is kept and found, as in any installation."""
+    kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    return {**kept, "PYTHONPYCACHEPREFIX": str(ROOT / ".cache" / "bytecode")}
+
+
+async def compile_modules() -> None:
+    """Have the API server's modules compiled, as they are after any first start."""
+    importing = "import control.apiserver.server, control.apiserver.command"
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", importing, cwd=ROOT, env=with_bytecode())
+    if await process.wait():
+        raise RuntimeError("the API server cannot be imported")
+
+
 @asynccontextmanager
 async def api_server(store: Store, prefix: str, folder: Path, log: Path) -> AsyncIterator[Server]:
     """Start an API server on a part of the store that nobody has used."""
@@ -210,9 +224,11 @@ async def api_server(store: Store, prefix: str, folder: Path, log: Path) -> Asyn
         str(folder / "ca.crt"), "--service-account-signing-key-file", str(folder / "sa.key"),
         "--service-account-key-file", str(folder / "sa.pub"),
     ]  # fmt: skip
-    began = time.perf_counter()
     with log.open("wb") as output:
-        process = await asyncio.create_subprocess_exec(*command, cwd=ROOT, stdout=output, stderr=output)
+        began = time.perf_counter()
+        process = await asyncio.create_subprocess_exec(
+            *command, cwd=ROOT, stdout=output, stderr=output, env=with_bytecode()
+        )
     try:
         while (found := _READY.search(text := _text(log))) is None:
             if process.returncode is not None or time.perf_counter() - began > START_TIMEOUT_S:

@@ -35,6 +35,8 @@ class KubeletConfig:
     tls_private_key_file: Path | None = None
     rotate_server_certificates: bool = True
     """Ask the API server for the serving certificate; else it is self-signed."""
+    authentication_token_webhook: bool = True
+    """Ask the API server whom a bearer token names."""
     authorization_mode: str = "Webhook"
     """Webhook asks the API server about each caller it does not know; AlwaysAllow asks nobody."""
     cgroup_root: str = "/"

@@ -1,209 +1,122 @@
 """Server-side apply: who owns which field, and what follows when someone states a wish for some of them.
 
-An object without managedFields is not tracked.  The first apply on it gives all that stands to ``before-first-apply``,
-as Kubernetes does, but for what `kubectl apply` noted as its own; from then on `track_update` keeps the owners right
-when the object is changed in other ways.
+An object whose owners are not known was there before its first apply: all that stands belongs to
+``before-first-apply``, as Kubernetes does it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from dataclasses import replace
+from typing import Any
 
-from control.api import lastapplied, status
-from control.api.fieldsets import (
-    EMPTY,
-    FieldSet,
-    FieldSetError,
-    Path,
-    changes,
-    check_unique,
-    field_set,
-    from_fields_v1,
-    merge,
-    path_text,
-    remove,
-    root,
-    to_fields_v1,
-)
+from control.api import schema, status
+from control.api.comparing import KeysMissingError
+from control.api.fieldsets import check_unique, merge, path_text, remove, root
+from control.api.fieldtrees import Path, Tree, difference, intersection, paths, union
 from control.api.meta import Object
 from control.api.patch import copy_json
-from control.api.validation.faults import Faults
-
-BEFORE_FIRST_APPLY = "before-first-apply"
-CLIENT_SIDE_APPLY = "kubectl-client-side-apply"
-"""Owns what `kubectl apply` noted on the object: kubectl takes over all that stands beside its note."""
-MANAGER_BYTES_MAX = 128
-UPDATE_MANAGERS_MAX = 10
-"""More managers of updates are folded into one, so that an object does not grow for ever."""
-_NOT_OWNED: tuple[Path, ...] = (
-    ("f:apiVersion",),
-    ("f:kind",),
-    ("f:metadata",),
-    *(
-        ("f:metadata", f"f:{name}")
-        for name in (
-            "name",
-            "namespace",
-            "creationTimestamp",
-            "selfLink",
-            "uid",
-            "generation",
-            "managedFields",
-            "resourceVersion",
-        )
-    ),
+from control.api.tracking import (
+    Entry,
+    Manager,
+    Scope,
+    VersionOf,
+    bare,
+    entries_of,
+    entry_for,
+    manager_of,
+    readable,
+    set_entries,
+    surviving,
+    track_update,
 )
 
-
-@dataclass(frozen=True)
-class Manager:
-    """Who writes, in which way, in which version and through which subresource."""
-
-    name: str
-    operation: str
-    """Apply or Update."""
-    api_version: str
-    subresource: str = ""
-
-
-@dataclass(frozen=True)
-class _Owned:
-    fields: FieldSet
-    time: str
-
-
-_Owners: TypeAlias = "dict[Manager, _Owned]"
-
-
-def _owners_of(obj: Object | None) -> _Owners:
-    owners: _Owners = {}
-    for entry in ((obj or {}).get("metadata") or {}).get("managedFields") or []:
-        manager = Manager(
-            entry.get("manager") or "",
-            entry.get("operation") or "Update",
-            entry.get("apiVersion") or "",
-            entry.get("subresource") or "",
-        )
-        fields = from_fields_v1(entry.get("fieldsV1") or {})
-        held = owners.get(manager, _Owned(EMPTY, ""))
-        owners[manager] = _Owned(held.fields | fields, entry.get("time") or held.time)
-    return owners
-
-
-def are_managed_fields(entries: Any) -> bool:
-    """Tell whether a list says who owns which fields, so that it may be stored as it was sent."""
-    if not isinstance(entries, list) or not entries:
-        return False
-    for entry in entries:
-        if not isinstance(entry, dict) or entry.get("operation") not in ("Apply", "Update"):
-            return False
-        if not entry.get("apiVersion") or entry.get("fieldsType") != "FieldsV1":
-            return False
-        if check_field_manager(entry.get("manager") or ""):
-            return False
-        try:
-            from_fields_v1(entry.get("fieldsV1") or {})
-        except FieldSetError:
-            return False
-    return True
-
-
-def _entries(owners: Mapping[Manager, _Owned]) -> list[dict[str, Any]]:
-    ordered = sorted(owners.items(), key=lambda item: (item[0].operation, item[1].time, item[0].name))
-    entries = []
-    for manager, owned in ordered:
-        if not owned.fields:
-            continue
-        entry: dict[str, Any] = {
-            "manager": manager.name,
-            "operation": manager.operation,
-            "apiVersion": manager.api_version,
-            "time": owned.time,
-            "fieldsType": "FieldsV1",
-            "fieldsV1": to_fields_v1(owned.fields),
-        }
-        if not owned.time:
-            del entry["time"]
-        if manager.subresource:
-            entry["subresource"] = manager.subresource
-        entries.append(entry)
-    return entries
-
-
-def _with_owners(obj: Object, owners: Mapping[Manager, _Owned]) -> Object:
-    result = dict(obj)
-    metadata = dict(result.get("metadata") or {})
-    metadata.pop("managedFields", None)
-    if entries := _entries(owners):
-        metadata["managedFields"] = entries
-    result["metadata"] = metadata
-    return result
-
-
-def _comparable(obj: Object | None, subresource: str, *, apart: bool = True) -> Object:
-    """Return the part of an object that its managers can own through a subresource.
-
-    ``apart`` tells that status is written by its subresource, and by that alone.
-    """
-    result = {key: value for key, value in (obj or {}).items() if key not in ("apiVersion", "kind")}
-    if apart and not subresource:
-        result.pop("status", None)
-    elif apart and subresource == "status":
-        result = {key: value for key, value in result.items() if key in ("metadata", "status")}
-    metadata = {key: value for key, value in (result.get("metadata") or {}).items() if key != "managedFields"}
-    result["metadata"] = metadata
-    return result
-
-
-def _ownable(fields: FieldSet) -> FieldSet:
-    return fields.difference(_NOT_OWNED)
+BEFORE_FIRST_APPLY = "before-first-apply"
 
 
 def apply(
     live: Object | None,
     wanted: Object,
     manager: Manager,
-    definition_name: str,
+    scope: Scope,
     now: str,
     *,
     force: bool = False,
-    forgiven: FieldSet = EMPTY,
-    apart: bool = True,
+    forgiven: Tree | None = None,
+    version_of: VersionOf | None = None,
 ) -> Object:
     """Return the object after ``manager`` applied ``wanted``, with its managedFields; raises Conflict (409).
 
     ``wanted`` has no defaults filled in; ``now`` is a timestamp's text. Fields in ``forgiven`` are taken from their
-    owners as if by force. ``apart`` tells that status is written by its subresource.
+    owners as if by force.
     """
-    shape = root(definition_name)
+    shape = root(scope.definition)
     wanted = copy_json(wanted)
-    check_unique(wanted, shape)
     (wanted.get("metadata") or {}).pop("managedFields", None)
-    owners = _owners_of(live)
-    if live is not None and not owners:
-        standing = _ownable(field_set(_comparable(live, "", apart=apart), shape))
-        noted = standing & lastapplied.noted_fields(live, manager.api_version, definition_name)
-        for name, fields in ((CLIENT_SIDE_APPLY, noted), (BEFORE_FIRST_APPLY, standing - noted)):
-            owners[Manager(name, "Update", manager.api_version)] = _Owned(fields, now)
-    before = owners.get(manager, _Owned(EMPTY, "")).fields
-    stated = _ownable(field_set(_comparable(wanted, manager.subresource, apart=apart), shape))
-    others = {other: owned for other, owned in owners.items() if other != manager}
-    result: Object = merge(live, wanted, shape) if live is not None else wanted
-    kept = stated.union(*(owned.fields for owned in others.values()))
-    if dropped := _dropped(before, kept):
-        result = remove(result, shape, dropped, kept)
-    old = _comparable(live, manager.subresource, apart=apart)
-    written, removed = changes(old, _comparable(result, manager.subresource, apart=apart), shape)
-    _check_conflicts(others, written if not forgiven else written - forgiven, force=force)
-    after = {other: replace(owned, fields=owned.fields - written - removed) for other, owned in others.items()}
-    unchanged = manager in owners and stated == before and not written and not removed
-    after[manager] = _Owned(stated, owners[manager].time if unchanged else now)
-    return _with_owners(result, after)
+    check_unique(wanted, shape)
+    entries = _entries(live, manager, scope, now, version_of)
+    scope = replace(scope, sparse=True)
+    mine = next((entry for entry in entries if manager_of(entry).key == manager.key), None)
+    others = [entry for entry in entries if entry is not mine]
+    before = bare(live) if live is not None else {"metadata": {}}
+    try:
+        stated = scope.stated(wanted)
+        result: Object = merge(before, wanted, shape)
+        kept = frozenset(paths(_together(others, stated)))
+        if dropped := _dropped(frozenset(paths((mine or {}).get("fieldsV1") or {})), kept):
+            result = remove(result, shape, dropped, kept)
+        changes = scope.changes(before, result)
+    except KeysMissingError as error:
+        raise status.bad_request(f"failed to create typed patch object: {error}") from None
+    if not force:
+        _check_conflicts(others, changes[0], manager, scope, (before, result), version_of, forgiven)
+    left = surviving(others, changes, manager, scope, before, result, version_of)
+    if stated:
+        # Who states what stands already changes nothing, so that no time is told of.
+        time = now if live is None or result != before else (mine or {}).get("time") or ""
+        left.append(entry_for(manager, stated, time))
+    made = {**result, "metadata": dict(result.get("metadata") or {})}
+    set_entries(made, left)
+    return made
 
 
-def _dropped(before: FieldSet, kept: FieldSet) -> FieldSet:
+def restore_zeroes(wish: Any, sent: Any, kind: str) -> None:
+    """Put back into a decoded configuration the zero values that it states, which decoding has dropped."""
+    if isinstance(wish, list) and isinstance(sent, list):
+        for kept, item in zip(wish, sent, strict=True):
+            restore_zeroes(kept, item, schema.element(kind))
+    elif isinstance(wish, dict) and isinstance(sent, dict):
+        found = schema.resolve(kind)
+        for name, item in sent.items():
+            field = found.fields.get(name) if found else None
+            if name in wish:
+                inner = field.type if field else schema.element(kind) if kind.startswith("{}") else ""
+                restore_zeroes(wish[name], item, inner)
+            elif field is not None and not item and item is not None and name != "managedFields":
+                wish[name] = item
+
+
+def _entries(
+    live: Object | None, manager: Manager, scope: Scope, now: str, version_of: VersionOf | None
+) -> list[Entry]:
+    """Return the entries of what an apply finds."""
+    if live is None:
+        return []
+    found = readable(entries_of(live))
+    if found:
+        return found
+    standing = {**live, "metadata": dict(live.get("metadata") or {})}
+    before = Manager(BEFORE_FIRST_APPLY, "Update", manager.api_version, manager.subresource)
+    track_update({}, standing, before, scope, now, is_new=True, version_of=version_of)
+    return entries_of(standing)
+
+
+def _together(entries: list[Entry], fields: Tree) -> Tree:
+    for entry in entries:
+        fields = union(entry.get("fieldsV1") or {}, fields)
+    return fields
+
+
+def _dropped(before: frozenset[Path], kept: frozenset[Path]) -> frozenset[Path]:
     """Return what goes with a manager's fields that nobody states any more.
 
     A structure in which nobody owns anything now goes as a whole, with the defaults that were filled in beside: half a
@@ -219,25 +132,34 @@ def _dropped(before: FieldSet, kept: FieldSet) -> FieldSet:
     )
 
 
-def _check_conflicts(others: Mapping[Manager, _Owned], written: FieldSet, *, force: bool) -> None:
-    if force:
-        return
-    found = [
-        (_manager_text(other, owned.time), path)
-        for other, owned in others.items()
-        for path in sorted(owned.fields & written)
-    ]
+def _check_conflicts(
+    others: list[Entry],
+    written: Tree,
+    manager: Manager,
+    scope: Scope,
+    states: tuple[Object, Object],
+    version_of: VersionOf | None,
+    forgiven: Tree | None,
+) -> None:
+    found: list[tuple[str, Path]] = []
+    for entry in others:
+        seen: Tree | None = written
+        if entry["apiVersion"] != manager.api_version:
+            changes = scope.changes_in(entry["apiVersion"], *states, version_of)
+            seen = changes[0] if changes is not None else None
+        taken = intersection(entry.get("fieldsV1") or {}, seen) if seen else {}
+        if forgiven:
+            taken = difference(taken, forgiven)
+        found.extend((_manager_text(manager_of(entry)), path) for path in paths(taken))
     if found:
         raise _conflict(found)
 
 
-def _manager_text(manager: Manager, time: str) -> str:
+def _manager_text(manager: Manager) -> str:
     text = f'"{manager.name}"'
     if manager.subresource:
         text += f' with subresource "{manager.subresource}"'
-    if manager.operation == "Update":
-        text += f" using {manager.api_version}" + (f" at {time}" if time else "")
-    return text
+    return f"{text} using {manager.api_version}" if manager.operation == "Update" else text
 
 
 def _conflict(found: list[tuple[str, Path]]) -> status.ApiError:
@@ -254,63 +176,3 @@ def _conflict(found: list[tuple[str, Path]]) -> status.ApiError:
             lines.extend(f"- {path_text(path)}" for owner, path in found if owner == manager)
         text = f"Apply failed with {len(found)} conflicts: " + "\n".join(lines)
     return status.failure(409, "Conflict", text, {"causes": causes})
-
-
-def is_tracked(obj: Object | None) -> bool:
-    """Tell whether an object's owners are known, so that its updates must be tracked."""
-    return bool(((obj or {}).get("metadata") or {}).get("managedFields"))
-
-
-def track_update(
-    old: Object | None,
-    new: Object,
-    manager: Manager,
-    definition_name: str,
-    now: str,
-    *,
-    sent: list[Any] | None = None,
-    apart: bool = True,
-) -> Object:
-    """Return ``new`` with the managedFields that follow from ``manager`` having changed ``old`` into it.
-
-    ``sent`` are managedFields that the change brought along; they stand in the place of the old ones.
-    """
-    shape = root(definition_name)
-    owners = _owners_of(old if sent is None else {"metadata": {"managedFields": sent}})
-    written, removed = changes(
-        _comparable(old, manager.subresource, apart=apart), _comparable(new, manager.subresource, apart=apart), shape
-    )
-    written = _ownable(written)
-    after: _Owners = {}
-    for other, owned in owners.items():
-        fields = owned.fields - removed - (written if other != manager else EMPTY)
-        after[other] = replace(owned, fields=fields)
-    if written:
-        mine = after.get(manager, _Owned(EMPTY, "")).fields | written
-        after[manager] = _Owned(mine, now)
-    return _with_owners(new, _folded(after, manager.api_version))
-
-
-def _folded(owners: _Owners, api_version: str) -> _Owners:
-    updates = [manager for manager, owned in owners.items() if manager.operation == "Update" and owned.fields]
-    if len(updates) <= UPDATE_MANAGERS_MAX:
-        return owners
-    oldest = sorted(updates, key=lambda manager: owners[manager].time)[: len(updates) - UPDATE_MANAGERS_MAX + 1]
-    ancient = Manager("ancient-changes", "Update", api_version)
-    fields = EMPTY.union(*(owners[manager].fields for manager in oldest))
-    time = max(owners[manager].time for manager in oldest)
-    kept = {manager: owned for manager, owned in owners.items() if manager not in oldest}
-    kept[ancient] = _Owned(fields | kept.get(ancient, _Owned(EMPTY, "")).fields, time)
-    return kept
-
-
-def check_field_manager(name: str) -> list[status.Cause]:
-    """Return what is wrong with the name of a field manager."""
-    if len(name.encode()) > MANAGER_BYTES_MAX:
-        text = f"Too long: may not be more than {MANAGER_BYTES_MAX} bytes"
-        return [status.Cause("FieldValueTooLong", text, "fieldManager")]
-    faults = Faults()
-    for index, letter in enumerate(name):
-        if not letter.isprintable():
-            faults.invalid("fieldManager", name, f"invalid character U+{ord(letter):04X} (at position {index})")
-    return faults.causes

@@ -231,7 +231,7 @@ def _compile_map(kind: str, owner: str) -> Walk:
 def _walk(name: str) -> Walk:
     found = schema.definition(name)
     fields = {
-        field.name: (_compile(field.type, found.kind), _drops_zero(field), _EXACT.get(field.type))
+        field.name: (_compile(field.type, found.kind), schema.drops_zero(field), _EXACT.get(field.type))
         for field in found.fields.values()
     }
 
@@ -249,12 +249,6 @@ def _walk(name: str) -> Walk:
         return kept
 
     return walk
-
-
-def _drops_zero(field: schema.Field) -> bool:
-    """Tell whether an encoder of Kubernetes leaves the zero value out; of structures it never does by omitempty."""
-    structure = schema.resolve(field.type) is not None
-    return "p" not in field.flags and ("z" in field.flags or ("o" in field.flags and not structure))
 
 
 def clean(value: Any, definition_name: str) -> tuple[Object, list[str]]:

@@ -9,13 +9,16 @@ from __future__ import annotations
 import base64
 from collections.abc import Callable
 from functools import cache
+from math import ceil
 from typing import Any
 
-from control.api import schema
+from control.api import quantity, schema
 from control.api.facts.defaults import PLAIN
 from control.api.meta import Object
+from control.api.pod_resources import HUGE_PAGES, POD_LEVEL, of_containers
 
 Fill = Callable[[dict[str, Any]], None]
+_RESOURCE_LIST = "{}Quantity"
 
 
 def _fresh(value: Any) -> Any:
@@ -32,12 +35,35 @@ def _pod(pod: dict[str, Any]) -> None:
             requests = resources.setdefault("requests", {})
             for name, limit in resources["limits"].items():
                 requests.setdefault(name, limit)
+    if spec.get("resources"):
+        _pod_level(spec)
     spec.setdefault("enableServiceLinks", True)
     if spec.get("hostNetwork"):
         for container in (spec.get("containers") or []) + (spec.get("initContainers") or []):
             for port in container.get("ports") or ():
                 if not port.get("hostPort") and port.get("containerPort"):
                     port["hostPort"] = port["containerPort"]
+
+
+def _pod_level(spec: dict[str, Any]) -> None:
+    """Fill in what a pod as a whole asks for, from what its containers do; huge pages cannot be had on credit."""
+    resources = spec["resources"]
+    limits, requests = dict(resources.get("limits") or {}), dict(resources.get("requests") or {})
+    if not limits and not requests:
+        return
+    for name, amount in of_containers(spec, "limits").items():
+        if name.startswith(HUGE_PAGES) and name not in requests:
+            limits.setdefault(name, amount)
+    if limits:
+        resources["limits"] = limits
+        for name, amount in of_containers(spec, "requests").items():
+            if name in POD_LEVEL:
+                requests.setdefault(name, amount)
+        for name, amount in limits.items():
+            if name in POD_LEVEL or name.startswith(HUGE_PAGES):
+                requests.setdefault(name, amount)
+    if requests:
+        resources["requests"] = requests
 
 
 def _pod_spec(spec: dict[str, Any]) -> None:
@@ -103,7 +129,7 @@ def _secret(secret: dict[str, Any]) -> None:
 def _namespace(namespace: dict[str, Any]) -> None:
     metadata = namespace.setdefault("metadata", {})
     if metadata.get("name"):
-        metadata.setdefault("labels", {}).setdefault("kubernetes.io/metadata.name", metadata["name"])
+        metadata.setdefault("labels", {})["kubernetes.io/metadata.name"] = metadata["name"]
     namespace.setdefault("status", {})
 
 
@@ -116,16 +142,23 @@ def _with_status(obj: dict[str, Any]) -> None:
     obj.setdefault("status", {})
 
 
+def _persistent_volume(volume: dict[str, Any]) -> None:
+    spec = volume.setdefault("spec", {})
+    if not spec.get("persistentVolumeReclaimPolicy"):
+        spec["persistentVolumeReclaimPolicy"] = "Retain"
+    spec.setdefault("volumeMode", "Filesystem")
+    volume.setdefault("status", {})
+
+
 def _limit_range_item(item: dict[str, Any]) -> None:
     if item.get("type") != "Container":
         return
-    default = item.setdefault("default", {})
-    request = item.setdefault("defaultRequest", {})
-    for name, value in (item.get("max") or {}).items():
-        default.setdefault(name, value)
-    for source in (default, item.get("min") or {}):
-        for name, value in source.items():
-            request.setdefault(name, value)
+    default = {**(item.get("max") or {}), **(item.get("default") or {})}
+    request = {**(item.get("min") or {}), **default, **(item.get("defaultRequest") or {})}
+    if default:
+        item["default"] = default
+    if request:
+        item["defaultRequest"] = request
 
 
 def _replication_controller(controller: dict[str, Any]) -> None:
@@ -153,8 +186,23 @@ def _strategy(field: str) -> Fill:
     return fill
 
 
+def _stateful_set(spec: dict[str, Any]) -> None:
+    strategy = spec.setdefault("updateStrategy", {})
+    if not strategy.get("type"):
+        strategy["type"] = "RollingUpdate"
+        strategy.setdefault("rollingUpdate", {})
+    if strategy["type"] == "RollingUpdate" and (rolling := strategy.get("rollingUpdate")) is not None:
+        rolling.setdefault("partition", 0)
+        rolling.setdefault("maxUnavailable", 1)
+    for template in spec.get("volumeClaimTemplates") or ():
+        template.setdefault("apiVersion", "v1")
+        template.setdefault("kind", "PersistentVolumeClaim")
+
+
 def _job(job: dict[str, Any]) -> None:
-    spec = job.get("spec") or {}
+    # The template in a CronJob gets none of this: its jobs do, when they are made.
+    spec = job.setdefault("spec", {})
+    _job_spec(spec)
     labels = spec.get("template", {}).get("metadata", {}).get("labels")
     if labels and not job.get("metadata", {}).get("labels"):
         job.setdefault("metadata", {})["labels"] = dict(labels)
@@ -166,7 +214,14 @@ def _job_spec(spec: dict[str, Any]) -> None:
     spec.setdefault("parallelism", 1)
     per_index = spec.get("backoffLimitPerIndex") is not None
     spec.setdefault("backoffLimit", 2147483647 if per_index else 6)
-    spec.setdefault("podReplacementPolicy", "Failed" if spec.get("podFailurePolicy") else "TerminatingOrFailed")
+    spec.setdefault("completionMode", "NonIndexed")
+    spec.setdefault("suspend", False)
+    policy = spec.get("podFailurePolicy")
+    spec.setdefault("podReplacementPolicy", "TerminatingOrFailed" if policy is None else "Failed")
+    for rule in (policy or {}).get("rules") or ():
+        for pattern in rule.get("onPodConditions") or ():
+            if not pattern.get("status"):
+                pattern["status"] = "True"
 
 
 def _autoscaler(spec: dict[str, Any]) -> None:
@@ -183,7 +238,7 @@ def _scaling(rules: dict[str, Any], window_s: int | None, policies: list[tuple[s
     rules.setdefault("selectPolicy", "Max")
     if window_s is not None:
         rules.setdefault("stabilizationWindowSeconds", window_s)
-    if not rules.get("policies"):
+    if rules.get("policies") is None:
         rules["policies"] = [{"type": kind, "value": value, "periodSeconds": 15} for kind, value in policies]
 
 
@@ -209,11 +264,6 @@ def _device_request(request: dict[str, Any]) -> None:
         request.setdefault("count", 1)
 
 
-def _limit_response(response: dict[str, Any]) -> None:
-    if response.get("type") == "Queue":
-        response.setdefault("queuing", {})
-
-
 DEPENDENT: dict[str, Fill] = {
     "core.v1.Pod": _pod,
     "core.v1.PodSpec": _pod_spec,
@@ -226,7 +276,7 @@ DEPENDENT: dict[str, Fill] = {
     "core.v1.Secret": _secret,
     "core.v1.Namespace": _namespace,
     "core.v1.NodeStatus": _node_status,
-    "core.v1.PersistentVolume": _with_status,
+    "core.v1.PersistentVolume": _persistent_volume,
     "core.v1.PersistentVolumeClaim": _with_status,
     "core.v1.LimitRangeItem": _limit_range_item,
     "core.v1.ReplicationController": _replication_controller,
@@ -234,17 +284,14 @@ DEPENDENT: dict[str, Fill] = {
     "apps.v1.DeploymentStrategy": _rolling(),
     "apps.v1.DaemonSetSpec": _strategy("updateStrategy"),
     "apps.v1.DaemonSetUpdateStrategy": _rolling(),
-    "apps.v1.StatefulSetSpec": _strategy("updateStrategy"),
-    "apps.v1.StatefulSetUpdateStrategy": _rolling(),
+    "apps.v1.StatefulSetSpec": _stateful_set,
     "batch.v1.Job": _job,
-    "batch.v1.JobSpec": _job_spec,
     "autoscaling.v2.HorizontalPodAutoscalerSpec": _autoscaler,
     "networking.v1.NetworkPolicySpec": _network_policy_spec,
     "rbac.v1.Subject": _subject,
     "apiextensions.v1.CustomResourceDefinitionSpec": _custom_resource_definition,
     "resource.v1.ExactDeviceRequest": _device_request,
     "resource.v1.DeviceSubRequest": _device_request,
-    "flowcontrol.v1.LimitResponse": _limit_response,
 }
 
 
@@ -258,7 +305,7 @@ def _reaches_defaults(name: str) -> bool:
         if current in seen:
             continue
         seen.add(current)
-        if current in PLAIN or current in DEPENDENT:
+        if current in PLAIN or current in DEPENDENT or _amounts(current):
             return True
         waiting.extend(_structures(current).values())
     return False
@@ -277,20 +324,42 @@ def _structures(name: str) -> dict[str, str]:
 
 @cache
 def _filler(name: str) -> Fill:
-    plain = tuple((field, value, isinstance(value, dict | list)) for field, value in PLAIN.get(name, {}).items())
+    fields = schema.definition(name).fields
+    plain = tuple(
+        (field, value, isinstance(value, dict | list), fields[field].pointer)
+        for field, value in PLAIN.get(name, {}).items()
+    )
+    amounts = _amounts(name)
     dependent = DEPENDENT.get(name)
     deeper = tuple((field, kind) for field, kind in _structures(name).items() if _reaches_defaults(kind))
 
     def fill(value: dict[str, Any]) -> None:
-        for field, default, shared in plain:
-            if value.get(field) is None:
+        for field, default, shared, pointer in plain:
+            held = value.get(field)
+            if held is None or not (held or pointer):
                 value[field] = _fresh(default) if shared else default
+        for field in amounts:
+            if held := value.get(field):
+                _round_up(held)
         if dependent is not None:
             dependent(value)
         for field, kind in deeper:
             _descend(value.get(field), _filler(kind))
 
     return fill
+
+
+def _amounts(name: str) -> tuple[str, ...]:
+    """Return the fields that hold amounts of resources."""
+    return tuple(field.name for field in schema.definition(name).fields.values() if field.type == _RESOURCE_LIST)
+
+
+def _round_up(amounts: Any) -> None:
+    """Round amounts up to thousandths: nothing finer is kept."""
+    for name, text in amounts.items():
+        if isinstance(text, str) and (text[-1:] in ("u", "n") or "e-" in text.lower()):
+            thousandths = ceil(quantity.parse(text) * 1000)
+            amounts[name] = quantity.canonical(f"{thousandths}m")
 
 
 def _descend(item: Any, fill: Fill) -> None:

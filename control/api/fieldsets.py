@@ -1,4 +1,4 @@
-"""Sets of fields, as managedFields writes them, and the walks over typed objects that make and use them.
+"""Objects merged and cut field by field, as their types say: what server-side apply does to them.
 
 A path is a tuple of elements in the notation of FieldsV1: ``f:name`` for a field or a map's key, ``k:{"name":"a"}`` for
 an element of a list with keys, ``v:"x"`` for an element of a set.  What the facts call atomic is one leaf: it has one
@@ -7,17 +7,16 @@ owner.  Example: ``("f:spec", "f:containers", 'k:{"name":"c"}', "f:image")``.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import orjson
 
 from control.api import schema, status
+from control.api.comparing import element_json
+from control.api.fieldtrees import Path
 
-Path: TypeAlias = "tuple[str, ...]"
 FieldSet: TypeAlias = "frozenset[Path]"
-EMPTY: FieldSet = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,14 +69,10 @@ def _child(shape: Shape, name: str) -> Shape:
     return _shape(field.type, field) if field else _LEAF
 
 
-def _json(value: Any) -> str:
-    return orjson.dumps(value, option=orjson.OPT_SORT_KEYS).decode()
-
-
 def key_of(shape: Shape, item: Any) -> str:
     """Return the element of a path that names a list's item; raises BadRequest where its keys are missing."""
     if shape.kind == "set":
-        return f"v:{_json(item)}"
+        return f"v:{element_json(item)}"
     keys = {}
     for field in shape.keys:
         value = item.get(field.name) if isinstance(item, dict) else None
@@ -88,7 +83,7 @@ def key_of(shape: Shape, item: Any) -> str:
             fault = f'associative list with keys [{names}] has an element that omits key field "{field.name}"'
             raise status.bad_request(f"{fault} (and doesn't have default value)")
         keys[field.name] = value
-    return f"k:{_json(keys)}"
+    return f"k:{element_json(keys)}"
 
 
 def _is_whole(shape: Shape, value: Any) -> bool:
@@ -106,54 +101,6 @@ def _items(shape: Shape, value: Any) -> list[tuple[str, Any, Shape]]:
     return [(key_of(shape, item), item, inner) for item in value]
 
 
-def field_set(value: Any, shape: Shape, path: Path = ()) -> FieldSet:
-    """Return the fields that a value states."""
-    return frozenset(_fields(value, shape, path))
-
-
-def _fields(value: Any, shape: Shape, path: Path) -> Iterator[Path]:
-    if _is_whole(shape, value) or not value:
-        yield path
-        return
-    for element, item, inner in _items(shape, value):
-        here = (*path, element)
-        if element[0] == "k":
-            yield here
-        yield from _fields(item, inner, here)
-
-
-def changes(old: Any, new: Any, shape: Shape, path: Path = ()) -> tuple[FieldSet, FieldSet]:
-    """Return the fields that were added or changed, and those that are gone."""
-    written: set[Path] = set()
-    removed: set[Path] = set()
-    _compare(old, new, shape, path, written, removed)
-    return frozenset(written), frozenset(removed)
-
-
-def _compare(old: Any, new: Any, shape: Shape, path: Path, written: set[Path], removed: set[Path]) -> None:
-    if old == new:
-        return
-    if _is_whole(shape, new) or _is_whole(shape, old) or not new or not old:
-        if old is not None and not _is_whole(shape, old):
-            removed.update(_fields(old, shape, path))
-        if new is not None:
-            written.update(_fields(new, shape, path))
-            removed.difference_update(written)
-        return
-    before = {element: (item, inner) for element, item, inner in _items(shape, old)}
-    for element, item, inner in _items(shape, new):
-        here = (*path, element)
-        if element in before:
-            _compare(before.pop(element)[0], item, inner, here, written, removed)
-            continue
-        if element[0] == "k" or inner.kind == "map":
-            written.add(here)
-        written.update(_fields(item, inner, here))
-    for element, (item, inner) in before.items():
-        removed.add((*path, element))
-        removed.update(_fields(item, inner, (*path, element)))
-
-
 def merge(live: Any, wanted: Any, shape: Shape) -> Any:
     """Return ``live`` with what ``wanted`` states; lists with keys are merged by them, new elements go last."""
     if _is_whole(shape, wanted) or _is_whole(shape, live) or live is None:
@@ -167,28 +114,36 @@ def merge(live: Any, wanted: Any, shape: Shape) -> Any:
 
 
 def _merge_lists(live: list[Any], wanted: list[Any], shape: Shape) -> list[Any]:
-    """Merge two lists: in the order of ``wanted``, the others where the live list has them."""
+    """Merge two lists: in the order of ``wanted``, the others where the live list has them, walked as upstream does."""
     inner = _shape(shape.type) if shape.kind == "keyed" else _LEAF
     new = {key_of(shape, item): item for item in wanted}
+    old = [(key_of(shape, item), item) for item in live]
+    held = dict(old)
     waiting = list(new)
+    # What both have, in the order of the wish: the next one of it is what the walk through the live list looks for.
+    shared = [element for element in waiting if element in held]
     result: list[Any] = []
-    for item in live:
-        element = key_of(shape, item)
-        if element not in new:
+
+    def take(element: str) -> None:
+        result.append(merge(held[element], new[element], inner) if element in held else new[element])
+        if shared and shared[0] == element:
+            del shared[0]
+
+    position = 0
+    while position < len(old) or waiting:
+        element, item = old[position] if position < len(old) else ("", None)
+        if element and element not in new:
             result.append(item)
-        elif element in waiting:
-            # What stands before it in the wish comes before it in the result.
-            position = waiting.index(element)
-            result.extend(new[earlier] for earlier in waiting[:position])
-            result.append(merge(item, new[element], inner))
-            waiting = waiting[position + 1 :]
+            position += 1
+        elif element and waiting and element == waiting[0]:
+            take(waiting.pop(0))
+            position += 1
+        elif element and (not waiting or (shared and shared[0] != element) or element not in waiting):
+            # It comes where the wish has it, or came there already.
+            position += 1
         else:
-            result = [merge(item, new[element], inner) if _same(shape, kept, element) else kept for kept in result]
-    return result + [new[element] for element in waiting]
-
-
-def _same(shape: Shape, item: Any, element: str) -> bool:
-    return key_of(shape, item) == element
+            take(waiting.pop(0))
+    return result
 
 
 def remove(value: Any, shape: Shape, gone: FieldSet, kept: FieldSet) -> Any:
@@ -219,55 +174,6 @@ def _remove(value: Any, shape: Shape, path: Path, gone: FieldSet, kept: set[Path
     return [item for _, item in parts]
 
 
-def to_fields_v1(fields: FieldSet) -> dict[str, Any]:
-    """Return a set in the form of FieldsV1."""
-    result: dict[str, Any] = {}
-    for path in sorted(fields):
-        node = result
-        for element in path:
-            node = node.setdefault(element, {})
-        node["."] = {}
-    return {element: _without_lone_dots(node) for element, node in result.items() if element != "."}
-
-
-def _without_lone_dots(node: dict[str, Any]) -> dict[str, Any]:
-    if set(node) == {"."}:
-        return {}
-    return {element: {} if element == "." else _without_lone_dots(inner) for element, inner in node.items()}
-
-
-class FieldSetError(ValueError):
-    """A value is no FieldsV1."""
-
-
-def from_fields_v1(value: Any, path: Path = ()) -> FieldSet:
-    """Return the set that a FieldsV1 value holds; raises FieldSetError."""
-    if not isinstance(value, dict):
-        raise FieldSetError("not a map")
-    found: set[Path] = set()
-    for element, inner in value.items():
-        _check_element(element)
-        if element == ".":
-            found.add(path)
-        elif inner == {}:
-            found.add((*path, element))
-        else:
-            found |= from_fields_v1(inner, (*path, element))
-    return frozenset(found)
-
-
-def _check_element(element: str) -> None:
-    kind, rest = element[:2], element[2:]
-    if element == "." or kind in ("f:", "i:"):
-        return
-    try:
-        value = orjson.loads(rest) if kind in ("k:", "v:") else None
-    except orjson.JSONDecodeError:
-        value = None
-    if kind not in ("k:", "v:") or (kind == "k:" and not isinstance(value, dict)):
-        raise FieldSetError(f"not an element of a path: {element}")
-
-
 def check_unique(value: Any, shape: Shape, path: Path = ()) -> None:
     """Raise BadRequest where elements of a list have the same key, so that nobody could tell which one is meant."""
     if _is_whole(shape, value):
@@ -289,7 +195,7 @@ def path_text(path: Path) -> str:
         if kind == "f":
             parts.append(f".{rest}")
         elif kind == "k":
-            keys = ",".join(f"{name}={_json(value)}" for name, value in orjson.loads(rest).items())
+            keys = ",".join(f"{name}={element_json(value)}" for name, value in orjson.loads(rest).items())
             parts.append(f"[{keys}]")
         else:
             parts.append(f"[={rest}]")

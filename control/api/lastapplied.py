@@ -10,9 +10,10 @@ from typing import Any
 
 import orjson
 
-from control.api.fieldsets import EMPTY, FieldSet, changes, field_set, root
+from control.api.comparing import KeysMissingError
+from control.api.fieldtrees import Tree, difference
 from control.api.meta import Object
-from control.api.status import ApiError
+from control.api.tracking import Scope, bare
 from control.api.validation.metadata import ANNOTATIONS_BYTES_MAX
 
 ANNOTATION = "kubectl.kubernetes.io/last-applied-configuration"
@@ -23,31 +24,23 @@ def _annotations(obj: Object | None) -> dict[str, str]:
     return ((obj or {}).get("metadata") or {}).get("annotations") or {}
 
 
-def own_fields(live: Object | None, api_version: str, definition_name: str) -> FieldSet:
+def own_fields(live: Object | None, api_version: str, scope: Scope) -> Tree:
     """Return the fields of an object that are as its annotation says."""
     text = _annotations(live).get(ANNOTATION)
     if not text:
-        return EMPTY
+        return {}
     try:
         noted: Any = orjson.loads(text)
     except orjson.JSONDecodeError:
-        return EMPTY
+        return {}
     if not isinstance(noted, dict) or noted.get("apiVersion") != api_version:
-        return EMPTY
-    shape = root(definition_name)
+        return {}
     try:
-        written, removed = changes(noted, live, shape)
-        return field_set(noted, shape) - written - removed
-    except ApiError:
+        written, removed = scope.changes(bare(noted), bare(live or {}))
+        return difference(difference(scope.stated(noted), written), removed)
+    except KeysMissingError:
         # An annotation that somebody wrote by hand need not fit the type.
-        return EMPTY
-
-
-def noted_fields(live: Object, api_version: str, definition_name: str) -> FieldSet:
-    """Return what `kubectl apply` owns of an object that it noted its configuration on, the note included."""
-    if ANNOTATION not in _annotations(live):
-        return EMPTY
-    return own_fields(live, api_version, definition_name) | {("f:metadata", "f:annotations", f"f:{ANNOTATION}")}
+        return {}
 
 
 def noted(obj: Object, wish: Object) -> Object:

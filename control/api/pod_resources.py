@@ -13,7 +13,8 @@ from control.api import quantity
 from control.api.amounts import Amounts, are_equal, highest, total
 from control.api.meta import Object
 
-_POD_LEVEL = ("cpu", "memory")
+POD_LEVEL = ("cpu", "memory")
+"""Resources that a pod may ask for as a whole, beside huge pages."""
 HUGE_PAGES = "hugepages-"
 Ask = Callable[[dict[str, Any]], Amounts]
 """Returns what one container asks for."""
@@ -39,7 +40,7 @@ def limits(pod: Object) -> dict[str, str]:
 def pod_level(spec: Object, part: str) -> dict[str, str]:
     """Return what stands in the pod's own resources, beside those of its containers."""
     found: Amounts = (spec.get("resources") or {}).get(part) or {}
-    return {name: text for name, text in found.items() if name in _POD_LEVEL or name.startswith(HUGE_PAGES)}
+    return {name: text for name, text in found.items() if name in POD_LEVEL or name.startswith(HUGE_PAGES)}
 
 
 def has_pod_level(spec: Object) -> bool:
@@ -49,7 +50,7 @@ def has_pod_level(spec: Object) -> bool:
 
 def _held(pod: Object, part: str) -> dict[str, str]:
     spec, status = pod.get("spec") or {}, pod.get("status") or {}
-    wished = _aggregate(spec, lambda container: (container.get("resources") or {}).get(part) or {})
+    wished = of_containers(spec, part)
     known = {
         entry.get("name"): entry
         for field in ("containerStatuses", "initContainerStatuses")
@@ -87,6 +88,11 @@ def is_resize_infeasible(pod: Object) -> bool:
     return any(entry.get("type") == "PodResizePending" and entry.get("reason") == "Infeasible" for entry in conditions)
 
 
+def of_containers(spec: Object, part: str) -> dict[str, str]:
+    """Return what the containers of a pod ask for together, its own resources and its overhead aside."""
+    return _aggregate(spec, lambda container: (container.get("resources") or {}).get(part) or {})
+
+
 def _aggregate(spec: Object, ask: Ask) -> dict[str, str]:
     running = [ask(container) for container in spec.get("containers") or ()]
     sidecars: dict[str, str] = {}
@@ -115,7 +121,7 @@ def quality_of_service(pod: Object) -> str:
     sums = {part: total(_counted(resources, part) for resources in asking) for part in ("requests", "limits")}
     if not sums["requests"] and not sums["limits"]:
         return "BestEffort"
-    complete = all(len(_counted(resources, "limits")) == len(_POD_LEVEL) for resources in asking)
+    complete = all(len(_counted(resources, "limits")) == len(POD_LEVEL) for resources in asking)
     if complete and are_equal(sums["requests"], sums["limits"]):
         return "Guaranteed"
     return "Burstable"
@@ -124,4 +130,4 @@ def quality_of_service(pod: Object) -> str:
 def _counted(resources: Object, part: str) -> dict[str, str]:
     """Return the amounts that the QoS class is judged by: those of processors and memory that are not zero."""
     found: Amounts = resources.get(part) or {}
-    return {name: found[name] for name in _POD_LEVEL if quantity.parse(found.get(name) or "0") > 0}
+    return {name: found[name] for name in POD_LEVEL if quantity.parse(found.get(name) or "0") > 0}

@@ -171,6 +171,12 @@ def is_reference(kind: str) -> bool:
     return "." in kind and kind[0] not in "[{"
 
 
+def drops_zero(field: Field) -> bool:
+    """Tell whether an encoder of Kubernetes leaves the zero value out; of structures it never does by omitempty."""
+    structure = resolve(field.type) is not None
+    return "p" not in field.flags and ("z" in field.flags or ("o" in field.flags and not structure))
+
+
 def element(kind: str) -> str:
     """Return what a list or a map holds."""
     return kind[2:]
@@ -182,3 +188,23 @@ def resolve(kind: str) -> Definition | None:
         return None
     found = definition(kind)
     return None if found.scalar else found
+
+
+_ZEROES: dict[str, Any] = {"string": "", "bool": False, "int32": 0, "int64": 0}
+
+
+def always_written(name: str) -> dict[str, Any]:
+    """Return what an encoder of Kubernetes writes of an empty structure: zeroes that clients rely on finding.
+
+    Lists and times, which it writes as null, are left out.
+    """
+    found: dict[str, Any] = {}
+    for field in definition(name).fields.values():
+        if field.pointer or "z" in field.flags:
+            continue
+        inner = resolve(field.type)
+        if inner is not None:  # omitempty leaves no structure out
+            found[field.name] = always_written(inner.name)
+        elif "o" not in field.flags and field.type in _ZEROES:
+            found[field.name] = _ZEROES[field.type]
+    return found

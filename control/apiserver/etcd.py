@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from control.apiserver.config import EtcdConfig
+from control.apiserver.wire import transaction
 from control.apiserver.wire.channel import Channel
 from control.apiserver.wire.connection import (
     CANCELLED,
@@ -41,6 +42,8 @@ COMPACT_KEY = b"compact_rev_key"
 _RETRIED = frozenset({UNAVAILABLE, DEADLINE_EXCEEDED, CANCELLED})
 _KV, _WATCH, _LEASE = "/etcdserverpb.KV/", "/etcdserverpb.Watch/Watch", "/etcdserverpb.Lease/"
 _MAINTENANCE = "/etcdserverpb.Maintenance/"
+_TXN = _KV + "Txn"
+_REVISION = rpc_pb2.RangeRequest(key=COMPACT_KEY, limit=1, count_only=True).SerializeToString()
 _NEEDS_LEADER = (("hasleader", "true"),)
 
 Answer = TypeVar("Answer")
@@ -60,6 +63,10 @@ class StoreBusyError(StoreError):
 
 class KeyExistsError(StoreError):
     """A create found the key."""
+
+
+class TooLargeError(StoreError):
+    """A write is larger than the store takes."""
 
 
 class CompactedError(StoreError):
@@ -149,13 +156,15 @@ class _Member:
 
     async def range(self, request: rpc_pb2.RangeRequest, timeout_s: float) -> rpc_pb2.RangeResponse:
         """KV.Range."""
-        body = await self.channel.unary(_KV + "Range", request.SerializeToString(), timeout_s)
-        return rpc_pb2.RangeResponse.FromString(body)
+        return await self.range_of(request.SerializeToString(), timeout_s)
 
-    async def txn(self, request: rpc_pb2.TxnRequest, timeout_s: float) -> rpc_pb2.TxnResponse:
-        """KV.Txn."""
-        body = await self.channel.unary(_KV + "Txn", request.SerializeToString(), timeout_s)
-        return rpc_pb2.TxnResponse.FromString(body)
+    async def range_of(self, request: bytes, timeout_s: float) -> rpc_pb2.RangeResponse:
+        """KV.Range, of a serialized RangeRequest."""
+        return rpc_pb2.RangeResponse.FromString(await self.channel.unary(_KV + "Range", request, timeout_s))
+
+    async def txn(self, request: bytes, timeout_s: float) -> rpc_pb2.TxnResponse:
+        """KV.Txn, of a serialized TxnRequest."""
+        return rpc_pb2.TxnResponse.FromString(await self.channel.unary(_TXN, request, timeout_s))
 
     async def put(self, request: rpc_pb2.PutRequest, timeout_s: float) -> rpc_pb2.PutResponse:
         """KV.Put."""
@@ -273,8 +282,9 @@ class Etcd:
 
     async def revision(self) -> int:
         """Return the store's revision: everything that was acknowledged before the call is in it."""
-        answer = await self._range(
-            "getCurrentResourceRV", rpc_pb2.RangeRequest(key=COMPACT_KEY, limit=1, count_only=True)
+        answer: rpc_pb2.RangeResponse
+        answer, _ = await self._noted(
+            "getCurrentResourceRV", COMPACT_KEY, lambda member, timeout_s: member.range_of(_REVISION, timeout_s)
         )
         return answer.header.revision
 
@@ -296,29 +306,18 @@ class Etcd:
             items.extend(page.items)
         return items, revision
 
-    async def _txn(
-        self, operation: str, key: bytes, revision: int, then: rpc_pb2.RequestOp, otherwise: list[rpc_pb2.RequestOp]
-    ) -> tuple[rpc_pb2.TxnResponse, bool]:
-        guard = rpc_pb2.Compare(
-            result=rpc_pb2.Compare.EQUAL, target=rpc_pb2.Compare.MOD, key=key, mod_revision=revision
-        )
-        request = rpc_pb2.TxnRequest(compare=[guard], success=[then], failure=otherwise)
-        answer: rpc_pb2.TxnResponse
-        answer, uncertain = await self._noted(operation, key, lambda member, timeout_s: member.txn(request, timeout_s))
-        return answer, uncertain
-
     async def _write(
         self, key: str, value: bytes | None, revision: int, lease: int
     ) -> tuple[int | None, KeyValue | None]:
         """Put or delete where the key is at ``revision``; return the new revision, or what stands there instead."""
         raw = key.encode()
-        read = rpc_pb2.RequestOp(request_range=rpc_pb2.RangeRequest(key=raw))
-        operation = "delete" if value is None else "update" if revision else "create"
         if value is None:
-            then = rpc_pb2.RequestOp(request_delete_range=rpc_pb2.DeleteRangeRequest(key=raw))
+            operation, request = "delete", transaction.guarded_delete(raw, revision)
         else:
-            then = rpc_pb2.RequestOp(request_put=rpc_pb2.PutRequest(key=raw, value=value, lease=lease))
-        answer, uncertain = await self._txn(operation, raw, revision, then, [read])
+            operation = "update" if revision else "create"
+            request = transaction.guarded_put(raw, revision, value, lease)
+        answer: rpc_pb2.TxnResponse
+        answer, uncertain = await self._noted(operation, raw, lambda member, timeout_s: member.txn(request, timeout_s))
         if answer.succeeded:
             return answer.header.revision, None
         found = answer.responses[0].response_range.kvs
@@ -400,7 +399,7 @@ class Etcd:
         )
         put = rpc_pb2.RequestOp(request_put=rpc_pb2.PutRequest(key=COMPACT_KEY, value=str(seen_revision).encode()))
         read = rpc_pb2.RequestOp(request_range=rpc_pb2.RangeRequest(key=COMPACT_KEY))
-        request = rpc_pb2.TxnRequest(compare=[guard], success=[put], failure=[read])
+        request = rpc_pb2.TxnRequest(compare=[guard], success=[put], failure=[read]).SerializeToString()
         answer: rpc_pb2.TxnResponse
         answer, _ = await self._call(lambda member, timeout_s: member.txn(request, timeout_s))
         if not answer.succeeded:
@@ -477,6 +476,8 @@ def _translate(error: WireError) -> StoreError:
         return CompactedError(details)
     if "required revision is a future revision" in details:
         return FutureRevisionError(details)
+    if "request is too large" in details:
+        return TooLargeError(details)
     if error.code == RESOURCE_EXHAUSTED:
         return StoreBusyError(details)
     return StoreError(f"code {error.code}: {details}")

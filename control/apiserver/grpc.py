@@ -216,7 +216,7 @@ class Resources:
     async def create(self, request: resources_pb2.CreateRequest, call: ServicerContext) -> resources_pb2.ObjectResponse:
         """Create an object, or post to a subresource."""
         user, info, kind = await self._admit(call, "create", request)
-        context = _context(user, "create", request)
+        context = _context(user, "create", request, call)
         value, duplicates = objects.parse_body(request.object, objects.JSON, request.field_validation or "Warn")
         made = await self._service.handle(kind, info, value, context, {})
         if made is None:
@@ -226,7 +226,7 @@ class Resources:
     async def update(self, request: resources_pb2.UpdateRequest, call: ServicerContext) -> resources_pb2.ObjectResponse:
         """Replace an object, or a part of it by a subresource."""
         user, info, kind = await self._admit(call, "update", request)
-        context = _context(user, "update", request)
+        context = _context(user, "update", request, call)
         value, duplicates = objects.parse_body(request.object, objects.JSON, request.field_validation or "Warn")
         made = await self._service.handle(kind, info, value, context, {})
         if made is None:
@@ -236,7 +236,7 @@ class Resources:
     async def patch(self, request: resources_pb2.PatchRequest, call: ServicerContext) -> resources_pb2.ObjectResponse:
         """Change an object by a patch."""
         user, info, kind = await self._admit(call, "patch", request)
-        context = _context(user, "patch", request)
+        context = _context(user, "patch", request, call)
         patch_type, patch = objects.parse_patch(request.patch, request.patch_type)
         if context.options.field_validation != "Ignore":
             context.options.duplicates = objects.patch_duplicates(request.patch, patch_type)
@@ -294,11 +294,17 @@ def _converted(kind: Kind, batch: Sequence[Any]) -> bytes:
     return resources_pb2.WatchResponse(events=events).SerializeToString()
 
 
-def _context(user: UserInfo, verb: str, request: Any) -> Context:
+def _context(user: UserInfo, verb: str, request: Any, call: ServicerContext) -> Context:
     force = bool(getattr(request, "force", False))
-    options = RequestOptions(request.dry_run, request.field_manager, request.field_validation, force)
+    options = RequestOptions(request.dry_run, request.field_manager, request.field_validation, force, _user_agent(call))
     check_write(verb, options, force=force and objects.media_type(request.patch_type) != APPLY_PATCH)
     return Context(user, options)
+
+
+def _user_agent(call: ServicerContext) -> str:
+    """Return what a client calls itself, to which gRPC adds its own name after a space."""
+    agents = (value for name, value in call.invocation_metadata() or () if name == "user-agent")
+    return str(next(agents, "")).partition(" ")[0]
 
 
 def _delete_options(body: bytes) -> Object | None:

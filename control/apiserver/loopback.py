@@ -29,6 +29,9 @@ from control.client.client import (
     WatchEvent,
 )
 
+MANAGER = "kube-apiserver"
+"""Owns what the API server itself writes."""
+
 
 class LoopbackClient:
     """control.client's Client over a Service, as system:apiserver."""
@@ -48,7 +51,7 @@ class LoopbackClient:
 
     @staticmethod
     def _context() -> Context:
-        return Context(API_SERVER, RequestOptions(field_manager="kube-apiserver"))
+        return Context(API_SERVER, RequestOptions(field_manager=MANAGER))
 
     async def get(self, resource: Resource, name: str, namespace: str = "", *, subresource: str = "") -> Object:
         """Return one object."""
@@ -134,7 +137,7 @@ class LoopbackClient:
     ) -> Object:
         """Change an object by a patch."""
         info = self._info("patch", resource, namespace, name, subresource)
-        context = Context(API_SERVER, RequestOptions(field_manager=field_manager, force=force))
+        context = Context(API_SERVER, RequestOptions(field_manager=field_manager or MANAGER, force=force))
         try:
             obj, _ = await self.service.patch(self._kind(resource), info, patch_type, patch, context)
         except StoreError as error:

@@ -8,6 +8,7 @@ from typing import Any, Literal, cast
 import orjson
 
 from control.api import status
+from control.api.cel.errors import ENDLESS
 from control.api.decode import decode, duplicate_fields
 from control.api.defaulting import apply_defaults
 from control.api.meta import Object
@@ -17,6 +18,7 @@ from control.api.strategic import strategic_merge_patch
 from control.api.validation.faults import Faults
 from control.api.validation.objects import validate as check_object
 from control.api.validation.tables import NEW_CHECKS
+from control.apiserver import aside
 from control.apiserver.kinds import Kind
 from control.client.client import APPLY_PATCH, JSON_PATCH, MERGE_PATCH, STRATEGIC_MERGE_PATCH
 
@@ -193,10 +195,15 @@ def validate_served(kind: Kind, obj: Object) -> None:
         raise status.invalid(kind.resource.kind, obj["metadata"].get("name") or "", faults.causes, kind.resource.group)
 
 
-def validate(kind: Kind, obj: Object, old: Object | None, subresource: str = "") -> None:
-    """Raise Invalid with a cause for each fault of the object."""
+def validate(kind: Kind, obj: Object, old: Object | None, subresource: str = "", most: int = aside.INLINE_COST) -> None:
+    """Raise Invalid with a cause for each fault of the object, and TooLongError where its rules cost more than most."""
     causes = check_object(kind.resource, obj, old, subresource)
     if kind.custom is not None:
-        causes = [*causes, *kind.custom.check(obj, old)]
+        causes = [*causes, *kind.custom.check(obj, old, most)]
     if causes:
         raise status.invalid(kind.resource.kind, obj["metadata"].get("name") or "", causes, kind.resource.group)
+
+
+async def validate_aside(kind: Kind, obj: Object, old: Object | None, subresource: str = "") -> None:
+    """Raise Invalid with a cause for each fault of an object whose rules cost much."""
+    await aside.run(lambda: validate(kind, obj, old, subresource, ENDLESS))

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from control.api import status
-from control.api.apply import check_field_manager
+from control.api.tracking import check_field_manager
 from control.api.validation.faults import Faults
 from control.apiserver.request import RequestOptions
 

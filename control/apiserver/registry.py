@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import random
 import time
-import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -19,13 +19,15 @@ from functools import lru_cache
 import orjson
 
 from control.api import status
+from control.api.cel.errors import TooLongError
 from control.api.meta import Object
 from control.api.resources import Resource
+from control.api.tracking import keep_readable, same_but_times
 from control.api.validation.faults import Faults
 from control.apiserver import objects, strategy
 from control.apiserver.cache import Entry
 from control.apiserver.custom.conversion import Conversions
-from control.apiserver.etcd import Etcd, KeyExistsError, KeyValue, RevisionMismatchError
+from control.apiserver.etcd import Etcd, KeyExistsError, KeyValue, RevisionMismatchError, TooLargeError
 from control.apiserver.feed import Feed
 from control.apiserver.kinds import Kind
 from control.apiserver.reads import Reads
@@ -36,6 +38,8 @@ log = logging.getLogger(__name__)
 NAME_LETTERS = "bcdfghjklmnpqrstvwxz2456789"
 GENERATED_SUFFIX = 5
 GENERATED_BASE_MAX = 63 - GENERATED_SUFFIX
+_PAIRS = [first + second for first in NAME_LETTERS for second in NAME_LETTERS]
+_VARIANTS = dict(zip("0123456789abcdef", "89ab" * 4, strict=True))
 CREATE_ATTEMPTS = 8
 UPDATE_ATTEMPTS = 8
 NO_UNIQUE_NAME = ", the server was not able to generate a unique name for the object"
@@ -74,9 +78,18 @@ def _second_text(seconds: int) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+def new_uid() -> str:
+    """Return a random UUID (RFC 9562, version 4); by hand, since each new object waits for one."""
+    drawn = os.urandom(16).hex()
+    variant = _VARIANTS[drawn[16]]
+    return f"{drawn[:8]}-{drawn[8:12]}-4{drawn[13:16]}-{variant}{drawn[17:20]}-{drawn[20:]}"
+
+
 def generated_name(base: str) -> str:
     """Return a name that nobody has, beginning with ``base``."""
-    return base[:GENERATED_BASE_MAX] + "".join(random.choices(NAME_LETTERS, k=GENERATED_SUFFIX))
+    draw = random.random
+    first, second = _PAIRS[int(draw() * len(_PAIRS))], _PAIRS[int(draw() * len(_PAIRS))]
+    return f"{base[:GENERATED_BASE_MAX]}{first}{second}{NAME_LETTERS[int(draw() * len(NAME_LETTERS))]}"
 
 
 def stored_bytes(obj: Object) -> bytes:
@@ -115,9 +128,9 @@ class Registry(Reads):
             dry_run=context.options.dry_run,
             warnings=context.warnings,
         )
-        await self.admission.mutate(request)
+        await self._admit(request)
         obj, metadata = request.object or obj, (request.object or obj)["metadata"]
-        metadata["uid"] = str(uuid.uuid4())
+        metadata["uid"] = new_uid()
         metadata["creationTimestamp"] = now_text()
         base = "" if metadata.get("name") else metadata.get("generateName") or ""
         for attempt in range(CREATE_ATTEMPTS):
@@ -135,6 +148,13 @@ class Registry(Reads):
                         found.status["message"] += NO_UNIQUE_NAME
                     raise found from None
         raise AssertionError("unreachable")
+
+    async def _admit(self, request: AdmissionRequest) -> None:
+        """Let admission change the object; what it may have made of the entries of owners must be readable."""
+        assert request.object is not None
+        before = request.object["metadata"].get("managedFields")
+        await self.admission.mutate(request)
+        keep_readable(request.object or {"metadata": {}}, before, request.warnings)
 
     @staticmethod
     def _check_new_metadata(kind: Kind, namespace: str, metadata: Object) -> None:
@@ -156,14 +176,23 @@ class Registry(Reads):
         allocator = self.allocators.get(kind.resource)
         allocation = await allocator.allocate(request) if allocator is not None else None
         try:
-            objects.validate(kind, obj, None)
+            try:
+                objects.validate(kind, obj, None)
+            except TooLongError:
+                await objects.validate_aside(kind, obj, None)
             await self.admission.validate(request)
             if context.options.dry_run:
                 await _roll_back(allocation)
                 return obj
             ttl_s = self.settings.event_ttl_s if kind.key_prefix == "events" else 0
             key = self.kinds.key(kind, request.namespace, obj["metadata"]["name"])
-            revision = await self.store.create(key, await self._stored_form(kind, obj), ttl_s)
+            try:
+                revision = await self.store.create(key, await self._stored_form(kind, obj), ttl_s)
+            except TooLargeError:
+                if obj["metadata"].pop("managedFields", None) is None:
+                    raise
+                # Better an object that nobody owns than none.
+                revision = await self.store.create(key, await self._stored_form(kind, obj), ttl_s)
         except BaseException as error:
             await _roll_back(allocation)
             await _reverse(request, error)
@@ -240,12 +269,15 @@ class Registry(Reads):
         )
         # A binding was admitted as what it is; the pod that it changes is not judged as if its owner had sent it.
         if subresource != "binding":
-            await self.admission.mutate(request)
+            await self._admit(request)
         obj = request.object or obj
         allocator = self.allocators.get(kind.resource) if not subresource else None
         allocation = await allocator.allocate(request) if allocator is not None else None
         try:
-            objects.validate(kind, obj, old, subresource)
+            try:
+                objects.validate(kind, obj, old, subresource)
+            except TooLongError:
+                await objects.validate_aside(kind, obj, old, subresource)
             if subresource != "binding":
                 await self.admission.validate(request)
             if context.options.dry_run:
@@ -274,11 +306,19 @@ class Registry(Reads):
             revision = await self.store.delete(found.key, found.revision)
             await self.after_deletion(kind, obj)
             return revision, False
+        if old is not None and same_but_times(obj, old):
+            metadata["managedFields"] = old["metadata"]["managedFields"]
         if obj == old and _sorted(obj) == _sorted(old) and not await self.store.stale(found.key):
             return found.revision, False
         ttl_s = self.settings.event_ttl_s if kind.key_prefix == "events" else 0
-        data = await self._stored_form(kind, obj)
-        return await self.store.update(found.key, data, found.revision, ttl_s), True
+        try:
+            data = await self._stored_form(kind, obj)
+            return await self.store.update(found.key, data, found.revision, ttl_s), True
+        except TooLargeError:
+            if metadata.pop("managedFields", None) is None:
+                raise
+            data = await self._stored_form(kind, obj)
+            return await self.store.update(found.key, data, found.revision, ttl_s), True
 
     async def after_deletion(self, kind: Kind, deleted: Object) -> None:
         """Free what the object held outside of itself."""

@@ -6,11 +6,11 @@ Authentication, authorization, admission, allocation and subresources plug in he
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from control.api.meta import Object
 from control.api.resources import Resource
@@ -308,7 +308,17 @@ class StreamRequest:
 
 ObjectHandler = Callable[[ResourceRequest], Awaitable[Object]]
 StreamHandler = Callable[[StreamRequest], Awaitable[None]]
-PathHandler = Callable[[], Awaitable[bytes]]
+
+
+class PathAnswer(NamedTuple):
+    """What a path that names no resource answers."""
+
+    body: bytes
+    content_type: bytes = b"application/json"
+    cache_control: bytes = b"no-cache, private"
+
+
+PathHandler = Callable[[], Awaitable[PathAnswer]]
 
 
 class Handlers:
@@ -328,8 +338,13 @@ class Handlers:
         self._streams[resource.group, resource.plural, subresource] = handler
 
     def add_path(self, path: str, handler: PathHandler) -> None:
-        """Serve a path that names no resource: GET answers JSON bytes."""
+        """Serve a path that names no resource, by GET."""
         self._paths[path] = handler
+
+    @property
+    def paths(self) -> Iterable[str]:
+        """All such paths."""
+        return self._paths.keys()
 
     def path_handler(self, path: str) -> PathHandler | None:
         """Return who answers this path."""

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
 from control.api import selectors, status
 from control.api.custom.version import ScalePaths
+from control.api.fieldtrees import Path, difference, has, holding
 from control.api.meta import Object
 from control.api.status import Cause
+from control.api.tracking import Entry, Manager, Scope, entries_of, entry_for, joined, manager_of
 
 API_VERSION, KIND = "autoscaling/v1", "Scale"
+SCOPE = Scope("autoscaling.v1.Scale")
+_REPLICAS: Path = ("f:spec", "f:replicas")
+PathOf: TypeAlias = "Callable[[str], Path | None]"
+"""Where an object has its replicas, by its apiVersion; None where it has none there, or no such version is served."""
 
 
 def scale_of(obj: Object, paths: ScalePaths | None = None) -> Object:
@@ -69,3 +76,40 @@ def with_scale(obj: Object, scale: Object, paths: ScalePaths | None = None) -> O
         inner = inner[step]
     inner[last] = replicas
     return made
+
+
+def path_of(paths: ScalePaths | None) -> Path:
+    """Return the replicas' place as managedFields writes it."""
+    return tuple(f"f:{step}" for step in paths.spec_replicas) if paths is not None else _REPLICAS
+
+
+def owners_of_scale(obj: Object, path_in: PathOf) -> list[Entry]:
+    """Return the entries of those who own an object's replicas, as owners of its Scale."""
+    made = []
+    for entry in entries_of(obj):
+        path = path_in(entry["apiVersion"])
+        if path is not None and has(entry.get("fieldsV1") or {}, path):
+            made.append({**entry, "apiVersion": API_VERSION, "fieldsV1": holding(_REPLICAS)})
+    return made
+
+
+def owners_of_scaled(obj: Object, scale: Object, api_version: str, path_in: PathOf) -> list[Entry]:
+    """Return an object's entries after those of its Scale changed: who lost the replicas there has lost them here."""
+    owners = {_by(entry): entry for entry in entries_of(scale) if has(entry.get("fieldsV1") or {}, _REPLICAS)}
+    made = []
+    for entry in entries_of(obj):
+        path, fields = path_in(entry["apiVersion"]), entry.get("fieldsV1") or {}
+        if path is None or not has(fields, path) or owners.pop(_by(entry), None) is not None:
+            made.append(entry)
+        elif left := difference(fields, holding(path)):
+            made.append({**entry, "fieldsV1": left})
+    path = path_in(api_version) or _REPLICAS
+    for entry in owners.values():
+        # As in Kubernetes, when it came by them is not told.
+        made.append(entry_for(Manager(*_by(entry)[:2], api_version, _by(entry)[2]), holding(path), ""))
+    return joined(made)
+
+
+def _by(entry: Entry) -> tuple[str, str, str]:
+    manager = manager_of(entry)
+    return manager.name, manager.operation, manager.subresource

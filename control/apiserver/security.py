@@ -78,7 +78,7 @@ from control.apiserver.config import ApiServerConfig
 from control.apiserver.measures import AdmissionMetrics
 from control.apiserver.policies.mutating import MutatingPolicies
 from control.apiserver.policies.plugin import ValidatingPolicies
-from control.apiserver.request import Hub, Judge, Security
+from control.apiserver.request import Hub, Judge, PathAnswer, Security
 from control.apiserver.streams.kubelets import Kubelets
 from control.apiserver.streams.pods import PodStreams
 from control.apiserver.streams.proxies import Proxies
@@ -95,6 +95,8 @@ JUDGED_BY = (
 )  # fmt: skip
 """What admission looks at."""
 _RETRY_S = 0.5
+_ISSUER_CACHED = b"public, max-age=3600"
+"""How long others may keep what they verify tokens with."""
 _KNOWN_POLL_S = 0.01
 _KNOWN_POLLS_MAX = 1000
 
@@ -173,11 +175,11 @@ def _serve_issuer(hub: Hub, keys: Sequence[VerificationKey]) -> None:
     """Serve OpenID discovery, with which others verify service account tokens."""
     config = hub.config
     advertised = f"{config.advertise_address or config.bind_address}:{config.secure_port}"
-    for path, (_, document) in issuer_documents(config.service_account_issuer, keys, advertised).items():
-        body = orjson.dumps(document)
+    for path, (kind, document) in issuer_documents(config.service_account_issuer, keys, advertised).items():
+        made = PathAnswer(orjson.dumps(document), kind.encode(), _ISSUER_CACHED)
 
-        async def answer(body: bytes = body) -> bytes:
-            return body
+        async def answer(made: PathAnswer = made) -> PathAnswer:
+            return made
 
         hub.handlers.add_path(path, answer)
 

@@ -115,11 +115,11 @@ class ApiServer:
         discovery, documents = Discovery(self.kinds), OpenAPI(self.kinds)
         self.aggregator = self._aggregate(discovery)
         documents.others = lambda: self.aggregator.openapi
+        documents.others_served = lambda: self.aggregator.served
+        documents.others_v2 = self.aggregator.swagger
         self.service.routes = self.aggregator.routes
-        self.app = App(
-            self.service, discovery, health, documents, self.metrics, self.auditor, aggregator=self.aggregator
-        )
         judge = self.security.judge
+        self.app = App(self.service, discovery, health, documents, self.metrics, self.auditor, self.aggregator, judge)
         # Audit tells of stages that such answers do not have.
         self.prompt = PromptGets(self.service, judge, self.app.requests) if judge and self.auditor is None else None
         watch_caches(self.metrics, self.feed)

@@ -222,7 +222,7 @@ class Service:
                 context.warnings.append(kind.custom.warning)
         stored = judged_as(self.registry.kinds, kind)
         obj = objects.complete(kind, value, context.options.field_validation, duplicates, context.warnings)
-        ownership.accept(obj)
+        ownership.begin(kind, context, obj)
         if stored is not kind:
             objects.validate_served(kind, obj)
         made = await self.registry.create(stored, info.namespace, convert(obj, stored.resource), context)
@@ -233,7 +233,8 @@ class Service:
     ) -> Object:
         """Replace an object, or a part of it by a subresource."""
         if info.subresource == "scale":
-            return scale.scale_of(await self._rescale(kind, info, lambda old: value, context), kind.scale_paths)
+            replace_scale = ownership.scale_change(context, lambda old: value)
+            return scale.scale_of(await self._rescale(kind, info, replace_scale, context), kind.scale_paths)
         self._check_part(info)
         obj = objects.complete(kind, value, context.options.field_validation, duplicates, context.warnings)
 
@@ -241,7 +242,8 @@ class Service:
 
         async def change(old: Object) -> Object:
             # Admission may write into the object, and the change may be computed again.
-            new = ownership.track(kind, info, context, convert(old, kind.resource), copy_json(obj))
+            kinds, served = self.registry.kinds, convert(old, kind.resource)
+            new = ownership.track(kinds, kind, info.subresource, context, served, copy_json(obj), value)
             return convert(new, stored.resource)
 
         try:
@@ -249,7 +251,8 @@ class Service:
         except status.ApiError as error:
             if error.code != 404 or info.subresource or strategy.name_of(kind) not in strategy.CREATED_BY_UPDATE:
                 raise
-            made = await self._create_instead(info, stored, convert(copy_json(obj), stored.resource), context)
+            ownership.begin(kind, context, obj)
+            made = await self._create_instead(info, stored, convert(obj, stored.resource), context)
         return convert(made, kind.resource)
 
     async def _create_instead(self, info: RequestInfo, stored: Kind, obj: Object, context: Context) -> Object:
@@ -275,10 +278,10 @@ class Service:
         if patch_type == APPLY_PATCH:
             return await self._apply(kind, info, patch, context)
         if info.subresource == "scale":
-            changed = await self._rescale(
-                kind, info, lambda old: objects.apply_patch(patch_type, old, patch, "autoscaling.v1.Scale"), context
+            patch_scale = ownership.scale_change(
+                context, lambda old: objects.apply_patch(patch_type, old, patch, scale.SCOPE.definition)
             )
-            return scale.scale_of(changed, kind.scale_paths), False
+            return scale.scale_of(await self._rescale(kind, info, patch_scale, context), kind.scale_paths), False
         self._check_part(info)
 
         stored = judged_as(self.registry.kinds, kind)
@@ -296,20 +299,24 @@ class Service:
                 patch,
             )
             context.warnings[:] = warnings
-            return convert(ownership.track(kind, info, context, served, obj), stored.resource)
+            kinds = self.registry.kinds
+            return convert(ownership.track(kinds, kind, info.subresource, context, served, obj, value), stored.resource)
 
         made = await self.registry.update(stored, info.namespace, info.name, change, context, info.subresource)
         return convert(made, kind.resource), False
 
     async def _apply(self, kind: Kind, info: RequestInfo, patch: Any, context: Context) -> tuple[Object, bool]:
         """Change or create an object by server-side apply; tell whether that created it."""
+        if info.subresource == "scale":
+            change_scale = ownership.scale_wish(info, patch, context)
+            return scale.scale_of(await self._rescale(kind, info, change_scale, context), kind.scale_paths), False
         self._check_part(info)
         wish = ownership.read_wish(kind, info, patch, context)
         stored = judged_as(self.registry.kinds, kind)
 
         async def change(old: Object | None) -> Object:
             served = convert(old, kind.resource) if old is not None else None
-            value = ownership.applied(kind, info, context, served, wish)
+            value = ownership.applied(self.registry.kinds, kind, info.subresource, context, served, wish)
             return convert(objects.complete(kind, copy_json(value), "Ignore", []), stored.resource)
 
         try:
@@ -321,16 +328,12 @@ class Service:
         made = await self._create_instead(info, stored, await change(None), context)
         return convert(made, kind.resource), True
 
-    async def _rescale(self, kind: Kind, info: RequestInfo, make: Any, context: Context) -> Object:
+    async def _rescale(self, kind: Kind, info: RequestInfo, make: ownership.ScaleChange, context: Context) -> Object:
         stored = judged_as(self.registry.kinds, kind)
 
         async def change(old: Object) -> Object:
             served = convert(old, kind.resource)
-            wanted = make(scale.scale_of(served, kind.scale_paths))
-            if not isinstance(wanted, dict):
-                raise status.bad_request("the body is not a Scale")
-            new = scale.with_scale(copy_json(served), wanted, kind.scale_paths)
-            return convert(ownership.track(kind, info, context, served, new), stored.resource)
+            return convert(ownership.rescaled(self.registry.kinds, kind, served, make), stored.resource)
 
         return await self.registry.update(stored, info.namespace, info.name, change, context, "scale")
 

@@ -2,37 +2,55 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
+from control.api import schema
 from control.api.custom.definition import CLEANUP_FINALIZER
 from control.api.meta import Object
 from control.api.pod_resources import quality_of_service
 from control.apiserver.aggregation.registration import local_status
 from control.apiserver.kinds import Kind
 from control.apiserver.request import UserInfo
+from control.apiserver.status_updates import (
+    stamp_conditions,
+    take,
+    this_second,
+    with_custom_status,
+    with_status,
+)
 
 Name = tuple[str, str]
 """(group, plural)."""
 Prepare = Callable[[Object, UserInfo], None]
+_ENDPOINTS: Name = ("discovery.k8s.io", "endpointslices")
+_DEVICES: Name = ("resource.k8s.io", "resourceslices")
 
 COUNTS_GENERATIONS: frozenset[Name] = frozenset({
     ("", "pods"), ("", "replicationcontrollers"),
     ("apps", "deployments"), ("apps", "replicasets"), ("apps", "statefulsets"), ("apps", "daemonsets"),
     ("batch", "jobs"), ("batch", "cronjobs"), ("policy", "poddisruptionbudgets"),
     ("networking.k8s.io", "ingresses"), ("networking.k8s.io", "ingressclasses"),
-    ("networking.k8s.io", "networkpolicies"),
-    ("networking.k8s.io", "servicecidrs"),
-    ("discovery.k8s.io", "endpointslices"), ("scheduling.k8s.io", "priorityclasses"),
+    ("networking.k8s.io", "networkpolicies"), ("discovery.k8s.io", "endpointslices"), ("", "podtemplates"),
     ("apiextensions.k8s.io", "customresourcedefinitions"),
     ("admissionregistration.k8s.io", "validatingwebhookconfigurations"),
     ("admissionregistration.k8s.io", "mutatingwebhookconfigurations"),
     ("admissionregistration.k8s.io", "validatingadmissionpolicies"),
     ("admissionregistration.k8s.io", "validatingadmissionpolicybindings"),
+    ("admissionregistration.k8s.io", "mutatingadmissionpolicies"),
+    ("admissionregistration.k8s.io", "mutatingadmissionpolicybindings"),
     ("flowcontrol.apiserver.k8s.io", "flowschemas"), ("flowcontrol.apiserver.k8s.io", "prioritylevelconfigurations"),
-    ("resource.k8s.io", "resourceslices"), ("storage.k8s.io", "csidrivers"),
+    ("resource.k8s.io", "deviceclasses"), ("resource.k8s.io", "resourceslices"), ("storage.k8s.io", "csidrivers"),
 })  # fmt: skip
 """Kinds whose metadata.generation counts the changes of what is wished for."""
+
+FIRST_GENERATION_ONLY: frozenset[Name] = frozenset({("scheduling.k8s.io", "priorityclasses")})
+"""Kinds that have a generation, which does not grow."""
+
+LABELS_COUNT: frozenset[Name] = frozenset({_ENDPOINTS})
+"""Kinds whose labels are part of what is wished for."""
 
 STATUS_COMES_WITH_CREATION: frozenset[Name] = frozenset({("", "nodes")})
 """Kinds whose creator reports their status at once."""
@@ -44,7 +62,7 @@ ANSWERS_WITH_DELETED_OBJECT: frozenset[Name] = frozenset({
 
 CREATED_BY_UPDATE: frozenset[Name] = frozenset({
     ("", "endpoints"), ("", "events"), ("events.k8s.io", "events"), ("", "limitranges"), ("", "services"),
-    ("coordination.k8s.io", "leases"), ("resource.k8s.io", "resourceslices"),
+    ("coordination.k8s.io", "leases"), ("node.k8s.io", "runtimeclasses"), ("resource.k8s.io", "resourceslices"),
     *(("rbac.authorization.k8s.io", plural) for plural in ("roles", "rolebindings", "clusterroles",
                                                            "clusterrolebindings")),
 })  # fmt: skip
@@ -155,6 +173,18 @@ def _secret(obj: Object, user: UserInfo) -> None:
     obj.setdefault("type", "Opaque")
 
 
+def _slice(obj: Object, user: UserInfo | None = None) -> None:
+    for endpoint in obj.get("endpoints") or ():
+        endpoint.pop("deprecatedTopology", None)  # another version's, that this one cannot write
+
+
+def _devices(obj: Object, user: UserInfo | None = None) -> None:
+    for device in (obj.get("spec") or {}).get("devices") or ():
+        for taint in device.get("taints") or ():
+            if not taint.get("timeAdded"):
+                taint["timeAdded"] = this_second()
+
+
 PREPARE_CREATE: dict[Name, Prepare] = {
     ("", "pods"): _pod,
     ("", "namespaces"): _namespace,
@@ -164,8 +194,17 @@ PREPARE_CREATE: dict[Name, Prepare] = {
     ("", "secrets"): _secret,
     ("apiregistration.k8s.io", "apiservices"): _api_service,
     ("batch", "jobs"): _job,
+    _ENDPOINTS: _slice,
+    _DEVICES: _devices,
     ("certificates.k8s.io", "certificatesigningrequests"): _signing_request,
 }
+
+
+@cache
+def _blank_status(definition: str) -> Object:
+    """What stands in a status of which nothing is known yet."""
+    field = schema.definition(definition).fields.get("status")
+    return schema.always_written(field.type) if field is not None else {}
 
 
 def prepare_create(kind: Kind, obj: Object, user: UserInfo) -> None:
@@ -173,12 +212,12 @@ def prepare_create(kind: Kind, obj: Object, user: UserInfo) -> None:
     name = name_of(kind)
     if kind.has_status and name not in STATUS_COMES_WITH_CREATION:
         obj.pop("status", None)
-    if name in COUNTS_GENERATIONS or kind.custom is not None:
+    if name in COUNTS_GENERATIONS or kind.custom is not None or name in FIRST_GENERATION_ONLY:
         obj["metadata"]["generation"] = 1
     if (prepare := PREPARE_CREATE.get(name)) is not None:
         prepare(obj, user)
-    elif kind.has_status and kind.custom is None:
-        obj.setdefault("status", {})
+    if kind.has_status and kind.custom is None and "status" not in obj:
+        obj["status"] = copy.deepcopy(_blank_status(kind.served.definition))
 
 
 PARTS: dict[tuple[str, str, str], tuple[tuple[str, ...], ...]] = {
@@ -198,67 +237,42 @@ def prepare_update(kind: Kind, obj: Object, old: Object, subresource: str) -> Ob
     if subresource == "binding":
         return obj
     if subresource == "status":
-        obj = _custom_status_update(obj, old) if kind.custom is not None else _status_update(obj, old)
-        if name == ("", "pods"):
-            _keep_quality(obj, old)
+        obj = with_custom_status(obj, old) if kind.custom is not None else with_status(name, obj, old)
     elif subresource == "resize":
         obj = _resized(obj, old)
     elif parts := PARTS.get((*name, subresource)):
         obj = _partial_update(obj, old, parts)
+        if name in KEEPS_SPEC:
+            stamp_conditions(obj, old)
     else:
         if kind.has_status:
-            _take(obj, old, "status")
+            take(obj, old, "status")
         if name in KEEPS_SPEC:
-            _take(obj, old, "spec")
-        if name == ("", "namespaces"):
+            take(obj, old, "spec")
+        if name == _ENDPOINTS and obj.get("endpoints") != old.get("endpoints"):
+            _slice(obj)
+        elif name == _DEVICES:
+            _devices(obj)
+        elif name == ("", "namespaces"):
             finalizers = old.get("spec", {}).get("finalizers")
             if finalizers:
                 obj.setdefault("spec", {})["finalizers"] = finalizers
     if name in COUNTS_GENERATIONS or kind.custom is not None:
         generation = int(old["metadata"].get("generation") or 1)
-        obj["metadata"]["generation"] = generation + (_wishes(kind, obj) != _wishes(kind, old))
+        grown = _wishes(kind, obj) != _wishes(kind, old)
+        if name in LABELS_COUNT:
+            grown = grown or (obj["metadata"].get("labels") or {}) != (old["metadata"].get("labels") or {})
+        obj["metadata"]["generation"] = generation + grown
     return obj
-
-
-def _take(obj: Object, old: Object, part: str) -> None:
-    if part in old:
-        obj[part] = old[part]
-    else:
-        obj.pop(part, None)
-
-
-def _status_update(obj: Object, old: Object) -> Object:
-    """Take status from the request, and metadata that status writers may set; all else stands."""
-    made = {**old, "metadata": {**obj["metadata"]}}
-    _take(made, obj, "status")
-    for field in ("labels", "deletionGracePeriodSeconds", "ownerReferences"):
-        _take(made["metadata"], old["metadata"], field)
-    return made
-
-
-def _keep_quality(obj: Object, old: Object) -> None:
-    """Keep a pod's class where its status is written without."""
-    was, status = (old.get("status") or {}).get("qosClass"), obj.get("status")
-    if was and isinstance(status, dict) and not status.get("qosClass"):
-        obj["status"] = {**status, "qosClass": was}
-
-
-def _custom_status_update(obj: Object, old: Object) -> Object:
-    """Take status alone from the request, and the owners of its fields."""
-    made = {**old, "metadata": {**old["metadata"]}}
-    _take(made, obj, "status")
-    _take(made["metadata"], obj["metadata"], "managedFields")
-    _take(made["metadata"], obj["metadata"], "resourceVersion")
-    return made
 
 
 def _partial_update(obj: Object, old: Object, parts: tuple[tuple[str, ...], ...]) -> Object:
     made: Object = {**old, "metadata": {**old["metadata"]}}
     for field in ("resourceVersion", "finalizers", "managedFields"):
-        _take(made["metadata"], obj["metadata"], field)
+        take(made["metadata"], obj["metadata"], field)
     for outer, inner in parts:
         section: dict[str, Any] = {**(made.get(outer) or {})}
-        _take(section, obj.get(outer) or {}, inner)
+        take(section, obj.get(outer) or {}, inner)
         made[outer] = section
     return made
 
@@ -267,13 +281,13 @@ def _resized(obj: Object, old: Object) -> Object:
     """Take resources from the request; containers that are not the stored ones are left for validation to refuse."""
     made: Object = {**old, "metadata": {**old["metadata"]}, "spec": {**(old.get("spec") or {})}}
     for field in ("resourceVersion", "finalizers", "managedFields"):
-        _take(made["metadata"], obj["metadata"], field)
+        take(made["metadata"], obj["metadata"], field)
     wanted = obj.get("spec") or {}
-    _take(made["spec"], wanted, "resources")
+    take(made["spec"], wanted, "resources")
     for field in ("containers", "initContainers"):
         new, held = wanted.get(field) or [], made["spec"].get(field) or []
         if [each.get("name") for each in new] != [each.get("name") for each in held]:
-            _take(made["spec"], wanted, field)
+            take(made["spec"], wanted, field)
             continue
         if held:
             made["spec"][field] = [_with_resources(before, after) for before, after in zip(held, new, strict=True)]
@@ -283,7 +297,7 @@ def _resized(obj: Object, old: Object) -> Object:
 def _with_resources(before: Object, after: Object) -> Object:
     made = dict(before)
     for field in ("resources", "resizePolicy"):
-        _take(made, after, field)
+        take(made, after, field)
     return made
 
 

@@ -18,7 +18,7 @@ from control.cloud.provider import load_provider
 
 log = logging.getLogger(__name__)
 
-USER_AGENT = "raftsman-cloud-controller-manager"
+USER_AGENT = "cloud-controller-manager/raftsman"
 COMPONENT = "cloud-controller-manager"
 
 

@@ -35,7 +35,8 @@ from control.controllers.resourcequota import ResourceQuotaController
 
 log = logging.getLogger(__name__)
 
-USER_AGENT = "raftsman-controller-manager"
+USER_AGENT = "kube-controller-manager/raftsman"
+"""Its first word is the manager of the fields that controllers write, as it is in Kubernetes."""
 COMPONENT = "controller-manager"
 
 NAMES = (

@@ -26,6 +26,7 @@ from control.scheduler.queue import SchedulingQueue
 from control.scheduler.snapshot import Snapshot, pod_info
 
 log = logging.getLogger(__name__)
+USER_AGENT = "kube-scheduler/raftsman"
 DECISIONS_KEPT = 1000
 DECISIONS_AT_ONCE = 64
 """Decisions before other tasks get a turn."""
@@ -189,7 +190,7 @@ def _matters(node: Object) -> tuple[object, ...]:
 
 async def run(config: SchedulerConfig) -> None:
     """Run the scheduler until cancelled, only while it leads where that is asked for."""
-    client = connect(kubeconfig.load(config.kubeconfig))
+    client = connect(kubeconfig.load(config.kubeconfig), USER_AGENT)
     try:
         if config.election is None:
             await Scheduler(client, config).run()

@@ -39,7 +39,12 @@ class KubeletServer:
     def __init__(self, kubelet: Kubelet) -> None:
         self._kubelet = kubelet
         config = kubelet.config
-        self._authorizer = auth.Authorizer(kubelet.client, config.node_name, config.authorization_mode)
+        self._authorizer = auth.Authorizer(
+            kubelet.client,
+            config.node_name,
+            config.authorization_mode,
+            token_webhook=config.authentication_token_webhook,
+        )
         self._open = 0
         self.port = config.port
         """The port that is listened on, once `serving` is set."""

@@ -62,6 +62,27 @@ def openapi() -> dict[str, Any]:
     }
 
 
+def swagger() -> dict[str, Any]:
+    """Return the OpenAPI v2 document, which has more than what is registered, and a name that others have too."""
+    kind = {"group": GROUP, "version": VERSION, "kind": "Ship"}
+    answer = {"200": {"description": "OK", "schema": {"$ref": "#/definitions/com.example.fleet.v1.Ship"}}}
+    get = {"operationId": "readShip", "x-kubernetes-action": "get", "x-kubernetes-group-version-kind": kind,
+           "produces": ["application/json"], "schemes": ["https"], "responses": answer,
+           "parameters": [{"$ref": "#/parameters/pretty-x"}]}  # fmt: skip
+    metadata = {"$ref": "#/definitions/io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"}
+    return {
+        "swagger": "2.0",
+        "info": {"title": "fleet", "version": "v1"},
+        "paths": {f"{ROOT}/namespaces/{{namespace}}/ships/{{name}}": {"get": get}, "/api/v1/pods": {"get": get}},
+        "parameters": {"pretty-x": {"name": "pretty", "in": "query", "type": "string", "uniqueItems": True}},
+        "definitions": {
+            "com.example.fleet.v1.Ship": {**SHIP, "properties": {**SHIP["properties"], "metadata": metadata}},
+            "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta": {"type": "object", "description": "Of a ship."},
+            "com.example.fleet.v1.Unused": {"type": "object"},
+        },
+    }
+
+
 class Fleet:
     """All ships, and how often they have changed."""
 
@@ -140,7 +161,7 @@ class Handler(BaseHTTPRequestHandler):
             address = {"serverRelativeURL": f"/openapi/v3/{path}?hash=ABC"}
             self.answer(200, {"paths": {path: address, "api/v1": address}})
         elif parts.path == "/openapi/v2":
-            self.answer(200, {"swagger": "2.0", "paths": openapi()["paths"]})
+            self.answer(200, swagger())
         elif parts.path == f"/openapi/v3{ROOT}":
             self.answer(200, openapi())
         elif parts.path.startswith(ROOT + "/"):
@@ -157,7 +178,9 @@ class Handler(BaseHTTPRequestHandler):
         if path[0] == "away":
             self.answer(302, b"", {"Location": "https://127.0.0.1:1/"})
         elif path[0] == "whoami":
-            self.answer(200, user)
+            audit_id = self.headers.get("Audit-ID", "")
+            told = {**user, "auditID": audit_id, "connection": self.client_address[1]}
+            self.answer(200, told, {"Audit-ID": audit_id})
         elif path[0] != "ships":
             self.status(404, "NotFound", "the server could not find the requested resource")
         elif path[2:] == ["bell"]:

@@ -1,80 +1,122 @@
-"""The one door to the CEL library: an expression in, a program out that is run over JSON-shaped values.
+"""The door to expressions: a text in, a program out that is run over JSON-shaped values.
 
-Variables are dynamic: whether a field exists shows when the program runs, not when it is compiled. The library is
-imported with the first expression: most API servers never meet one.
+What expressions may name, and of which types that is, is an environment. What they may cost is bounded as Kubernetes
+bounds it, so that no expression holds the server for long.
 """
 
 from __future__ import annotations
 
-import re
+import sys
 from collections.abc import Mapping
-from functools import lru_cache
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+from types import MappingProxyType
 from typing import Any
 
-EXPRESSION_BYTES_MAX = 16 << 10
+from control.api.cel.checker import Checker
+from control.api.cel.constants import constant_issues, functions_of
+from control.api.cel.declarations import PATCHES, functions
+from control.api.cel.errors import CelError, CompileError, LimitError
+from control.api.cel.frame import LIMIT_TEXT, Frame, Step
+from control.api.cel.parser import parse
+from control.api.cel.planner import plan
+from control.api.cel.syntax import Node
+from control.api.cel.types import DYN, Type
+
+EXPRESSION_CHARACTERS_MAX = 100_000
 REMEMBERED = 2048
 MESSAGE_MAX = 5120
-LIBRARY_ERRORS = (ValueError, TypeError, RuntimeError, ArithmeticError, LookupError)
+CALL_COST_MAX = 1_000_000
+"""What one evaluation may cost."""
+BUDGET = 10_000_000
+"""What all evaluations for one object, or for one binding of a policy, may cost together."""
+CONDITIONS_BUDGET = 2_500_000
+"""What the match conditions of one webhook or policy may cost together."""
+_RECURSION = 10_000
+"""Trees of expressions are up to 250 deep, and a step on the way down takes more than one call."""
+__all__ = ["CelError", "CompileError", "LimitError"]
 
 
-class CelError(ValueError):
-    """An expression cannot be compiled, or fails over these values; the text says why."""
+@dataclass(frozen=True)
+class Environment:
+    """What expressions may name: variables and structures with their types, and beside the usual functions others."""
+
+    variables: Mapping[str, Type]
+    structures: Mapping[str, Type] = field(default_factory=dict)
+    patches: bool = False
+    """Whether there are the functions of mutations."""
+    binds: bool = False
+    """Whether there is ``cel.bind``."""
 
 
 class Program:
     """A compiled expression."""
 
-    def __init__(self, text: str, expression: Any) -> None:
+    def __init__(self, text: str, node: Node) -> None:
         self.text = text
-        self._expression = expression
+        self.node = node
+        self._planned: tuple[Step, bool] | None = None
+
+    @cached_property
+    def asks(self) -> bool:
+        """Whether it asks the authorizer."""
+        return "check" in functions_of(self.node)
+
+    @property
+    def type(self) -> Type:
+        """The type of what it yields, as far as that is known before it runs."""
+        return self.node.type
 
     def run(self, values: Mapping[str, Any]) -> Any:
         """Return what the expression yields over its variables; raises CelError."""
+        return self.spend(values, CALL_COST_MAX)[0]
+
+    def spend(self, values: Mapping[str, Any], limit: int) -> tuple[Any, int]:
+        """Return what the expression yields, and what that cost; raises CelError, LimitError where it costs more."""
+        planned = self._planned
+        if planned is None:
+            planned = self._planned = plan(self.node)
+        step, writes = planned
+        frame = Frame({**values} if writes or type(values) is not dict else values, limit)
         try:
-            found = self._expression.eval(data=dict(values))
-            if found.type().name() == "ERROR":
-                raise CelError(_line(found.plain_value()))
-            return found.plain_value()
-        except CelError:
+            found = step(frame)
+            if frame.left < 0:
+                raise LimitError(LIMIT_TEXT)
+        except CelError as error:
+            error.cost = limit - frame.left
             raise
-        except LIBRARY_ERRORS as error:
-            raise CelError(_line(error)) from None
-
-
-_MISSING = re.compile(r'NOT_FOUND: Key not found in map : "?([^"]*)"?')
-
-
-def _line(error: object) -> str:
-    text = _MISSING.sub(r"no such key: \1", str(error).removeprefix("INVALID_ARGUMENT: ").strip())
-    return " ".join(text.split())[:MESSAGE_MAX]
+        except (RecursionError, TypeError, ValueError, ArithmeticError, LookupError) as error:
+            failure = CelError(" ".join(str(error).split())[:MESSAGE_MAX])
+            failure.cost = limit - frame.left
+            raise failure from None
+        return found, limit - frame.left
 
 
 @lru_cache(maxsize=REMEMBERED)
 def compile_expression(text: str, variables: tuple[str, ...]) -> Program:
-    """Return an expression ready to be run; raises CelError."""
-    if len(text.encode()) > EXPRESSION_BYTES_MAX:
-        raise CelError(f"expressions may not be longer than {EXPRESSION_BYTES_MAX} bytes")
-    try:
-        return Program(text, _environment(variables).compile(text))
-    except LIBRARY_ERRORS as error:
-        raise CelError(_line(error)) from None
+    """Return an expression over variables of which no type is known, ready to be run; raises CelError."""
+    return compile_in(text, _dynamic(variables))
 
 
 @lru_cache(maxsize=16)
-def _environment(variables: tuple[str, ...]) -> Any:
-    # Timestamps and durations are known to it once these are.
-    from cel_expr_python import cel
-    from cel_expr_python.ext import ext_bindings, ext_encoders, ext_math, ext_optional, ext_strings
-    from google.protobuf import duration_pb2, timestamp_pb2  # noqa: F401
+def _dynamic(variables: tuple[str, ...]) -> Environment:
+    return Environment(MappingProxyType(dict.fromkeys(variables, DYN)), binds=True)
 
-    from control.api.cel import library
 
-    extensions = [
-        ext_optional.ExtOptional(),
-        ext_strings.ExtStrings(),
-        ext_math.ExtMath(),
-        ext_encoders.ExtEncoders(),
-        ext_bindings.ExtBindings(),
-        library.extension(cel),
-    ]
-    return cel.NewEnv(variables=dict.fromkeys(variables, cel.Type.DYN), extensions=extensions)
+def compile_in(text: str, environment: Environment) -> Program:
+    """Return an expression ready to be run; raises CompileError with all that is wrong with it."""
+    if sys.getrecursionlimit() < _RECURSION:
+        sys.setrecursionlimit(_RECURSION)
+    if len(text) > EXPRESSION_CHARACTERS_MAX:
+        limit = f"size: {len(text)}, limit {EXPRESSION_CHARACTERS_MAX}"
+        raise CelError(f"expression code point size exceeds limit: {limit}")
+    node = parse(text, binds=environment.binds)
+    known = functions()
+    if not environment.patches:
+        known = {name: overloads for name, overloads in known.items() if name not in PATCHES}
+    checker = Checker(environment.variables, known, environment.structures)
+    checker.run(node)
+    issues = checker.issues or constant_issues(node)
+    if issues:
+        raise CompileError(text, issues)
+    return Program(text, node)

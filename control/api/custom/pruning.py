@@ -14,6 +14,8 @@ Schema = dict[str, Any]
 ROOT_FIELDS = ("apiVersion", "kind", "metadata")
 PRESERVES = "x-kubernetes-preserve-unknown-fields"
 EMBEDDED = "x-kubernetes-embedded-resource"
+EXTENSION = "x-kubernetes-validations"
+"""Where the rules of a schema stand."""
 
 
 def prune(value: Any, schema: Schema, *, is_root: bool = True) -> list[str]:
@@ -68,3 +70,9 @@ def fill_defaults(value: Any, schema: Schema) -> None:
         for name, item in value.items():
             if name not in properties:
                 fill_defaults(item, others)
+
+
+def has_rules(schema: Schema) -> bool:
+    """Tell whether there are rules anywhere in a schema."""
+    inner = [*(schema.get("properties") or {}).values(), schema.get("items"), schema.get("additionalProperties")]
+    return bool(schema.get(EXTENSION)) or any(has_rules(each) for each in inner if isinstance(each, dict))

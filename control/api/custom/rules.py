@@ -2,42 +2,31 @@
 
 A rule sees the value at its place as ``self``. One that mentions ``oldSelf`` is a transition rule: it is asked only
 where there was a value before that can be told to be the same one, by its place, or by its key in a map or a list with
-keys.
+keys. All rules of one object share a budget; what they cost is counted as they run.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
-from google.protobuf.duration_pb2 import Duration
-from google.protobuf.timestamp_pb2 import Timestamp
+from control.api.cel.constants import names_of
+from control.api.cel.environment import BUDGET, MESSAGE_MAX, Program, compile_in
+from control.api.cel.errors import ENDLESS, BudgetError, CelError, LimitError
+from control.api.cel.frame import Purse
+from control.api.cel.meter import EXHAUSTED_TEXT, Meter
+from control.api.cel.values import NONE, NoOverload, Optional
+from control.api.custom.declared import declared
+from control.api.custom.fieldpaths import FieldPathError, normalized
+from control.api.custom.pruning import EMBEDDED, EXTENSION, Schema
+from control.api.custom.rulefaults import rule_environment
+from control.api.custom.rulevalues import to_cel
+from control.api.validation.faults import Faults, quoted
 
-from control.api.cel.environment import CelError, Program, compile_expression
-from control.api.custom.checking import FORMATS
-from control.api.custom.pruning import EMBEDDED, PRESERVES, Schema
-from control.api.validation.faults import Faults
-
-EXTENSION = "x-kubernetes-validations"
-RULES_OF_AN_OBJECT_MAX = 10_000
-"""More evaluations than this, and an object is refused: rules over long lists must bound the lists."""
-_RESERVED = frozenset({
-    "true", "false", "null", "in", "as", "break", "const", "continue", "else", "for", "function", "if", "import", "let",
-    "loop", "package", "namespace", "return", "var", "void", "while",
-})  # fmt: skip
-_ESCAPES = {"__": "__underscores__", ".": "__dot__", "-": "__dash__", "/": "__slash__"}
-_UNITS_S = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 ROOT = "<nil>"
 """What Kubernetes calls the place of the object itself."""
 _NOTHING = object()
-VARIABLES = ("self", "oldSelf", "oldSelves")
-_OPTIONAL = "cel.bind(oldSelf, oldSelves.size() > 0 ? optional.of(oldSelves[0]) : optional.none(), {})"
-"""How a rule gets ``oldSelf`` as an optional: values of that type cannot be handed in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +34,20 @@ class Rule:
     """One rule, ready to be asked."""
 
     text: str
-    program: Program
+    program: Program | None
+    fault: str
+    """Why the rule cannot be compiled."""
     message: str
     message_program: Program | None
-    reason: str
+    reason: str | None
     field_path: str
     is_transition: bool
     optional_old: bool
+
+    @property
+    def name(self) -> str:
+        """What faults call the rule."""
+        return self.message or self.text
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,94 +59,107 @@ class Ruled:
     properties: dict[str, Ruled]
     items: Ruled | None
     others: Ruled | None
+    is_root: bool = False
 
 
-def escape(name: str) -> str:
-    """Return a field's name as rules write it: ``foo-bar`` is ``foo__dash__bar``."""
-    if name in _RESERVED:
-        return f"__{name}__"
-    return re.sub(r"__|[.\-/]", lambda found: _ESCAPES[found.group()], name)
-
-
-def compile_rules(schema: Schema) -> Ruled | None:
-    """Return the tree of rules in a schema, None where there are none; raises CelError."""
-    rules = tuple(_rule(entry) for entry in schema.get(EXTENSION) or ())
+def compile_rules(schema: Schema, *, is_root: bool = True) -> Ruled | None:
+    """Return the tree of rules in a schema, None where there are none."""
+    rules: tuple[Rule, ...] = ()
+    if entries := schema.get(EXTENSION):
+        rules = tuple(_rule(entry, schema, is_root=is_root) for entry in entries)
     properties = {
-        name: found for name, inner in (schema.get("properties") or {}).items() if (found := compile_rules(inner))
+        name: found
+        for name, inner in (schema.get("properties") or {}).items()
+        if (found := compile_rules(inner, is_root=bool(inner.get(EMBEDDED)))) is not None
     }
     items, others = (
-        compile_rules(inner) if isinstance(inner := schema.get(name), dict) else None
+        compile_rules(inner, is_root=bool(inner.get(EMBEDDED))) if isinstance(inner := schema.get(name), dict) else None
         for name in ("items", "additionalProperties")
     )
     if not (rules or properties or items or others):
         return None
-    return Ruled(schema, rules, properties, items, others)
+    return Ruled(schema, rules, properties, items, others, is_root)
 
 
-def _rule(entry: dict[str, Any]) -> Rule:
-    text, expression = entry["rule"].strip(), entry.get("messageExpression")
+def _rule(entry: dict[str, Any], schema: Schema, *, is_root: bool) -> Rule:
+    optional_old = bool(entry.get("optionalOldSelf"))
+    program, message_program, fault = None, None, ""
+    known = declared(schema, is_root=is_root)
+    if known is not None:
+        environment = rule_environment(known, optional_old=optional_old)
+        try:
+            program = compile_in(entry["rule"], environment)
+        except CelError as error:
+            fault = str(error)
+        try:
+            if expression := entry.get("messageExpression"):
+                message_program = compile_in(expression, environment)
+        except CelError:
+            message_program = None  # the message alone is what is told then
+    try:
+        field_path = normalized(entry.get("fieldPath") or "", schema)
+    except FieldPathError:
+        field_path = ""
     return Rule(
-        text,
-        _compiled(entry, text),
-        entry.get("message") or "",
-        _compiled(entry, expression) if expression else None,
-        entry.get("reason") or "FieldValueInvalid",
-        entry.get("fieldPath") or "",
-        re.search(r"\boldSelf\b", text) is not None,
-        bool(entry.get("optionalOldSelf")),
+        entry["rule"].strip(),
+        program,
+        fault,
+        (entry.get("message") or "").strip(),
+        message_program,
+        entry.get("reason"),
+        field_path,
+        program is not None and "oldSelf" in names_of(program.node),
+        optional_old,
     )
 
 
-def _compiled(entry: dict[str, Any], text: str) -> Program:
-    return compile_expression(_OPTIONAL.format(text) if entry.get("optionalOldSelf") else text, VARIABLES)
+class Round:
+    """One object held against the rules of its schema: what was found, and what may yet be spent."""
+
+    def __init__(self, faults: Faults, purse: Purse) -> None:
+        self.faults = faults
+        self.meter = Meter(BUDGET, purse)
+        self.is_over = False
+        """Whether nothing more is asked."""
+
+    def end(self, where: str, kind: str, text: str) -> None:
+        """Tell why nothing more is asked."""
+        self.faults.invalid(where, kind, text)
+        self.is_over = True
 
 
-def rule_faults(schema: Schema, path: str, faults: Faults) -> None:
-    """Add a fault for each rule in a schema that cannot be compiled."""
-    for index, entry in enumerate(schema.get(EXTENSION) or ()):
-        for field in ("rule", "messageExpression"):
-            if not entry.get(field):
-                continue
-            try:
-                _compiled(entry, entry[field])
-            except CelError as error:
-                where = f"{path}.{EXTENSION}[{index}].{field}"
-                faults.invalid(where, entry if field == "rule" else entry[field], f"compilation failed: {error}")
-        if not entry.get("rule"):
-            faults.required(f"{path}.{EXTENSION}[{index}].rule", "rule is not specified")
+def check_rules(ruled: Ruled, obj: Any, old: Any, faults: Faults, most: int = ENDLESS) -> None:
+    """Add a fault for each rule that an object breaks; ``old`` is the object before, None where it is new.
+
+    Raises TooLongError where all this costs more than ``most``.
+    """
+    asked = Round(faults, Purse(most))
+    _check(ruled, obj, _NOTHING if old is None else old, "", asked, unchanged=False)
 
 
-@dataclass(slots=True)
-class _Round:
-    faults: Faults
-    left: int = RULES_OF_AN_OBJECT_MAX
-
-
-def check_rules(ruled: Ruled, obj: Any, old: Any, faults: Faults) -> None:
-    """Add a fault for each rule that an object breaks; ``old`` is the object before, None where it is new."""
-    _check(ruled, obj, _NOTHING if old is None else old, "", _Round(faults), is_root=True)
-
-
-def _check(ruled: Ruled, value: Any, old: Any, path: str, asked: _Round, *, is_root: bool = False) -> None:
-    if value is None:
+def _check(ruled: Ruled, value: Any, old: Any, path: str, asked: Round, *, unchanged: bool) -> None:
+    """Ask the rules at a place and below; ``unchanged`` says that something around it is as it was."""
+    if value is None or asked.is_over:
         return
-    for rule in ruled.rules:
-        if asked.left <= 0:
-            if asked.left == 0:
-                asked.faults.forbidden(path, "validation rules are asked too often of this object: shorten its lists")
-            asked.left = -1
-            return
-        asked.left -= 1
-        _ask(rule, ruled.schema, value, old, path, asked.faults, is_root=is_root)
+    if ruled.rules:
+        _ask_all(ruled, value, old, path, asked, unchanged=unchanged)
     if isinstance(value, dict):
         before = old if isinstance(old, dict) else {}
         for name, item in value.items():
-            inner = ruled.properties.get(name) or (ruled.others if name not in ruled.properties else None)
-            if inner is not None and (name in ruled.properties or name not in (ruled.schema.get("properties") or {})):
-                _check(inner, item, before.get(name, _NOTHING), f"{path}.{name}" if path else name, asked)
+            if asked.is_over:
+                return
+            if ruled.others is not None:
+                _check(ruled.others, item, before.get(name, _NOTHING), f"{path}[{name}]", asked, unchanged=unchanged)
+            elif (inner := ruled.properties.get(name)) is not None:
+                here = f"{path}.{name}" if path else name
+                _check(inner, item, before.get(name, _NOTHING), here, asked, unchanged=unchanged)
     elif isinstance(value, list) and ruled.items is not None:
+        # What cannot be told to be the same item is as it was where the whole list is.
+        unchanged = unchanged or (isinstance(old, list) and value == old)
         for index, (item, was) in enumerate(_pairs(ruled.schema, value, old)):
-            _check(ruled.items, item, was, f"{path}[{index}]", asked)
+            if asked.is_over:
+                return
+            _check(ruled.items, item, was, f"{path}[{index}]", asked, unchanged=unchanged)
 
 
 def _pairs(schema: Schema, value: list[Any], old: Any) -> Iterator[tuple[Any, Any]]:
@@ -167,83 +176,90 @@ def _keys(item: dict[str, Any], keys: Any) -> tuple[str, ...]:
     return tuple(repr(item.get(key)) for key in keys)
 
 
-def _ask(rule: Rule, schema: Schema, value: Any, old: Any, path: str, faults: Faults, *, is_root: bool) -> None:
-    values: dict[str, Any] = {"self": to_cel(value, schema, is_root=is_root), "oldSelf": None, "oldSelves": []}
-    if rule.is_transition:
-        if old is not _NOTHING and old is not None:
-            values["oldSelf"] = to_cel(old, schema, is_root=is_root)
-            values["oldSelves"] = [values["oldSelf"]]
-        elif not rule.optional_old:
-            return
-    told = rule.message or f"failed rule: {rule.text}"
-    try:
-        holds = rule.program.run(values)
-    except CelError as error:
-        holds, told = False, f"{error} evaluating rule: {told}"
-    if holds is True:
+def _ask_all(ruled: Ruled, value: Any, old: Any, path: str, asked: Round, *, unchanged: bool) -> None:
+    kind = ruled.schema.get("type") or ""
+    where = path or ROOT
+    if asked.meter.left <= 0:
+        asked.end(where, kind, EXHAUSTED_TEXT)
         return
-    if rule.message_program is not None:
+    has_past = old is not _NOTHING and old is not None
+    seen = to_cel(value, ruled.schema, is_root=ruled.is_root)
+    past = to_cel(old, ruled.schema, is_root=ruled.is_root) if has_past else None
+    values = {"self": seen, "oldSelf": past}
+    optional = {"self": seen, "oldSelf": Optional(has=True, value=past) if has_past else NONE}
+    as_it_was = unchanged or (has_past and value == old)
+    for rule in ruled.rules:
+        if rule.program is None:
+            if rule.fault:
+                asked.faults.invalid(where, kind, f"rule compile error: compilation failed: {rule.fault}")
+            continue
+        if rule.is_transition and not has_past and not rule.optional_old:
+            continue
+        _ask(rule, rule.program, optional if rule.optional_old else values, (value, kind, path), asked, as_it_was)
+        if asked.is_over:
+            return
+
+
+def _ask(
+    rule: Rule, program: Program, values: dict[str, Any], about: tuple[Any, str, str], asked: Round, as_it_was: bool
+) -> None:
+    value, kind, path = about
+    where, name = path or ROOT, rule.name
+    try:
+        holds = asked.meter.run(program, values)
+    except BudgetError as error:
+        asked.end(where, kind, str(error))
+    except LimitError as error:
+        text = "no further validation rules will be run due to call cost exceeds limit for rule"
+        asked.end(where, kind, f"'{error}': {text}: {name}")
+    except NoOverload as error:
+        text = "call arguments did not match a supported operator, function or macro signature for rule"
+        asked.faults.invalid(where, kind, f"'{error}': {text}: {name}")
+    except CelError as error:
+        asked.faults.invalid(where, kind, f"{error} evaluating rule: {name}")
+    else:
+        if holds is True:
+            return
+        told = _told(rule, values, where, kind, asked)
+        if told and (rule.is_transition or not as_it_was):
+            at = f"{path}.{rule.field_path}" if path and rule.field_path else rule.field_path or path
+            _refuse(rule, at or ROOT, value, kind, told, asked.faults)
+
+
+def _told(rule: Rule, values: dict[str, Any], where: str, kind: str, asked: Round) -> str:
+    """Return what is told of a rule that does not hold, nothing where the budget does not last to find out."""
+    program, found = rule.message_program, None
+    if program is not None:
         try:
-            found = rule.message_program.run(values)
-            told = found.strip() if isinstance(found, str) and found.strip() and "\n" not in found else told
+            found = asked.meter.run(program, values)
+        except BudgetError as error:
+            text = str(error).replace("validation failed", "messageExpression evaluation failed")
+            asked.end(where, kind, text)
+            return ""
+        except LimitError:
+            text = "no further validation rules will be run due to call cost exceeds limit for messageExpression"
+            asked.end(where, kind, f"{text}: {quoted(program.text)}")
+            return ""
         except CelError:
-            told = told or "failed rule"  # the message alone is what Kubernetes falls back to
-    where = f"{path}{rule.field_path}" if rule.field_path else path
-    faults.of_reason(rule.reason, where.lstrip(".") or ROOT, _shown_type(schema), told)
+            found = None  # the message alone is what is told then
+    shown = found.strip() if isinstance(found, str) else ""
+    if shown and "\n" not in shown and len(shown.encode()) <= MESSAGE_MAX:
+        return shown
+    return rule.message or f"failed rule: {rule.text}"
 
 
-def _shown_type(schema: Schema) -> str:
-    return schema.get("type") or ("int-or-string" if schema.get("x-kubernetes-int-or-string") else "object")
-
-
-def to_cel(value: Any, schema: Schema, *, is_root: bool = False) -> Any:
-    """Return a value as rules see it: numbers, times and bytes by their schema, names of fields escaped."""
-    if isinstance(value, dict):
-        properties: dict[str, Schema] = schema.get("properties") or {}
-        if is_root or schema.get(EMBEDDED):
-            properties = {**properties, **_METADATA}
-        others = schema.get("additionalProperties")
-        made: dict[str, Any] = {}
-        for name, item in value.items():
-            if name in properties:
-                made[escape(name)] = to_cel(item, properties[name])
-            elif isinstance(others, dict):
-                made[name] = to_cel(item, others)
-            elif others is True or schema.get(PRESERVES):
-                made[name] = item
-        return made
-    if isinstance(value, list):
-        items = schema.get("items")
-        return [to_cel(item, items) if isinstance(items, dict) else item for item in value]
-    if isinstance(value, bool) or value is None:
-        return value
-    if isinstance(value, int | float):
-        return float(value) if schema.get("type") == "number" else int(value)
-    return _text(value, schema.get("format") or "") if isinstance(value, str) else value
-
-
-_METADATA: dict[str, Schema] = {
-    "apiVersion": {"type": "string"},
-    "kind": {"type": "string"},
-    "metadata": {"type": "object", "properties": {"name": {"type": "string"}, "generateName": {"type": "string"}}},
-}
-"""What rules may know of an object beside what its schema says."""
-
-
-def _text(value: str, form: str) -> Any:
-    if form == "byte":
-        try:
-            return base64.b64decode(value, validate=True)
-        except binascii.Error:
-            return value
-    if form in ("date", "date-time") and FORMATS[form.replace("-", "")](value):
-        made = Timestamp()
-        made.FromDatetime(datetime.fromisoformat(value.upper()))
-        return made
-    if form == "duration" and FORMATS["duration"](value):
-        found = re.findall(r"([\d.]+)\s*(ns|us|µs|ms|s|m|h)", value)
-        nanoseconds = round(sum(float(number) * _UNITS_S[unit] for number, unit in found) * 1e9)
-        length = Duration()
-        length.FromNanoseconds(-nanoseconds if value.startswith("-") else nanoseconds)
-        return length
-    return value
+def _refuse(rule: Rule, where: str, value: Any, kind: str, told: str, faults: Faults) -> None:
+    whole = kind in ("object", "array")
+    match rule.reason:
+        case "FieldValueForbidden":
+            faults.forbidden(where, told)
+        case "FieldValueRequired":
+            faults.required(where, told)
+        case "FieldValueDuplicate" if whole:
+            faults.duplicate_of(where)
+        case "FieldValueDuplicate":
+            faults.duplicate(where, value)
+        case _ if whole:
+            faults.wrong(where, told)
+        case _:
+            faults.invalid(where, value, told)

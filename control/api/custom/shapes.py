@@ -35,7 +35,7 @@ def _field(field_name: str, name: str, schema: Schema, made: dict[str, facts.Def
     return facts.Field(
         field_name,
         _type(name, schema, made),
-        "p",
+        "po",
         0,
         list_type=schema.get("x-kubernetes-list-type") or "",
         list_keys=keys,

@@ -10,8 +10,7 @@ from typing import Any
 
 from control.api.custom import patterns
 from control.api.custom.checking import check
-from control.api.custom.pruning import EMBEDDED, PRESERVES, Schema, prune
-from control.api.custom.rules import EXTENSION, rule_faults
+from control.api.custom.pruning import EMBEDDED, EXTENSION, PRESERVES, Schema, has_rules, prune
 from control.api.patch import copy_json
 from control.api.validation.faults import Faults
 
@@ -36,7 +35,8 @@ _INT_OR_STRING_FORMS = ([{"type": "integer"}, {"type": "string"}], [{"type": "st
 
 
 def check_structural(schema: Schema, path: str, faults: Faults) -> None:
-    """Add a fault for each rule that a version's whole schema breaks."""
+    """Add a fault for each rule that a version's whole schema breaks; what its own rules say is checked at last."""
+    before = len(faults.causes)
     if schema.get("type") != "object":
         if schema.get("type"):
             faults.invalid(f"{path}.type", schema["type"], "must be object at the root")
@@ -49,6 +49,10 @@ def check_structural(schema: Schema, path: str, faults: Faults) -> None:
         text = "must not specify anything other than name and generateName, but metadata is implicitly specified"
         faults.forbidden(f"{path}.properties[metadata]", text)
     _check_node(schema, path, faults, 0, level="")
+    if len(faults.causes) == before and has_rules(schema):
+        from control.api.custom.rulefaults import expression_faults
+
+        expression_faults(schema, path, faults)
 
 
 def _check_node(schema: Schema, path: str, faults: Faults, depth: int, *, level: str) -> None:
@@ -63,7 +67,11 @@ def _check_node(schema: Schema, path: str, faults: Faults, depth: int, *, level:
         faults.forbidden(f"{path}.uniqueItems", text)
     _check_type(schema, path, faults, level)
     _check_extensions(schema, path, faults)
-    rule_faults(schema, path, faults)
+    if schema.get(EXTENSION):
+        # Most schemas have no rules: what reads them is imported with the first that has.
+        from control.api.custom.rulefaults import entry_faults
+
+        entry_faults(schema, path, faults)
     if (pattern := schema.get("pattern")) and (fault := patterns.fault(pattern)):
         faults.invalid(f"{path}.pattern", pattern, f"must be a valid regular expression, but isn't: {fault}")
     if schema.get("properties") and schema.get("additionalProperties") is not None:

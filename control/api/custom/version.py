@@ -6,20 +6,23 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from control.api import schema as facts
 from control.api import status, times
+from control.api.cel.errors import ENDLESS
 from control.api.custom import jsonpath, shapes
 from control.api.custom.checking import check, check_lists
-from control.api.custom.pruning import PRESERVES, Schema, fill_defaults, prune
-from control.api.custom.rules import Ruled, check_rules, compile_rules
+from control.api.custom.pruning import PRESERVES, Schema, fill_defaults, has_rules, prune
 from control.api.decode import DecodeError, clean
 from control.api.meta import Object
 from control.api.printers.column import AGE, NAME, Column, Printer, name
 from control.api.resources import Resource, Served, Subresource
 from control.api.validation.faults import Faults, shown
 from control.api.versionorder import preference
+
+if TYPE_CHECKING:
+    from control.api.custom.rules import Ruled
 
 VERBS = ("delete", "deletecollection", "get", "list", "patch", "create", "update", "watch")
 META_DEFINITION = "meta.v1.ObjectMeta"
@@ -110,17 +113,26 @@ class CustomVersion:
     @cached_property
     def rules(self) -> Ruled | None:
         """The rules in the schema, None where there are none."""
+        if not has_rules(self.schema):
+            return None
+        from control.api.custom.rules import compile_rules
+
         return compile_rules(self.schema)
 
-    def check(self, obj: Object, old: Object | None = None) -> list[status.Cause]:
-        """Return the faults of an object, beside those of its metadata, where it is to take the place of ``old``."""
+    def check(self, obj: Object, old: Object | None = None, most: int = ENDLESS) -> list[status.Cause]:
+        """Return the faults of an object, beside those of its metadata, where it is to take the place of ``old``.
+
+        Raises TooLongError where its rules cost more than ``most``.
+        """
         faults = Faults()
         rest = {name: value for name, value in obj.items() if name != "metadata"}
         check(rest, self.schema, "", faults)
         if not faults:
             check_lists(rest, self.schema, "", faults)
         if not faults and self.rules is not None:
-            check_rules(self.rules, obj, old, faults)
+            from control.api.custom.rules import check_rules
+
+            check_rules(self.rules, obj, old, faults, most)
         return faults.causes
 
     @cached_property

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from control.api.cel.environment import CelError, compile_expression
+from control.api.cel.errors import CelError
 from control.api.validation import names
 from control.api.validation.faults import Faults
 from control.api.validation.metadata import check_selector
 
+if TYPE_CHECKING:
+    from control.api.cel.admission import Expressions
+
 FAILURE_POLICIES = ("Fail", "Ignore")
 MATCH_POLICIES = ("Equivalent", "Exact")
-CONDITION_VARIABLES = ("object", "oldObject", "request", "authorizer")
-"""What conditions of webhooks may name."""
 _OPERATIONS = ("*", "CONNECT", "CREATE", "DELETE", "UPDATE")
 _SCOPES = ("*", "Cluster", "Namespaced")
 _CONDITIONS_MAX = 64
@@ -100,7 +101,7 @@ def _check_resource_names(given: list[str], path: str, faults: Faults) -> None:
 
 
 def check_match_conditions(
-    conditions: list[dict[str, Any]], path: str, faults: Faults, variables: tuple[str, ...]
+    conditions: list[dict[str, Any]], path: str, faults: Faults, expressions: Expressions
 ) -> None:
     """Check the conditions under which a webhook or a policy is asked at all."""
     if len(conditions) > _CONDITIONS_MAX:
@@ -108,7 +109,8 @@ def check_match_conditions(
     seen: set[str] = set()
     for index, condition in enumerate(conditions):
         here, name = f"{path}[{index}]", condition.get("name") or ""
-        check_expression(condition.get("expression") or "", f"{here}.expression", faults, variables)
+        text = (condition.get("expression") or "").strip()
+        check_expression(text, f"{here}.expression", faults, expressions, "bool")
         if not name:
             faults.required(f"{here}.name")
             continue
@@ -118,12 +120,14 @@ def check_match_conditions(
         seen.add(name)
 
 
-def check_expression(text: str, path: str, faults: Faults, variables: tuple[str, ...], absent: str = "") -> None:
-    """Check that an expression is there and can be compiled."""
+def check_expression(
+    text: str, path: str, faults: Faults, expressions: Expressions, *wanted: str, absent: str = ""
+) -> None:
+    """Check that an expression is there, can be compiled, and yields one of the types wanted."""
     if not text.strip():
         faults.required(path, absent)
         return
     try:
-        compile_expression(text.strip(), variables)
+        expressions.compile(text, *wanted)
     except CelError as error:
-        faults.invalid(path, text, f"compilation failed: {error}")
+        faults.invalid(path, text, str(error))

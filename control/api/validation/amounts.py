@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from control.api import quantity
+from control.api.pod_resources import of_containers
 from control.api.validation import names
 from control.api.validation.faults import NOT_NEGATIVE, Faults
 
@@ -161,21 +162,23 @@ def _check_claims(wanted: list[dict[str, Any]], claims: frozenset[str], path: st
 def check_pod_resources(spec: dict[str, Any], path: str, faults: Faults) -> None:
     """Check what a pod asks for as a whole: no less than its containers ask for together."""
     resources = spec["resources"]
+    if (spec.get("os") or {}).get("name") == "windows":
+        faults.forbidden(path, "may not be set for a windows pod")
+        return
     if resources.get("claims") is not None:
-        faults.forbidden(f"{path}.claims", "claims cannot be set for Resources at pod-level")
+        faults.forbidden(f"{path}.claims", "claims may not be set for Resources at pod-level")
     check_resources(resources, path, faults, check_name=check_pod_resource_name)
     requests, limits = resources.get("requests") or {}, resources.get("limits") or {}
-    together: dict[str, Any] = {}
-    for container in spec.get("containers") or []:
-        for name, amount in ((container.get("resources") or {}).get("requests") or {}).items():
-            together[name] = together.get(name, quantity.parse("0")) + quantity.parse(amount)
-    for name, total in together.items():
-        given = requests.get(name, "0")
-        if check_pod_resource_name(name, "", Faults()) and total > quantity.parse(given):
-            text = (
-                f"must be greater than or equal to aggregate container requests of {quantity.canonical(f'{total:f}')}"
-            )
-            faults.invalid(f"{path}.requests[{name}]", str(given), text)
+    for name, total in of_containers(spec, "requests").items():
+        if name in requests and quantity.parse(total) > quantity.parse(requests[name]):
+            text = f"must be greater than or equal to aggregate container requests of {total}"
+            faults.invalid(f"{path}.requests[{name}]", str(requests[name]), text)
+    for name, total in of_containers(spec, "limits").items():
+        if not name.startswith(HUGE_PAGES) or name not in limits:
+            continue
+        if quantity.parse(total) > quantity.parse(limits[name]):
+            text = f"must be greater than or equal to aggregate container limits of {total}"
+            faults.invalid(f"{path}.limits[{name}]", str(limits[name]), text)
     for index, container in enumerate(spec.get("containers") or []):
         for name, amount in ((container.get("resources") or {}).get("limits") or {}).items():
             if name in limits and quantity.parse(amount) > quantity.parse(limits[name]):

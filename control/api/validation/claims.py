@@ -13,7 +13,7 @@ from control.api.validation.faults import Faults
 from control.api.validation.forms import metadata_of
 from control.api.validation.metadata import check_selector, check_template_metadata
 from control.api.validation.nodeselectors import check_node_selector
-from control.api.validation.volume_sources import check_common_source
+from control.api.validation.volume_sources import INSIDE, check_common_source
 
 _ACCESS_MODES = ("ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod")
 _VOLUME_MODES = ("Block", "Filesystem")
@@ -257,10 +257,11 @@ def _check_volume_source(spec: dict[str, Any], path: str, faults: Faults, name: 
     if not sources:
         faults.required(path, "must specify a volume type")
         return
-    for extra in sources[1:]:
-        faults.forbidden(f"{path}.{extra}", "may not specify more than 1 volume type")
     kind, source = sources[0], spec[sources[0]]
-    check_common_source(kind, source, f"{path}.{kind}", faults, persistent=True)
+    check_common_source(kind, source, f"{path}.{INSIDE.get(kind, kind)}", faults, persistent=True)
+    for extra in sources[1:]:
+        told = "cephFS" if extra == "cephfs" else extra
+        faults.forbidden(f"{path}.{told}", "may not specify more than 1 volume type")
     if kind == "local" and spec.get("nodeAffinity") is None:
         faults.required(f"{path}.nodeAffinity", "Local volume requires node affinity")
     if kind == "iscsi" and source.get("initiatorName") is not None:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from control.api import quantity
 from control.api.validation import names
 from control.api.validation.amounts import check_resources
+from control.api.validation.environment import check_environment, check_environment_sources
 from control.api.validation.faults import Faults
+from control.api.validation.paths import check_inner_path
 from control.api.validation.probes import check_lifecycle, check_probes
 from control.api.validation.security import check_container_context
 
-_VALUE_SOURCES = ("fieldRef", "resourceFieldRef", "configMapKeyRef", "secretKeyRef", "fileKeyRef")
+_HANDLED = ("livenessProbe", "readinessProbe", "startupProbe", "lifecycle")
 _NOT_EPHEMERAL = "cannot be set for an Ephemeral Container"
 _NOT_INITIAL = "may not be set for init containers without restartPolicy=Always"
 _PROTOCOLS = ("SCTP", "TCP", "UDP")
@@ -21,21 +22,6 @@ _PULL_POLICIES = ("Always", "IfNotPresent", "Never")
 _RESTART_POLICIES = ("Always", "Never", "OnFailure")
 _RESTART_ACTIONS = ("Restart", "RestartAllContainers")
 _RULES_MAX, _EXIT_CODES_MAX = 20, 255
-_POD_FIELDS = (
-    "metadata.name",
-    "metadata.namespace",
-    "metadata.uid",
-    "spec.nodeName",
-    "spec.serviceAccountName",
-    "status.hostIP",
-    "status.hostIPs",
-    "status.podIP",
-    "status.podIPs",
-)
-_RESOURCE_FIELDS = tuple(
-    f"{kind}.{name}" for kind in ("limits", "requests") for name in ("cpu", "ephemeral-storage", "memory")
-)
-_BYTE_DIVISORS = ("1", "1k", "1M", "1G", "1T", "1P", "1E", "1Ki", "1Mi", "1Gi", "1Ti", "1Pi", "1Ei")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,35 +34,49 @@ class Surroundings:
     restart_policy: str = ""
     grace_s: int | None = None
     host_users: bool = True
-    is_pod: bool = False
-    """A pod itself; templates may hold what only a pod must not."""
     taken: set[str] = field(default_factory=set)
     """Names of containers of all lists so far."""
 
 
 def check_containers(containers: list[dict[str, Any]], pod: Surroundings, path: str, faults: Faults) -> None:
     """Check a list of ordinary containers."""
+    taken: set[str] = set()
     for index, container in enumerate(containers):
         here = f"{path}[{index}]"
-        _check_name(container, here, faults, pod.taken)
         check_container(container, pod, here, faults)
-        check_lifecycle(container.get("lifecycle"), f"{here}.lifecycle", faults, pod.grace_s)
+        _check_unique(container, here, taken, faults)
+        taken.add(container.get("name") or "")
+        if (lifecycle := container.get("lifecycle")) is not None:
+            check_lifecycle(lifecycle, f"{here}.lifecycle", faults, pod.grace_s)
         check_probes(container, here, faults)
+        check_restarts(container, here, faults)
+    pod.taken.update(taken)
+    check_host_ports(containers, path, faults)
 
 
 def check_init_containers(containers: list[dict[str, Any]], pod: Surroundings, path: str, faults: Faults) -> None:
     """Check init containers; those that restart always are sidecars and may have probes and hooks."""
     for index, container in enumerate(containers):
         here = f"{path}[{index}]"
-        _check_name(container, here, faults, pod.taken)
         check_container(container, pod, here, faults)
+        check_restarts(container, here, faults)
+        _check_unique(container, here, pod.taken, faults)
+        if name := container.get("name"):
+            pod.taken.add(name)
+        # They run one after the other; Kubernetes looks at each alone, and calls each the first.
+        check_host_ports([container], path, faults)
         if container.get("restartPolicy") == "Always":
-            check_lifecycle(container.get("lifecycle"), f"{here}.lifecycle", faults, pod.grace_s)
+            if (lifecycle := container.get("lifecycle")) is not None:
+                check_lifecycle(lifecycle, f"{here}.lifecycle", faults, pod.grace_s)
             check_probes(container, here, faults)
             continue
         for name in ("lifecycle", "livenessProbe", "readinessProbe", "startupProbe"):
             if container.get(name) is not None:
                 faults.forbidden(f"{here}.{name}", _NOT_INITIAL)
+        for position, entry in enumerate(container.get("resizePolicy") or ()):
+            if (policy := entry.get("restartPolicy")) == "RestartContainer":
+                text = "must not be set to 'RestartContainer' for non-sidecar initContainers"
+                faults.invalid(f"{here}.resizePolicy[{position}].restartPolicy", policy, text)
 
 
 def check_ephemeral_containers(containers: list[dict[str, Any]], pod: Surroundings, path: str, faults: Faults) -> None:
@@ -84,14 +84,16 @@ def check_ephemeral_containers(containers: list[dict[str, Any]], pod: Surroundin
     targets = set(pod.taken)
     for index, container in enumerate(containers):
         here = f"{path}[{index}]"
-        _check_name(container, here, faults, pod.taken)
         check_container(container, pod, here, faults)
+        check_image(container, here, faults)
+        _check_unique(container, here, pod.taken, faults)
+        pod.taken.add(container.get("name") or "")
         target = container.get("targetContainerName")
         if target and target not in targets:
             faults.not_found(f"{here}.targetContainerName", target)
         for name in ("ports", "resources", "resizePolicy", "restartPolicy", "restartPolicyRules", "livenessProbe",
                      "readinessProbe", "startupProbe", "lifecycle"):  # fmt: skip
-            if container.get(name):
+            if container.get(name) or (name in _HANDLED and container.get(name) is not None):
                 faults.forbidden(f"{here}.{name}", _NOT_EPHEMERAL)
         for position, mount in enumerate(container.get("volumeMounts") or []):
             for name in ("subPath", "subPathExpr"):
@@ -99,34 +101,48 @@ def check_ephemeral_containers(containers: list[dict[str, Any]], pod: Surroundin
                     faults.forbidden(f"{here}.volumeMounts[{position}].{name}", _NOT_EPHEMERAL)
 
 
-def _check_name(container: dict[str, Any], path: str, faults: Faults, taken: set[str]) -> None:
-    name = container.get("name")
-    if not name:
-        faults.required(f"{path}.name")
-        return
-    faults.invalid_all(f"{path}.name", name, names.dns_label(name))
-    if name in taken:
+def _check_unique(container: dict[str, Any], path: str, taken: set[str], faults: Faults) -> None:
+    if (name := container.get("name") or "") in taken:
         faults.duplicate(f"{path}.name", name)
-    taken.add(name)
+
+
+def check_image(container: dict[str, Any], path: str, faults: Faults) -> None:
+    """Check what only a pod must not hold: an image's name with space around it."""
+    image = container.get("image") or ""
+    if image != image.strip():
+        faults.invalid(f"{path}.image", image, "must not have leading or trailing whitespace")
+
+
+def check_host_ports(containers: list[dict[str, Any]], path: str, faults: Faults) -> None:
+    """Check that containers that run together take different ports of their host."""
+    taken: set[str] = set()
+    for index, container in enumerate(containers):
+        for position, port in enumerate(container.get("ports") or ()):
+            if host := port.get("hostPort"):
+                key = f"{port.get('protocol')}/{port.get('hostIP') or ''}/{host}"
+                if key in taken:
+                    faults.duplicate(f"{path}[{index}].ports[{position}].hostPort", key)
+                taken.add(key)
 
 
 def check_container(container: dict[str, Any], pod: Surroundings, path: str, faults: Faults) -> None:
     """Check what all kinds of containers have in common."""
-    image = container.get("image")
-    if not image:
+    if not (name := container.get("name")):
+        faults.required(f"{path}.name")
+    elif found := names.dns_label(name):
+        faults.invalid_all(f"{path}.name", name, found)
+    if not container.get("image"):
         faults.required(f"{path}.image")
-    elif pod.is_pod and image != image.strip():
-        faults.invalid(f"{path}.image", image, "must not have leading or trailing whitespace")
     if (policy := container.get("terminationMessagePolicy")) not in (None, "File", "FallbackToLogsOnError"):
-        known = ["FallbackToLogsOnError", "File"]
+        known = ["File", "FallbackToLogsOnError"]
         faults.not_supported(f"{path}.terminationMessagePolicy", policy, known)
     mounts, devices = container.get("volumeMounts") or (), container.get("volumeDevices") or ()
     if ports := container.get("ports"):
         _check_ports(ports, f"{path}.ports", faults)
     if variables := container.get("env"):
-        _check_environment(variables, pod, f"{path}.env", faults)
+        check_environment(variables, f"{path}.env", faults)
     if sources := container.get("envFrom"):
-        _check_environment_sources(sources, f"{path}.envFrom", faults)
+        check_environment_sources(sources, f"{path}.envFrom", faults)
     if mounts:
         _check_mounts(container, pod.volumes, f"{path}.volumeMounts", faults)
     if devices:
@@ -137,8 +153,6 @@ def check_container(container: dict[str, Any], pod: Surroundings, path: str, fau
         check_resources(resources, f"{path}.resources", faults, pod.claims)
     if policies := container.get("resizePolicy"):
         _check_resize_policies(policies, pod.restart_policy, f"{path}.resizePolicy", faults)
-    if container.get("restartPolicy") is not None or container.get("restartPolicyRules"):
-        _check_restarts(container, path, faults)
     if context := container.get("securityContext"):
         check_container_context(context, f"{path}.securityContext", faults, host_users=pod.host_users)
 
@@ -153,121 +167,14 @@ def _check_ports(ports: list[dict[str, Any]], path: str, faults: Faults) -> None
             elif name in taken:
                 faults.duplicate(f"{here}.name", name)
             taken.add(name)
-        if not port.get("containerPort"):
+        if not (number := port.get("containerPort")):
             faults.required(f"{here}.containerPort")
-        else:
-            faults.invalid_all(f"{here}.containerPort", port["containerPort"], names.port_number(port["containerPort"]))
-        if port.get("hostPort"):
-            faults.invalid_all(f"{here}.hostPort", port["hostPort"], names.port_number(port["hostPort"]))
-        faults.one_of(f"{here}.protocol", port.get("protocol"), _PROTOCOLS)
-
-
-def _check_environment(variables: list[dict[str, Any]], pod: Surroundings, path: str, faults: Faults) -> None:
-    for index, variable in enumerate(variables):
-        here = f"{path}[{index}]"
-        if not variable.get("name"):
-            faults.required(f"{here}.name")
-        else:
-            faults.invalid_all(f"{here}.name", variable["name"], names.environment_name(variable["name"]))
-        source = variable.get("valueFrom")
-        if source is None:
-            continue
-        given = [key for key in _VALUE_SOURCES if source.get(key) is not None]
-        _check_value_source(source, pod, f"{here}.valueFrom", faults)
-        if not given:
-            sources = ", ".join(f"`{key}`" for key in _VALUE_SOURCES[:-2])
-            text = f"must specify one of: {sources}, `secretKeyRef` or `fileKeyRef`"
-            faults.invalid(f"{here}.valueFrom", "", text)
-        elif variable.get("value"):
-            faults.invalid(f"{here}.valueFrom", "", "may not be specified when `value` is not empty")
-        elif len(given) > 1:
-            faults.invalid(f"{here}.valueFrom", "", "may not have more than one field specified at a time")
-
-
-def _check_value_source(source: dict[str, Any], pod: Surroundings, path: str, faults: Faults) -> None:
-    if (reference := source.get("fieldRef")) is not None:
-        check_field_reference(reference, f"{path}.fieldRef", faults, _POD_FIELDS)
-    if (reference := source.get("resourceFieldRef")) is not None:
-        check_resource_field(reference, f"{path}.resourceFieldRef", faults)
-    for key in ("configMapKeyRef", "secretKeyRef"):
-        if (reference := source.get(key)) is not None:
-            name = reference.get("name") or ""
-            faults.invalid_all(f"{path}.{key}.name", name, names.dns_subdomain(name))
-            if not reference.get("key"):
-                faults.required(f"{path}.{key}.key")
-            else:
-                faults.invalid_all(f"{path}.{key}.key", reference["key"], names.config_key(reference["key"]))
-    if (reference := source.get("fileKeyRef")) is not None:
-        here = f"{path}.fileKeyRef"
-        for name in ("key", "path", "volumeName"):
-            if not reference.get(name):
-                faults.required(f"{here}.{name}")
-        check_inner_path(reference.get("path") or "", f"{here}.path", faults)
-        volume = reference.get("volumeName")
-        if volume and volume not in pod.volumes:
-            faults.not_found(f"{here}.volumeName", volume)
-
-
-def check_field_reference(reference: dict[str, Any], path: str, faults: Faults, known: Iterable[str]) -> None:
-    """Check a reference to a field of the pod itself."""
-    name = reference.get("fieldPath") or ""
-    if not reference.get("apiVersion"):
-        faults.required(f"{path}.apiVersion")
-    elif not name:
-        faults.required(f"{path}.fieldPath")
-    elif name.endswith("']") and "['" in name:
-        holder, _, key = name.removesuffix("']").partition("['")
-        if holder == "metadata.annotations":
-            faults.invalid_all(path, key.lower(), names.qualified_name(key.lower()))
-        elif holder == "metadata.labels":
-            faults.invalid_all(path, key, names.qualified_name(key))
-        else:
-            text = f"error converting fieldPath: field label does not support subscript: {name}"
-            faults.invalid(f"{path}.fieldPath", name, text)
-    elif name not in (*_POD_FIELDS, "metadata.labels", "metadata.annotations"):
-        faults.invalid(f"{path}.fieldPath", name, f"error converting fieldPath: field label not supported: {name}")
-    elif name not in known:
-        faults.not_supported(f"{path}.fieldPath", name, sorted(known))
-
-
-def check_resource_field(reference: dict[str, Any], path: str, faults: Faults, *, in_volume: bool = False) -> None:
-    """Check a reference to a container's request or limit, and the unit that it is told in."""
-    resource = reference.get("resource") or ""
-    if in_volume and not reference.get("containerName"):
-        faults.required(f"{path}.containerName")
-    elif not resource:
-        faults.required(f"{path}.resource")
-    elif resource not in _RESOURCE_FIELDS and not resource.startswith(("limits.hugepages-", "requests.hugepages-")):
-        faults.not_supported(f"{path}.resource", resource, sorted(_RESOURCE_FIELDS))
-    divisor = reference.get("divisor")
-    if divisor is None or not quantity.parse(divisor):
-        return
-    name = resource.partition(".")[2]
-    word = "hugepages" if name.startswith("hugepages-") else name
-    word = "local ephemeral storage" if name == "ephemeral-storage" else word
-    if name == "cpu" and divisor not in ("1m", "1"):
-        text = "only divisor's values 1m and 1 are supported with the cpu resource"
-        faults.invalid(f"{path}.divisor", resource, text)
-    elif word in ("memory", "local ephemeral storage", "hugepages") and divisor not in _BYTE_DIVISORS:
-        text = f"only divisor's values {', '.join(_BYTE_DIVISORS)} are supported with the {word} resource"
-        faults.invalid(f"{path}.divisor", resource, text)
-
-
-def _check_environment_sources(sources: list[dict[str, Any]], path: str, faults: Faults) -> None:
-    for index, source in enumerate(sources):
-        here = f"{path}[{index}]"
-        if prefix := source.get("prefix"):
-            faults.invalid_all(f"{here}.prefix", prefix, names.environment_name(prefix))
-        given = [key for key in ("configMapRef", "secretRef") if source.get(key) is not None]
-        for key in given:
-            if not (name := source[key].get("name")):
-                faults.required(f"{here}.{key}.name")
-            else:
-                faults.invalid_all(f"{here}.{key}.name", name, names.dns_subdomain(name))
-        if not given:
-            faults.invalid(path, "", "must specify one of: `configMapRef` or `secretRef`")
-        elif len(given) > 1:
-            faults.invalid(path, "", "may not have more than one field specified at a time")
+        elif found := names.port_number(number):
+            faults.invalid_all(f"{here}.containerPort", number, found)
+        if (number := port.get("hostPort")) and (found := names.port_number(number)):
+            faults.invalid_all(f"{here}.hostPort", number, found)
+        if (protocol := port.get("protocol")) not in _PROTOCOLS:
+            faults.one_of(f"{here}.protocol", protocol, _PROTOCOLS)
 
 
 def _check_mounts(container: dict[str, Any], volumes: Mapping[str, str], path: str, faults: Faults) -> None:
@@ -291,15 +198,13 @@ def _check_mounts(container: dict[str, Any], volumes: Mapping[str, str], path: s
             faults.invalid(f"{here}.name", name, "must not already exist in volumeDevices")
         if point in device_paths:
             faults.invalid(f"{here}.mountPath", point, "must not already exist as a path in volumeDevices")
-        if mount.get("subPath") and mount.get("subPathExpr"):
-            text = "subPathExpr and subPath are mutually exclusive"
-            faults.invalid(f"{here}.subPathExpr", mount["subPathExpr"], text)
-        for key in ("subPath", "subPathExpr"):
-            if mount.get(key):
-                if volumes.get(name) == "image":
-                    faults.invalid(f"{here}.{key}", mount[key], "not allowed in image volume sources")
-                # Kubernetes names the list of mounts here, not the one that is wrong.
-                check_inner_path(mount[key], f"{path}.{key}", faults)
+        # Kubernetes names the list of mounts here, not the one that is wrong.
+        if mount.get("subPath"):
+            check_inner_path(mount["subPath"], f"{path}.subPath", faults)
+        if expression := mount.get("subPathExpr"):
+            if mount.get("subPath"):
+                faults.invalid(f"{here}.subPathExpr", expression, "subPathExpr and subPath are mutually exclusive")
+            check_inner_path(expression, f"{path}.subPathExpr", faults)
         _check_propagation(mount, container.get("securityContext") or {}, path, faults)
 
 
@@ -346,20 +251,14 @@ def _check_devices(container: dict[str, Any], volumes: Mapping[str, str], path: 
             faults.invalid(f"{here}.devicePath", point, "must be unique")
         if ".." in point.split("/"):
             faults.invalid(f"{here}.devicePath", point, "can not contain backsteps ('..')")
+        else:
+            taken_paths.add(point)
         if name in mount_names:
             faults.invalid(f"{here}.name", name, "must not already exist in volumeMounts")
         if point in mount_paths:
             faults.invalid(f"{here}.devicePath", point, "must not already exist as a path in volumeMounts")
-        taken_names.add(name)
-        taken_paths.add(point)
-
-
-def check_inner_path(text: str, path: str, faults: Faults) -> None:
-    """Check a path that must stay below another one."""
-    if text.startswith("/"):
-        faults.invalid(path, text, "must be a relative path")
-    if ".." in text.split("/"):
-        faults.invalid(path, text, "must not contain '..'")
+        if name:
+            taken_names.add(name)
 
 
 def _check_resize_policies(policies: list[dict[str, Any]], restarts: str, path: str, faults: Faults) -> None:
@@ -372,17 +271,20 @@ def _check_resize_policies(policies: list[dict[str, Any]], restarts: str, path: 
         faults.one_of(path, resource, ["cpu", "memory"])
         faults.one_of(path, policy, ["NotRequired", "RestartContainer"])
         if restarts == "Never" and policy != "NotRequired":
-            faults.invalid(path, policy, "must be 'NotRequired' when `restartPolicy` is 'Never'")
+            faults.invalid(path, policy, "must be 'NotRequired' when pod `restartPolicy` is 'Never'")
 
 
-def _check_restarts(container: dict[str, Any], path: str, faults: Faults) -> None:
+def check_restarts(container: dict[str, Any], path: str, faults: Faults) -> None:
+    """Check when a container is started again, where it says so itself."""
     policy, rules = container.get("restartPolicy"), container.get("restartPolicyRules") or []
+    if policy is None and not rules:
+        return
     if policy is None:
         faults.required(f"{path}.restartPolicy", "must specify restartPolicy when restart rules are used")
     elif policy not in _RESTART_POLICIES:
         faults.not_supported(f"{path}.restartPolicy", policy, _RESTART_POLICIES)
     if len(rules) > _RULES_MAX:
-        faults.too_long(f"{path}.restartPolicyRules", _RULES_MAX)
+        faults.too_many(f"{path}.restartPolicyRules", len(rules), _RULES_MAX)
     for index, rule in enumerate(rules):
         here, codes = f"{path}.restartPolicyRules[{index}]", rule.get("exitCodes")
         if (action := rule.get("action") or "") not in _RESTART_ACTIONS:
@@ -392,5 +294,5 @@ def _check_restarts(container: dict[str, Any], path: str, faults: Faults) -> Non
             continue
         if (operator := codes.get("operator") or "") not in ("In", "NotIn"):
             faults.not_supported(f"{here}.exitCodes.operator", operator, ["In", "NotIn"])
-        if len(codes.get("values") or ()) > _EXIT_CODES_MAX:
-            faults.too_long(f"{here}.exitCodes.values", _EXIT_CODES_MAX)
+        if (count := len(codes.get("values") or ())) > _EXIT_CODES_MAX:
+            faults.too_many(f"{here}.exitCodes.values", count, _EXIT_CODES_MAX)

@@ -6,7 +6,7 @@ from typing import Any
 
 import orjson
 
-from control.api.cel.environment import CelError, compile_expression
+from control.api.cel.errors import CelError
 from control.api.meta import Object
 from control.api.validation import names
 from control.api.validation.amounts import is_extended
@@ -137,6 +137,8 @@ def _check_selector(selector: dict[str, Any], path: str, faults: Faults) -> None
     if len(text.encode()) > _EXPRESSION_BYTES_MAX:
         faults.too_long(here, _EXPRESSION_BYTES_MAX)
         return
+    from control.api.cel.environment import compile_expression
+
     try:
         compile_expression(text, ("device",))
     except CelError as error:

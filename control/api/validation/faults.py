@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -13,25 +14,35 @@ IMMUTABLE = "field is immutable"
 NOT_NEGATIVE = "must be greater than or equal to 0"
 
 
+_PLAIN = re.compile(r"[ !#-\[\]-~]*")
+_HTML = str.maketrans({"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"})
 _ESCAPES = {
-    "\a": "\\a", "\b": "\\b", "\f": "\\f", "\n": "\\n", "\r": "\\r", "\t": "\\t", "\v": "\\v", '"': '\\"', "\\": "\\\\",
-}  # fmt: skip
+    "\a": "\\a",
+    "\b": "\\b",
+    "\f": "\\f",
+    "\n": "\\n",
+    "\r": "\\r",
+    "\t": "\\t",
+    "\v": "\\v",
+    "\\": "\\\\",
+    '"': '\\"',
+}
 
 
 def quoted(text: str) -> str:
     """Return a text in Go's double quotes."""
-    if text.isprintable() and '"' not in text and "\\" not in text:
+    if _PLAIN.fullmatch(text):
         return f'"{text}"'
-    return '"' + "".join(_ESCAPES.get(letter) or _escaped(letter) for letter in text) + '"'
+    return '"' + "".join(_escaped(letter) for letter in text) + '"'
 
 
 def _escaped(letter: str) -> str:
+    if (found := _ESCAPES.get(letter)) is not None:
+        return found
     if letter.isprintable():
         return letter
-    number = ord(letter)
-    if number < 0x80:
-        return f"\\x{number:02x}"
-    return f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"
+    code = ord(letter)
+    return f"\\x{code:02x}" if code < 0x80 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
 def shown(value: Any) -> str:
@@ -40,9 +51,7 @@ def shown(value: Any) -> str:
         return quoted(value)
     if isinstance(value, bool):
         return "true" if value else "false"
-    if value is None:
-        return "null"
-    return orjson.dumps(value).decode()
+    return orjson.dumps(value).decode().translate(_HTML)
 
 
 class Faults:
@@ -111,17 +120,9 @@ class Faults:
         unit = "item" if maximum == 1 else "items"
         self._add("FieldValueTooMany", path, f"Too many: {count}", f"must have at most {maximum} {unit}")
 
-    def of_reason(self, reason: str, path: str, value: Any, detail: str) -> None:
-        """A value breaks a rule that names the reason of its refusals itself."""
-        match reason:
-            case "FieldValueForbidden":
-                self.forbidden(path, detail)
-            case "FieldValueRequired":
-                self.required(path, detail)
-            case "FieldValueDuplicate":
-                self.duplicate(path, value)
-            case _:
-                self.invalid(path, value, detail)
+    def duplicate_of(self, path: str) -> None:
+        """A structure is there already, told without showing it."""
+        self._add("FieldValueDuplicate", path, "Duplicate value", "")
 
     # Rules that many fields share.
 

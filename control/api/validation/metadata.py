@@ -8,7 +8,7 @@ from typing import Any
 from control.api.meta import Object
 from control.api.resources import Resource, by_plural
 from control.api.validation import ip_forms, names
-from control.api.validation.faults import Faults
+from control.api.validation.faults import Faults, quoted
 
 ANNOTATIONS_BYTES_MAX = 256 * 1024
 _NameCheck = Callable[[str], list[str]]
@@ -21,7 +21,7 @@ _ANY_FINALIZER = frozenset({
 _STANDARD_FINALIZERS = ("kubernetes", "orphan", "foregroundDeletion")
 _NAME_CHECKS: dict[tuple[str, str], _NameCheck] = {
     ("", "namespaces"): names.dns_label,
-    ("", "services"): names.dns_1035_label,
+    ("", "services"): names.dns_label,
     **dict.fromkeys(
         [(_RBAC, plural) for plural in ("roles", "rolebindings", "clusterroles", "clusterrolebindings")],
         names.path_segment,
@@ -35,16 +35,23 @@ _NAME_CHECKS: dict[tuple[str, str], _NameCheck] = {
 
 def check_labels(labels: dict[str, str] | None, path: str, faults: Faults) -> None:
     """Check a map of labels."""
-    for key, value in (labels or {}).items():
-        faults.invalid_all(path, key, names.qualified_name(key))
-        faults.invalid_all(path, value, names.label_value(value))
+    if not labels:
+        return
+    for key, value in labels.items():
+        if found := names.qualified_name(key):
+            faults.invalid_all(path, key, found)
+        if found := names.label_value(value):
+            faults.invalid_all(path, value, found)
 
 
 def check_annotations(annotations: dict[str, str] | None, path: str, faults: Faults) -> None:
     """Check a map of annotations: keys, and the size of all together."""
+    if not annotations:
+        return
     total = 0
-    for key, value in (annotations or {}).items():
-        faults.invalid_all(path, key, names.qualified_name(key.lower()))
+    for key, value in annotations.items():
+        if found := names.qualified_name(key.lower()):
+            faults.invalid_all(path, key, found)
         total += len(key.encode()) + len(value.encode())
     if total > ANNOTATIONS_BYTES_MAX:
         faults.too_long(path, ANNOTATIONS_BYTES_MAX)
@@ -64,8 +71,8 @@ def check_name(resource: Resource, metadata: dict[str, Any], faults: Faults) -> 
     check = _NAME_CHECKS.get((resource.group, resource.plural), names.dns_subdomain)
     generate = metadata.get("generateName")
     if generate:
-        # What follows is appended later, so a hyphen or dot at the end stands for a name's middle.
-        masked = generate[:-1] + "a" if len(generate) > 1 and generate[-1] in "-." else generate
+        # What follows is appended later, so a hyphen at the end stands for a name's middle.
+        masked = generate[:-2] + "a" if len(generate) > 1 and generate[-1] == "-" else generate
         faults.invalid_all("metadata.generateName", generate, check(masked))
     name = metadata.get("name")
     if not name:
@@ -122,8 +129,9 @@ def _check_owners(owners: list[dict[str, Any]], faults: Faults) -> None:
     first = ""
     for owner in owners:
         # Kubernetes names the list alone, not the entry.
-        if not owner.get("apiVersion"):
-            faults.invalid(f"{path}.apiVersion", "", "version must not be empty")
+        version = owner.get("apiVersion") or ""
+        if version.count("/") > 1 or not version.rpartition("/")[2]:
+            faults.invalid(f"{path}.apiVersion", version, "version must not be empty")
         for key in ("kind", "name", "uid"):
             if not owner.get(key):
                 faults.invalid(f"{path}.{key}", "", "must not be empty")
@@ -141,19 +149,19 @@ def _check_owners(owners: list[dict[str, Any]], faults: Faults) -> None:
 def check_metadata_update(new: Object, old: Object, faults: Faults) -> None:
     """Check what may not change in the metadata."""
     was, now = old.get("metadata") or {}, new.get("metadata") or {}
+    if was.get("deletionTimestamp"):
+        _check_finalizers_of_deleted(now, was, faults)
+    if (now.get("generation") or 0) < (was.get("generation") or 0):
+        faults.invalid("metadata.generation", now.get("generation") or 0, "must not be decremented")
     for field in ("name", "namespace", "uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds"):
         if now.get(field) != was.get(field):
             faults.invalid(f"metadata.{field}", now.get(field), "field is immutable")
-    if (now.get("generation") or 0) < (was.get("generation") or 0):
-        faults.invalid("metadata.generation", now.get("generation") or 0, "must not be decremented")
-    if was.get("deletionTimestamp"):
-        _check_finalizers_of_deleted(now, was, faults)
 
 
 def _check_finalizers_of_deleted(now: dict[str, Any], was: dict[str, Any], faults: Faults) -> None:
-    added = [name for name in now.get("finalizers") or [] if name not in (was.get("finalizers") or [])]
+    added = sorted(set(now.get("finalizers") or ()) - set(was.get("finalizers") or ()))
     if added:
-        shown = "[]string{" + ", ".join(f'"{name}"' for name in added) + "}"
+        shown = "[]string{" + ", ".join(quoted(name) for name in added) + "}"
         faults.forbidden(
             "metadata.finalizers",
             f"no new finalizers can be added if the object is being deleted, found new finalizers {shown}",

@@ -2,36 +2,35 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from control.api.cel.environment import CelError
-from control.api.cel.initializers import rewritten
 from control.api.meta import Object
 from control.api.validation.admission import check_expression
 from control.api.validation.faults import Faults
-from control.api.validation.policies import (
-    VARIABLES,
-    check_binding,
-    check_common,
-)
+from control.api.validation.policies import check_binding, check_common
+
+if TYPE_CHECKING:
+    from control.api.cel.admission import Expressions
 
 PATCH_TYPES = {"ApplyConfiguration": "applyConfiguration", "JSONPatch": "jsonPatch"}
+MADE = {"ApplyConfiguration": "Object", "JSONPatch": "list(JSONPatch)"}
+"""The types of what the expressions yield."""
 REINVOCATIONS = ("IfNeeded", "Never")
 
 
 def check_mutating_policy(obj: Object, faults: Faults) -> None:
     """Check a MutatingAdmissionPolicy."""
     spec = obj.get("spec") or {}
-    check_common(spec, faults)
+    expressions = check_common(spec, faults, mutates=True)
     mutations = spec.get("mutations") or []
     if not mutations:
         faults.required("spec.mutations", "mutations must contain at least one item")
     for index, entry in enumerate(mutations):
-        _check_mutation(entry, f"spec.mutations[{index}]", faults)
+        _check_mutation(entry, f"spec.mutations[{index}]", faults, expressions)
     faults.one_of("spec.reinvocationPolicy", spec.get("reinvocationPolicy"), REINVOCATIONS)
 
 
-def _check_mutation(entry: dict[str, Any], path: str, faults: Faults) -> None:
+def _check_mutation(entry: dict[str, Any], path: str, faults: Faults, expressions: Expressions) -> None:
     kind = entry.get("patchType")
     faults.one_of(f"{path}.patchType", kind, tuple(PATCH_TYPES))
     if kind not in PATCH_TYPES:
@@ -44,22 +43,8 @@ def _check_mutation(entry: dict[str, Any], path: str, faults: Faults) -> None:
         elif found is None:
             faults.required(here)
         else:
-            _check_mutating(found.get("expression") or "", f"{here}.expression", faults)
-
-
-def _check_mutating(text: str, path: str, faults: Faults) -> None:
-    try:
-        made = rewritten(text)
-    except CelError as error:
-        faults.invalid(path, text, f"compilation failed: {error}")
-        return
-    found = Faults()
-    check_expression(made, path, found, VARIABLES, "expression is not specified")
-    for cause in found.causes:
-        if cause.reason == "FieldValueRequired":
-            faults.required(path, "expression is not specified")
-        else:
-            faults.invalid(path, text, "compilation failed: " + cause.message.partition("compilation failed: ")[2])
+            text, absent = found.get("expression") or "", "expression is not specified"
+            check_expression(text, f"{here}.expression", faults, expressions, MADE[kind], absent=absent)
 
 
 def check_mutating_policy_binding(obj: Object, faults: Faults) -> None:

@@ -1,4 +1,4 @@
-"""The forms of names, labels, keys, ports and addresses; each function returns what is wrong, in Kubernetes' words."""
+"""The forms of names, labels, keys and ports; each function returns what is wrong, in Kubernetes' words."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _HEADER = "[-A-Za-z0-9]+"
 _C_IDENTIFIER = "[A-Za-z_][A-Za-z0-9_]*"
 _PATH = r"[A-Za-z0-9/\-._~%!$&'()*+,;=:]+"
 _CONFIG_KEY = "[-._a-zA-Z0-9]+"
-_ENVIRONMENT = "^[ -<>-~]+$"
+_ENVIRONMENT = "[ -<>-~]*"
 _PERCENT = "[0-9]+%"
 _QUALIFIED_TEXT = (
     "must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character"
@@ -41,15 +41,19 @@ def _matches(form: str, text: str) -> bool:
     return re.fullmatch(form, text) is not None
 
 
-def too_long(maximum: int) -> str:
-    """Return the text for a name with too many characters."""
-    return f"must be no more than {maximum} characters"
+def too_long(maximum: int, unit: str = "characters") -> str:
+    """Return the text for a name that is too long; Kubernetes counts bytes, whatever it calls them."""
+    return f"must be no more than {maximum} {unit}"
+
+
+def _is_longer(text: str, maximum: int) -> bool:
+    return len(text) > maximum or (not text.isascii() and len(text.encode()) > maximum)
 
 
 @_remembered
 def dns_label(text: str) -> list[str]:
     """Check an RFC 1123 label: a namespace's, a container's, a volume's name."""
-    faults = [too_long(63)] if len(text) > 63 else []
+    faults = [too_long(63)] if _is_longer(text, 63) else []
     if not _matches(_LABEL, text):
         if _matches(_SUBDOMAIN, text):
             return [*faults, "must not contain dots"]
@@ -64,7 +68,7 @@ def dns_label(text: str) -> list[str]:
 @_remembered
 def dns_subdomain(text: str) -> list[str]:
     """Check an RFC 1123 subdomain: most objects' names."""
-    faults = [too_long(253)] if len(text) > 253 else []
+    faults = [too_long(253)] if _is_longer(text, 253) else []
     if not _matches(_SUBDOMAIN, text):
         words = (
             "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must "
@@ -76,7 +80,7 @@ def dns_subdomain(text: str) -> list[str]:
 
 def dns_subdomain_with_underscore(text: str) -> list[str]:
     """Check a subdomain in which underscores may stand: a resolver's search path."""
-    faults = [too_long(253)] if len(text) > 253 else []
+    faults = [too_long(253)] if _is_longer(text, 253) else []
     if not _matches(_SUBDOMAIN_UNDERSCORE, text):
         words = (
             "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '_', '-' or '.', and "
@@ -88,7 +92,7 @@ def dns_subdomain_with_underscore(text: str) -> list[str]:
 
 def wildcard_subdomain(text: str) -> list[str]:
     """Check a subdomain whose first label is an asterisk: an ingress's host."""
-    faults = [too_long(253)] if len(text) > 253 else []
+    faults = [too_long(253)] if _is_longer(text, 253) else []
     if not _matches(_WILDCARD, text):
         words = (
             "a wildcard DNS-1123 subdomain must start with '*.', followed by a valid DNS subdomain, which must consist "
@@ -100,7 +104,7 @@ def wildcard_subdomain(text: str) -> list[str]:
 
 def dns_1035_label(text: str) -> list[str]:
     """Check an RFC 1035 label: a service's name."""
-    faults = [too_long(63)] if len(text) > 63 else []
+    faults = [too_long(63)] if _is_longer(text, 63) else []
     if not _matches(_LABEL_1035, text):
         words = (
             "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic "
@@ -117,23 +121,29 @@ def path_segment(text: str) -> list[str]:
     return [f"may not contain '{letter}'" for letter in ("/", "%") if letter in text]
 
 
+def _in_bytes(faults: list[str]) -> list[str]:
+    return [
+        fault.replace(" characters", " bytes") if fault.startswith("must be no more") else fault for fault in faults
+    ]
+
+
 @_remembered
 def qualified_name(text: str) -> list[str]:
     """Check a label's key, a finalizer's or a resource's name."""
     *prefix, name = text.split("/")
     form = _with_form(_QUALIFIED_TEXT, _QUALIFIED, "MyName", "my.name", "123-abc")
     if len(prefix) > 1:
-        return [f"a qualified name {form} with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')"]
+        return [f"a valid label key {form} with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')"]
     faults = []
     if prefix:
         if not prefix[0]:
             faults.append(f"prefix part {NON_EMPTY}")
         else:
-            faults.extend(f"prefix part {fault}" for fault in dns_subdomain(prefix[0]))
+            faults.extend(f"prefix part {fault}" for fault in _in_bytes(dns_subdomain(prefix[0])))
     if not name:
         faults.append(f"name part {NON_EMPTY}")
-    elif len(name) > 63:
-        faults.append(f"name part {too_long(63)}")
+    elif _is_longer(name, 63):
+        faults.append(f"name part {too_long(63, 'bytes')}")
     if not _matches(_QUALIFIED, name):
         faults.append(f"name part {form}")
     return faults
@@ -142,7 +152,7 @@ def qualified_name(text: str) -> list[str]:
 @_remembered
 def label_value(text: str) -> list[str]:
     """Check a label's value."""
-    faults = [too_long(63)] if len(text) > 63 else []
+    faults = [too_long(63, "bytes")] if _is_longer(text, 63) else []
     if not _matches(_LABEL_VALUE, text):
         words = (
             "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must "
@@ -154,7 +164,7 @@ def label_value(text: str) -> list[str]:
 
 def port_name(text: str) -> list[str]:
     """Check an IANA service name: a port's name."""
-    faults = [too_long(15)] if len(text) > 15 else []
+    faults = [too_long(15)] if _is_longer(text, 15) else []
     if not _matches("[-a-z0-9]+", text):
         faults.append("must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)")
     if not re.search("[a-z]", text):
@@ -173,10 +183,11 @@ def port_number(number: int) -> list[str]:
 
 def environment_name(text: str) -> list[str]:
     """Check the name of an environment variable."""
+    if not text:
+        return [f"environment variable name {NON_EMPTY}"]
     if _matches(_ENVIRONMENT, text):
         return []
-    words = "a valid environment variable name must consist only of printable ASCII characters other than '='"
-    return [_with_form(words, _ENVIRONMENT)]
+    return ["a valid environment variable name must consist only of printable ASCII characters other than '='"]
 
 
 def header_name(text: str) -> list[str]:
@@ -204,11 +215,11 @@ def path_form(text: str) -> list[str]:
 
 def config_key(text: str) -> list[str]:
     """Check a key of a ConfigMap or Secret."""
-    faults = [too_long(253)] if len(text) > 253 else []
+    faults = [too_long(253)] if _is_longer(text, 253) else []
     if not _matches(_CONFIG_KEY, text):
         words = "a valid config key must consist of alphanumeric characters, '-', '_' or '.'"
         faults.append(_with_form(words, _CONFIG_KEY, "key.name", "KEY_NAME", "key-name"))
-    elif text in (".", ".."):
+    if text in (".", ".."):
         faults.append(f"must not be '{text}'")
     elif text.startswith(".."):
         faults.append("must not start with '..'")

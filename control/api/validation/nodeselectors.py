@@ -84,8 +84,9 @@ def _check_toleration(toleration: dict[str, Any], path: str, faults: Faults) -> 
     elif operator == "Exists":
         if value:
             faults.invalid(f"{path}.operator", value, "value must be empty when `operator` is 'Exists'")
-    elif operator not in ("Gt", "Lt"):
-        faults.not_supported(f"{path}.operator", operator, ["Equal", "Exists"])
+    else:
+        known = ["Equal", "Exists", "Lt", "Gt"] if operator in ("Gt", "Lt") else ["Equal", "Exists"]
+        faults.not_supported(f"{path}.operator", operator, known)
     if effect and effect not in _EFFECTS:
         faults.not_supported(f"{path}.effect", effect, _EFFECTS)
 

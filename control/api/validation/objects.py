@@ -14,6 +14,7 @@ from control.api.validation.tables import (
     NEW_CHECKS,
     STATUS_CHECKS,
     UPDATE_CHECKS,
+    WHOLLY_RULED,
     Check,
     CheckUpdate,
 )
@@ -48,7 +49,7 @@ def validate(resource: Resource, obj: Object, old: Object | None = None, subreso
 
 def _check_wish(resource: Resource, name: tuple[str, str], obj: Object, old: Object | None, faults: Faults) -> None:
     found = Faults()
-    served = by_plural(resource.group, resource.version, resource.plural)
+    served = None if name in WHOLLY_RULED else by_plural(resource.group, resource.version, resource.plural)
     check = CHECKS.get(name)
     _check_all(check, obj, found, served.definition if served is not None else None)
     if old is None:

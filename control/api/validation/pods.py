@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from control.api.meta import Object
@@ -12,12 +11,16 @@ from control.api.validation.containers import (
     Surroundings,
     check_containers,
     check_ephemeral_containers,
+    check_image,
     check_init_containers,
 )
+from control.api.validation.environment import check_file_volumes
 from control.api.validation.faults import Faults
 from control.api.validation.forms import metadata_of
-from control.api.validation.metadata import check_annotations, check_labels, check_selector
-from control.api.validation.nodeselectors import check_node_selector, check_node_term, check_tolerations
+from control.api.validation.metadata import check_annotations, check_labels
+from control.api.validation.nodeselectors import check_tolerations
+from control.api.validation.podannotations import MIRROR, check_pod_annotations, check_profiles_match
+from control.api.validation.scheduling import check_affinity, check_spreads
 from control.api.validation.security import (
     check_host_process,
     check_host_users,
@@ -28,38 +31,33 @@ from control.api.validation.volumes import check_volumes
 
 _RESTART_POLICIES = ("Always", "OnFailure", "Never")
 _DNS_POLICIES = ("ClusterFirstWithHostNet", "ClusterFirst", "Default", "None")
+_HOST_NAME_MAX = 64
 _SERVERS_MAX, _SEARCHES_MAX, _SEARCH_LETTERS_MAX = 3, 32, 2048
-_DELETION_COST = "controller.kubernetes.io/pod-deletion-cost"
-_MIRROR = "kubernetes.io/config.mirror"
 
 
 def check_pod(pod: Object, faults: Faults) -> None:
     """Check a new pod."""
     spec = pod.get("spec") or {}
-    metadata = metadata_of(pod)
-    if annotations := metadata.get("annotations"):
-        check_pod_annotations(annotations, spec, "metadata.annotations", faults)
-    check_pod_spec(spec, "spec", faults, pod_name=metadata.get("name") or "", is_pod=True)
-    if not spec.get("serviceAccountName"):
-        _check_tokens(spec, faults)
+    check_pod_metadata_and_spec(pod, faults)
     if spec.get("ephemeralContainers"):
         faults.forbidden("spec.ephemeralContainers", "cannot be set on create")
     if spec.get("nodeName") and spec.get("schedulingGates"):
         faults.forbidden("spec.nodeName", "cannot be set until all schedulingGates have been cleared")
+    if annotations := metadata_of(pod).get("annotations"):
+        check_profiles_match(annotations, spec, "spec", faults)
 
 
-def check_pod_annotations(annotations: dict[str, str], spec: dict[str, Any], path: str, faults: Faults) -> None:
-    """Check annotations that mean something to Kubernetes."""
-    if _MIRROR in annotations and not spec.get("nodeName"):
-        text = "must set spec.nodeName if mirror pod annotation is set"
-        faults.invalid(f"{path}[{_MIRROR}]", annotations[_MIRROR], text)
-    cost = annotations.get(_DELETION_COST)
-    if cost is not None and not _is_deletion_cost(cost):
-        faults.invalid(f"{path}[{_DELETION_COST}]", cost, "must be a 32bit integer")
-
-
-def _is_deletion_cost(text: str) -> bool:
-    return bool(re.fullmatch("-?[1-9][0-9]*|0", text)) and -(2**31) <= int(text) < 2**31
+def check_pod_metadata_and_spec(pod: Object, faults: Faults) -> None:
+    """Check what holds for a pod whenever it is written."""
+    spec, metadata = pod.get("spec") or {}, metadata_of(pod)
+    if annotations := metadata.get("annotations"):
+        check_pod_annotations(annotations, spec, "metadata.annotations", faults)
+    check_pod_spec(spec, "spec", faults, pod=metadata)
+    if not spec.get("serviceAccountName"):
+        _check_tokens(spec, faults)
+    for kind in ("containers", "initContainers"):
+        for index, container in enumerate(spec.get(kind) or ()):
+            check_image(container, f"spec.{kind}[{index}]", faults)
 
 
 def _check_tokens(spec: dict[str, Any], faults: Faults) -> None:
@@ -78,15 +76,18 @@ def check_template(
     metadata = metadata_of(template)
     spec = template.get("spec") or {}
     check_labels(metadata.get("labels"), f"{path}.labels", faults)
-    if annotations := metadata.get("annotations"):
+    annotations = metadata.get("annotations")
+    if annotations:
         check_annotations(annotations, f"{path}.annotations", faults)
         check_pod_annotations(annotations, spec, f"{path}.annotations", faults)
     check_pod_spec(spec, f"{path}.spec", faults, claims)
+    if annotations:
+        check_profiles_match(annotations, spec, f"{path}.spec", faults)
     if spec.get("ephemeralContainers"):
         faults.forbidden(f"{path}.spec.ephemeralContainers", "ephemeral containers not allowed in pod template")
 
 
-def surroundings(spec: dict[str, Any], volumes: dict[str, str], *, is_pod: bool) -> Surroundings:
+def surroundings(spec: dict[str, Any], volumes: dict[str, str]) -> Surroundings:
     """Return what the rules of containers ask of a pod's spec."""
     return Surroundings(
         volumes,
@@ -94,7 +95,6 @@ def surroundings(spec: dict[str, Any], volumes: dict[str, str], *, is_pod: bool)
         spec.get("restartPolicy") or "",
         spec.get("terminationGracePeriodSeconds"),
         spec.get("hostUsers") is not False,
-        is_pod,
     )
 
 
@@ -104,42 +104,58 @@ def check_pod_spec(
     faults: Faults,
     claims: frozenset[str] = frozenset(),
     *,
-    pod_name: str = "",
-    is_pod: bool = False,
+    pod: dict[str, Any] | None = None,
 ) -> None:
-    """Check a pod's spec."""
-    volumes = check_volumes(spec.get("volumes") or [], f"{path}.volumes", faults, pod_name, is_pod=is_pod)
+    """Check a pod's spec; ``pod`` is the metadata of the pod itself, None for a template's."""
+    metadata = pod or {}
+    is_pod = pod is not None
+    volumes = check_volumes(
+        spec.get("volumes") or [], f"{path}.volumes", faults, metadata.get("name") or "", is_pod=is_pod
+    )
     volumes.update(dict.fromkeys(claims, "persistentVolumeClaim"))
-    around = surroundings(spec, volumes, is_pod=is_pod)
+    around = surroundings(spec, volumes)
     if wanted := spec.get("resourceClaims"):
-        _check_resource_claims(wanted, f"{path}.resourceClaims", faults)
+        _check_resource_claims(wanted, f"{path}.resourceClaims", faults, metadata)
     containers = spec.get("containers") or []
     if not containers:
         faults.required(f"{path}.containers")
     check_containers(containers, around, f"{path}.containers", faults)
-    check_init_containers(spec.get("initContainers") or [], around, f"{path}.initContainers", faults)
-    check_ephemeral_containers(spec.get("ephemeralContainers") or [], around, f"{path}.ephemeralContainers", faults)
-    if spec.get("resources"):
+    if steps := spec.get("initContainers"):
+        check_init_containers(steps, around, f"{path}.initContainers", faults)
+    if helpers := spec.get("ephemeralContainers"):
+        check_ephemeral_containers(helpers, around, f"{path}.ephemeralContainers", faults)
+    if spec.get("resources") is not None:
         check_pod_resources(spec, f"{path}.resources", faults)
-    _check_host_ports(spec, path, faults, is_pod)
-    faults.one_of(f"{path}.restartPolicy", spec.get("restartPolicy"), _RESTART_POLICIES)
-    faults.one_of(f"{path}.dnsPolicy", spec.get("dnsPolicy"), _DNS_POLICIES)
-    if context := spec.get("securityContext"):
-        check_pod_context(spec, context, path, faults)
-    _check_scheduling(spec, path, faults)
+    if spec.get("hostNetwork"):
+        _check_host_ports(containers, f"{path}.containers", faults, is_pod)
+    if (policy := spec.get("restartPolicy")) not in _RESTART_POLICIES:
+        faults.one_of(f"{path}.restartPolicy", policy, _RESTART_POLICIES)
+    if (policy := spec.get("dnsPolicy")) not in _DNS_POLICIES:
+        faults.one_of(f"{path}.dnsPolicy", policy, _DNS_POLICIES)
+    check_labels(spec.get("nodeSelector"), f"{path}.nodeSelector", faults)
+    if (context := spec.get("securityContext")) or spec.get("shareProcessNamespace"):
+        check_pod_context(spec, context or {}, path, faults)
+    own = metadata.get("labels") or ()
+    if affinity := spec.get("affinity"):
+        check_affinity(affinity, f"{path}.affinity", faults, own)
     if spec.get("dnsConfig") is not None or spec.get("dnsPolicy") == "None":
         _check_dns(spec, f"{path}.dnsConfig", faults)
+    _check_gates(spec, path, faults)
+    if constraints := spec.get("topologySpreadConstraints"):
+        check_spreads(constraints, f"{path}.topologySpreadConstraints", faults, own)
     check_host_process(spec, path, faults)
     check_host_users(spec, path, faults)
     _check_names(spec, path, faults)
-    faults.within(f"{path}.activeDeadlineSeconds", spec.get("activeDeadlineSeconds"), 1, 2147483647)
-    if (overhead := spec.get("overhead")) is not None:
-        check_resources({"limits": overhead}, f"{path}.overhead", faults)
     if spec.get("os") is not None:
         check_operating_system(spec, path, faults)
+    check_file_volumes(spec, path, faults)
 
 
-def _check_resource_claims(claims: list[dict[str, Any]], path: str, faults: Faults) -> None:
+def _check_resource_claims(claims: list[dict[str, Any]], path: str, faults: Faults, metadata: dict[str, Any]) -> None:
+    if MIRROR in (metadata.get("annotations") or ()):
+        for _ in claims:
+            faults.forbidden("", "static pods do not support resource claims")
+        return
     taken: set[str] = set()
     for index, claim in enumerate(claims):
         here, name = f"{path}[{index}]", claim.get("name") or ""
@@ -149,7 +165,7 @@ def _check_resource_claims(claims: list[dict[str, Any]], path: str, faults: Faul
             faults.duplicate(f"{here}.name", name)
         else:
             faults.invalid_all(f"{here}.name", name, names.dns_label(name))
-        taken.add(name)
+            taken.add(name)
         given = [field for field in ("resourceClaimName", "resourceClaimTemplateName") if claim.get(field) is not None]
         if len(given) == 2:
             text = "at most one of `resourceClaimName` or `resourceClaimTemplateName` may be specified"
@@ -161,47 +177,7 @@ def _check_resource_claims(claims: list[dict[str, Any]], path: str, faults: Faul
             faults.invalid_all(f"{here}.{field}", claim[field], names.dns_subdomain(claim[field]))
 
 
-def _check_names(spec: dict[str, Any], path: str, faults: Faults) -> None:
-    for field in ("serviceAccountName", "nodeName", "priorityClassName"):
-        if value := spec.get(field):
-            faults.invalid_all(f"{path}.{field}", value, names.dns_subdomain(value))
-    for field in ("hostname", "subdomain"):
-        if value := spec.get(field):
-            faults.invalid_all(f"{path}.{field}", value, names.dns_label(value))
-    if tolerations := spec.get("tolerations"):
-        check_tolerations(tolerations, f"{path}.tolerations", faults)
-    for index, alias in enumerate(spec.get("hostAliases") or ()):
-        address = alias.get("ip") or ""
-        faults.invalid_all(f"{path}.hostAliases[{index}].ip", address, ip_forms.address(address))
-        for position, host in enumerate(alias.get("hostnames") or ()):
-            faults.invalid_all(f"{path}.hostAliases[{index}].hostnames[{position}]", host, names.dns_subdomain(host))
-    if (name := spec.get("runtimeClassName")) is not None:
-        faults.invalid_all(f"{path}.runtimeClassName", name, names.dns_subdomain(name))
-    if (policy := spec.get("preemptionPolicy")) is not None:
-        faults.one_of(f"{path}.preemptionPolicy", policy, ["PreemptLowerPriority", "Never"])
-
-
-def _check_host_ports(spec: dict[str, Any], path: str, faults: Faults, is_pod: bool) -> None:
-    taken: set[str] = set()
-    for kind in ("containers", "initContainers"):
-        for index, container in enumerate(spec.get(kind) or ()):
-            if kind == "initContainers":
-                taken = set()  # they run one after the other
-            for position, port in enumerate(container.get("ports") or ()):
-                here, host = f"{path}.{kind}[{index}].ports[{position}].hostPort", port.get("hostPort") or 0
-                wrong = host != port.get("containerPort") and (is_pod or host)
-                if spec.get("hostNetwork") and kind == "containers" and wrong:
-                    faults.invalid(here, host, "must match `containerPort` when `hostNetwork` is true")
-                key = f"{port.get('protocol')}/{port.get('hostIP') or ''}/{host}"
-                if host and key in taken:
-                    faults.duplicate(here, key)
-                taken.add(key)
-
-
-def _check_scheduling(spec: dict[str, Any], path: str, faults: Faults) -> None:
-    check_labels(spec.get("nodeSelector"), f"{path}.nodeSelector", faults)
-    if affinity := spec.get("affinity"):
-        _check_affinity(affinity, f"{path}.affinity", faults)
+def _check_gates(spec: dict[str, Any], path: str, faults: Faults) -> None:
     for index, gate in enumerate(spec.get("readinessGates") or ()):
         kind = gate.get("conditionType") or ""
         faults.invalid_all(f"{path}.readinessGates[{index}].conditionType", kind, names.qualified_name(kind))
@@ -212,94 +188,55 @@ def _check_scheduling(spec: dict[str, Any], path: str, faults: Faults) -> None:
         if name in taken:
             faults.duplicate(f"{path}.schedulingGates[{index}]", name)
         taken.add(name)
-    constraints = spec.get("topologySpreadConstraints") or ()
-    for index, constraint in enumerate(constraints):
-        here = f"{path}.topologySpreadConstraints[{index}]"
-        _check_spread(constraint, constraints[index + 1 :], here, faults)
 
 
-def _check_affinity(affinity: dict[str, Any], path: str, faults: Faults) -> None:
-    node = affinity.get("nodeAffinity") or {}
-    required = node.get("requiredDuringSchedulingIgnoredDuringExecution")
-    if required is not None:
-        here = f"{path}.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution"
-        check_node_selector(required, here, faults)
-    preferred = f"{path}.nodeAffinity.preferredDuringSchedulingIgnoredDuringExecution"
-    for index, entry in enumerate(node.get("preferredDuringSchedulingIgnoredDuringExecution") or []):
-        _check_weight(entry.get("weight") or 0, f"{preferred}[{index}].weight", faults)
-        check_node_term(entry.get("preference") or {}, f"{preferred}[{index}].preference", faults, any_value=True)
-    for kind in ("podAffinity", "podAntiAffinity"):
-        _check_pod_affinity(affinity.get(kind) or {}, f"{path}.{kind}", faults)
+def _check_names(spec: dict[str, Any], path: str, faults: Faults) -> None:
+    """Check the small fields of a spec, in Kubernetes' order."""
+    if (name := spec.get("hostnameOverride")) is not None:
+        _check_host_name(spec, name, f"{path}.hostnameOverride", faults)
+    _check_name(spec, "serviceAccountName", path, faults)
+    _check_name(spec, "nodeName", path, faults)
+    faults.within(f"{path}.activeDeadlineSeconds", spec.get("activeDeadlineSeconds"), 1, 2147483647)
+    for field in ("hostname", "subdomain"):
+        if (value := spec.get(field)) and (found := names.dns_label(value)):
+            faults.invalid_all(f"{path}.{field}", value, found)
+    if tolerations := spec.get("tolerations"):
+        check_tolerations(tolerations, f"{path}.tolerations", faults)
+    for index, alias in enumerate(spec.get("hostAliases") or ()):
+        address = alias.get("ip") or ""
+        faults.invalid_all(f"{path}.hostAliases[{index}].ip", address, ip_forms.address(address))
+        for position, host in enumerate(alias.get("hostnames") or ()):
+            faults.invalid_all(f"{path}.hostAliases[{index}].hostnames[{position}]", host, names.dns_subdomain(host))
+    _check_name(spec, "priorityClassName", path, faults)
+    if (name := spec.get("runtimeClassName")) is not None:
+        faults.invalid_all(f"{path}.runtimeClassName", name, names.dns_subdomain(name))
+    if (policy := spec.get("preemptionPolicy")) is not None:
+        faults.one_of(f"{path}.preemptionPolicy", policy, ["PreemptLowerPriority", "Never"])
+    if (overhead := spec.get("overhead")) is not None:
+        check_resources({"limits": overhead}, f"{path}.overhead", faults)
 
 
-def _check_weight(weight: int, path: str, faults: Faults) -> None:
-    if not 1 <= weight <= 100:
-        faults.invalid(path, weight, "must be in the range 1-100")
+def _check_name(spec: dict[str, Any], field: str, path: str, faults: Faults) -> None:
+    if (value := spec.get(field)) and (found := names.dns_subdomain(value)):
+        faults.invalid_all(f"{path}.{field}", value, found)
 
 
-def _check_pod_affinity(affinity: dict[str, Any], path: str, faults: Faults) -> None:
-    required = f"{path}.requiredDuringSchedulingIgnoredDuringExecution"
-    for index, term in enumerate(affinity.get("requiredDuringSchedulingIgnoredDuringExecution") or []):
-        _check_affinity_term(term, f"{required}[{index}]", faults)
-    preferred = f"{path}.preferredDuringSchedulingIgnoredDuringExecution"
-    for index, entry in enumerate(affinity.get("preferredDuringSchedulingIgnoredDuringExecution") or []):
-        _check_weight(entry.get("weight") or 0, f"{preferred}[{index}].weight", faults)
-        _check_affinity_term(entry.get("podAffinityTerm") or {}, f"{preferred}[{index}].podAffinityTerm", faults)
+def _check_host_name(spec: dict[str, Any], name: str, path: str, faults: Faults) -> None:
+    for field in ("setHostnameAsFQDN", "hostNetwork"):
+        if spec.get(field):
+            faults.forbidden(path, f"may not be specified when {field} is true")
+    if len(name) > _HOST_NAME_MAX:
+        faults.too_long(path, _HOST_NAME_MAX)
+    faults.invalid_all(path, name, names.dns_subdomain(name))
 
 
-def _check_affinity_term(term: dict[str, Any], path: str, faults: Faults) -> None:
-    selector = term.get("labelSelector")
-    check_selector(selector, f"{path}.labelSelector", faults)
-    check_selector(term.get("namespaceSelector"), f"{path}.namespaceSelector", faults)
-    for name in term.get("namespaces") or []:
-        faults.invalid_all(f"{path}.namespace", name, names.dns_label(name))
-    match, mismatch = term.get("matchLabelKeys") or [], term.get("mismatchLabelKeys") or []
-    for field, keys in (("matchLabelKeys", match), ("mismatchLabelKeys", mismatch)):
-        if keys and selector is None:
-            faults.forbidden(f"{path}.{field}", "must not be specified when labelSelector is not set")
-            continue
-        for index, key in enumerate(keys):
-            faults.invalid_all(f"{path}.{field}[{index}]", key, names.qualified_name(key))
-    for index, key in enumerate(match):
-        if key in mismatch:
-            text = "exists in both matchLabelKeys and mismatchLabelKeys"
-            faults.invalid(f"{path}.matchLabelKeys[{index}]", key, text)
-    key = term.get("topologyKey") or ""
-    if not key:
-        faults.required(f"{path}.topologyKey", "can not be empty")
-    faults.invalid_all(f"{path}.topologyKey", key, names.qualified_name(key))
-
-
-def _check_spread(constraint: dict[str, Any], others: Any, path: str, faults: Faults) -> None:
-    key, action = constraint.get("topologyKey") or "", constraint.get("whenUnsatisfiable") or ""
-    if int(constraint.get("maxSkew") or 0) <= 0:
-        faults.invalid(f"{path}.maxSkew", constraint.get("maxSkew") or 0, "must be greater than zero")
-    if not key:
-        faults.required(f"{path}.topologyKey", "can not be empty")
-    if action not in ("DoNotSchedule", "ScheduleAnyway"):
-        faults.not_supported(f"{path}.whenUnsatisfiable", action, ["DoNotSchedule", "ScheduleAnyway"])
-    if any((other.get("topologyKey"), other.get("whenUnsatisfiable")) == (key, action) for other in others):
-        faults.duplicate(f"{path}.{{topologyKey, whenUnsatisfiable}}", f"{{{key}, {action}}}")
-    if (least := constraint.get("minDomains")) is not None:
-        if least <= 0:
-            faults.invalid(f"{path}.minDomains", least, "must be greater than zero")
-        if action != "DoNotSchedule":
-            text = f"can only use minDomains if whenUnsatisfiable=DoNotSchedule, not {action}"
-            faults.invalid(f"{path}.minDomains", least, text)
-    for field in ("nodeAffinityPolicy", "nodeTaintsPolicy"):
-        if (policy := constraint.get(field)) is not None and policy not in ("Honor", "Ignore"):
-            faults.not_supported(f"{path}.{field}", policy, ["Honor", "Ignore"])
-    selector, keys = constraint.get("labelSelector"), constraint.get("matchLabelKeys") or []
-    if keys and selector is None:
-        faults.forbidden(f"{path}.matchLabelKeys", "must not be specified when labelSelector is not set")
-    chosen = {*((selector or {}).get("matchLabels") or {})}
-    chosen |= {entry.get("key") for entry in (selector or {}).get("matchExpressions") or ()}
-    for index, name in enumerate(keys):
-        faults.invalid_all(f"{path}.matchLabelKeys[{index}]", name, names.qualified_name(name))
-        if name in chosen:
-            text = "exists in both matchLabelKeys and labelSelector"
-            faults.invalid(f"{path}.matchLabelKeys[{index}]", name, text)
-    check_selector(selector, f"{path}.labelSelector", faults)
+def _check_host_ports(containers: list[dict[str, Any]], path: str, faults: Faults, is_pod: bool) -> None:
+    for index, container in enumerate(containers):
+        for position, port in enumerate(container.get("ports") or ()):
+            host = port.get("hostPort") or 0
+            if host != (port.get("containerPort") or 0) and (is_pod or host):
+                here = f"{path}[{index}].ports[{position}].hostPort"
+                faults.invalid(here, host, "must match `containerPort` when `hostNetwork` is true")
 
 
 def _check_dns(spec: dict[str, Any], path: str, faults: Faults) -> None:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from control.api.meta import Object
 from control.api.patch import copy_json
 from control.api.validation import ip_forms, names
-from control.api.validation.containers import check_ephemeral_containers
 from control.api.validation.faults import Faults, shown
 from control.api.validation.forms import is_dual_stack, metadata_of
 from control.api.validation.nodeselectors import check_tolerations
-from control.api.validation.pods import check_pod_annotations, surroundings
+from control.api.validation.podannotations import APP_ARMOR, MIRROR, check_pod_annotations
+from control.api.validation.pods import check_pod_metadata_and_spec
+from control.api.validation.security import ID_MAX
 
-_MIRROR = "kubernetes.io/config.mirror"
 _SYSTEM_CONDITIONS = ("PodScheduled", "Ready", "Initialized")
 _UPDATE_FORBIDDEN = (
     "pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,"
@@ -21,12 +22,20 @@ _UPDATE_FORBIDDEN = (
     "`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)"
 )
 _REQUIRED_TERMS = "requiredDuringSchedulingIgnoredDuringExecution"
-_RESIZABLE = ("cpu", "memory")
+_NOT_NEGATIVE = "must be a non-negative integer"
+_CONTAINER_STATUSES = ("containerStatuses", "initContainerStatuses", "ephemeralContainerStatuses")
+_HEALTH = ("Healthy", "Unhealthy", "Unknown")
+_OF_REQUEST = "must match one of the container's resource requests"
+_OF_CLAIM = (
+    "must match one of the container's resource claims in a format 'claim:<claimName>/<request>' or "
+    "'claim:<claimName>' if request is empty"
+)
 
 
 def check_pod_update(new: Object, old: Object, faults: Faults) -> None:
     """Check that a pod's spec changes only where it may."""
     now, was = new.get("spec") or {}, old.get("spec") or {}
+    _check_whole(new, old, faults)
     _check_annotation_update(new, old, faults)
     for kind in ("containers", "initContainers"):
         if len(now.get(kind) or []) != len(was.get(kind) or []):
@@ -52,13 +61,32 @@ def check_pod_update(new: Object, old: Object, faults: Faults) -> None:
         faults.forbidden("spec", f"{_UPDATE_FORBIDDEN}\n{lines}\n")
 
 
+def _check_whole(new: Object, old: Object, faults: Faults) -> None:
+    """Check all that holds for any pod; what it held before the change may stay."""
+    if new.get("spec") == old.get("spec") and metadata_of(new).get("annotations") == metadata_of(old).get(
+        "annotations"
+    ):
+        return
+    found = Faults()
+    check_pod_metadata_and_spec(new, found)
+    if found:
+        before = Faults()
+        check_pod_metadata_and_spec(old, before)
+        faults.causes.extend(cause for cause in found.causes if cause not in before.causes)
+
+
 def _check_annotation_update(new: Object, old: Object, faults: Faults) -> None:
     now, was = (metadata_of(obj).get("annotations") or {} for obj in (new, old))
     if now == was:
         return
-    if now.get(_MIRROR) != was.get(_MIRROR):
-        verb = "remove or update" if _MIRROR in was else "add"
-        faults.forbidden(f"metadata.annotations[{_MIRROR}]", f"may not {verb} mirror pod annotation")
+    for key in {**was, **now}:
+        if key != MIRROR and not key.startswith(APP_ARMOR):
+            continue
+        word = "mirror pod annotation" if key == MIRROR else "AppArmor annotations"
+        if key not in was:
+            faults.forbidden(f"metadata.annotations[{key}]", f"may not add {word}")
+        elif now.get(key) != was[key]:
+            faults.forbidden(f"metadata.annotations[{key}]", f"may not remove or update {word}")
     check_pod_annotations(now, new.get("spec") or {}, "metadata.annotations", faults)
 
 
@@ -157,23 +185,16 @@ def _check_node_affinity_update(now: dict[str, Any], was: dict[str, Any], faults
 
 def check_ephemeral_update(new: Object, old: Object, faults: Faults) -> None:
     """Check that ephemeral containers are only added, and are right."""
-    if _MIRROR in (metadata_of(old).get("annotations") or {}):
+    if MIRROR in (metadata_of(old).get("annotations") or {}):
         faults.forbidden("", "static pods do not support ephemeral containers")
         return
-    spec = new.get("spec") or {}
+    _check_whole(new, old, faults)
+    _check_annotation_update(new, old, faults)
     now, was = (
         {container.get("name"): container for container in (obj.get("spec") or {}).get("ephemeralContainers") or []}
         for obj in (new, old)
     )
     path = "spec.ephemeralContainers"
-    volumes = {
-        volume.get("name") or "": next((key for key in volume if key != "name"), "")
-        for volume in spec.get("volumes") or []
-    }
-    around = surroundings(spec, volumes, is_pod=True)
-    for kind in ("containers", "initContainers"):
-        around.taken.update(container.get("name") or "" for container in spec.get(kind) or ())
-    check_ephemeral_containers(spec.get("ephemeralContainers") or [], around, path, faults)
     for name, container in was.items():
         if name not in now:
             faults.forbidden(path, f'existing ephemeral containers "{name}" may not be removed\n')
@@ -186,13 +207,27 @@ def check_pod_status(new: Object, old: Object, faults: Faults) -> None:
     now, was = new.get("status") or {}, old.get("status") or {}
     spec = new.get("spec") or {}
     for index, condition in enumerate(now.get("conditions") or ()):
+        here = f"status.conditions[{index}]"
+        if (generation := condition.get("observedGeneration") or 0) < 0:
+            faults.invalid(f"{here}.observedGeneration", generation, _NOT_NEGATIVE)
         if (kind := condition.get("type") or "") not in _SYSTEM_CONDITIONS:
-            faults.invalid_all(f"metadata.conditions[{index}].Type", kind, names.qualified_name(kind))
+            faults.invalid_all(f"{here}.Type", kind, names.qualified_name(kind))
     node = now.get("nominatedNodeName")
     if node and node != was.get("nominatedNodeName"):
         faults.invalid_all("status.nominatedNodeName", node, names.dns_subdomain(node))
+        if (old.get("spec") or {}).get("nodeName"):
+            text = "may not be set on pods that are already bound to a node"
+            faults.forbidden("status.nominatedNodeName", text)
+    if (generation := now.get("observedGeneration") or 0) < 0:
+        faults.invalid("status.observedGeneration", generation, _NOT_NEGATIVE)
     if was.get("qosClass"):
         faults.unchanged("status.qosClass", now.get("qosClass"), was["qosClass"])
+    everything = "RestartAllContainers" in {
+        rule.get("action")
+        for kind in ("containers", "initContainers")
+        for container in spec.get(kind) or ()
+        for rule in container.get("restartPolicyRules") or ()
+    }
     sidecars = {c.get("name") for c in spec.get("initContainers") or () if c.get("restartPolicy") == "Always"}
     restarting = {
         container.get("name")
@@ -200,23 +235,81 @@ def check_pod_status(new: Object, old: Object, faults: Faults) -> None:
         for container in spec.get(kind) or ()
         if container.get("restartPolicy") is not None or container.get("restartPolicyRules")
     }
-    policy = spec.get("restartPolicy")
+    policy = "Always" if everything else spec.get("restartPolicy")
     for field, restarts, exempt in (
         ("containerStatuses", policy, restarting),
         ("initContainerStatuses", policy, sidecars | restarting),
         ("ephemeralContainerStatuses", "Never", set()),
     ):
         _check_transitions(now.get(field) or [], was.get(field) or [], restarts or "", exempt, field, faults)
-    known = {claim.get("name") for claim in spec.get("resourceClaims") or ()}
-    for index, claim in enumerate(now.get("resourceClaimStatuses") or ()):
-        if claim.get("name") not in known:
-            text = "must match the name of an entry in `spec.resourceClaims`"
-            faults.invalid(f"status.resourceClaimStatuses[{index}].name", claim.get("name"), text)
+    _check_claim_statuses(now, spec, faults)
     _check_addresses(now, "podIPs", faults)
     hosts = now.get("hostIPs") or []
     if hosts and now.get("hostIP") != hosts[0].get("ip"):
         faults.invalid("status.hostIPs[0].ip", hosts[0].get("ip"), "must be equal to `hostIP`")
     _check_addresses(now, "hostIPs", faults)
+    for field in _CONTAINER_STATUSES:
+        _check_users(now.get(field) or (), f"status.{field}", (spec.get("os") or {}).get("name") or "linux", faults)
+    for field, kind in (("containerStatuses", "containers"), ("initContainerStatuses", "initContainers")):
+        _check_device_health(now.get(field) or (), spec.get(kind) or (), f"status.{field}", faults)
+    for index, status in enumerate(now.get("ephemeralContainerStatuses") or ()):
+        if status.get("allocatedResourcesStatus"):
+            here = f"status.ephemeralContainerStatuses[{index}].allocatedResourcesStatus"
+            faults.forbidden(here, "must not be specified in container status")
+
+
+def _check_claim_statuses(now: dict[str, Any], spec: dict[str, Any], faults: Faults) -> None:
+    known = {claim.get("name") for claim in spec.get("resourceClaims") or ()}
+    taken: set[str] = set()
+    for index, claim in enumerate(now.get("resourceClaimStatuses") or ()):
+        here, name = f"status.resourceClaimStatuses[{index}]", claim.get("name") or ""
+        if name not in known:
+            faults.invalid(f"{here}.name", name, "must match the name of an entry in `spec.resourceClaims`")
+        if name in taken:
+            faults.duplicate(f"{here}.name", name)
+        taken.add(name)
+        if (made := claim.get("resourceClaimName")) is not None:
+            faults.invalid_all(f"{here}.resourceClaimName", made, names.dns_subdomain(made))
+
+
+def _check_users(statuses: Iterable[dict[str, Any]], path: str, system: str, faults: Faults) -> None:
+    for index, status in enumerate(statuses):
+        user, here = (status.get("user") or {}).get("linux"), f"{path}[{index}].user.linux"
+        if user is None:
+            continue
+        if system == "windows":
+            faults.forbidden(here, "cannot be set for a windows pod")
+            continue
+        for field in ("uid", "gid"):
+            faults.within(f"{here}.{field}", user.get(field), 0, ID_MAX)
+        for position, group in enumerate(user.get("supplementalGroups") or ()):
+            faults.within(f"{here}.supplementalGroups[{position}]", group, 0, ID_MAX)
+
+
+def _check_device_health(
+    statuses: Iterable[dict[str, Any]], containers: Iterable[dict[str, Any]], path: str, faults: Faults
+) -> None:
+    by_name = {container.get("name"): container.get("resources") or {} for container in containers}
+    for index, status in enumerate(statuses):
+        wanted = by_name.get(status.get("name"))
+        for position, entry in enumerate(status.get("allocatedResourcesStatus") or ()):
+            here, name = f"{path}[{index}].allocatedResourcesStatus[{position}]", entry.get("name") or ""
+            if wanted is not None and not _is_wanted(name, wanted):
+                faults.invalid(f"{here}.name", name, _OF_CLAIM if name.startswith("claim:") else _OF_REQUEST)
+            taken: set[str] = set()
+            for place, device in enumerate(entry.get("resources") or ()):
+                if (health := device.get("health") or "") not in _HEALTH:
+                    faults.not_supported(f"{here}.resources[{place}].health", health, _HEALTH)
+                if (identity := device.get("resourceID") or "") in taken:
+                    faults.duplicate(f"{here}.resources[{place}].resourceID", identity)
+                taken.add(identity)
+
+
+def _is_wanted(name: str, resources: dict[str, Any]) -> bool:
+    if not name.startswith("claim:"):
+        return name in (resources.get("requests") or ())
+    claims = ((claim.get("name"), claim.get("request")) for claim in resources.get("claims") or ())
+    return name in {f"claim:{claim}/{request}" if request else f"claim:{claim}" for claim, request in claims}
 
 
 def _check_transitions(
@@ -242,7 +335,5 @@ def _check_addresses(status: dict[str, Any], field: str, faults: Faults) -> None
     if len(addresses) < 2:
         return
     if not is_dual_stack(addresses):
-        faults.invalid(f"status.{field}", entries, "may specify no more than one IP for each IP family")
-    for index, address in enumerate(addresses):
-        if address in addresses[:index]:
-            faults.duplicate(f"status.{field}[{index}]", entries[index])
+        shown_as = [{"IP": address} for address in addresses]
+        faults.invalid(f"status.{field}", shown_as, "may specify no more than one IP for each IP family")

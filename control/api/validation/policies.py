@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from control.api.cel.errors import CelError
 from control.api.meta import Object
 from control.api.validation import names
 from control.api.validation.admission import (
@@ -17,8 +18,10 @@ from control.api.validation.faults import Faults
 from control.api.validation.forms import metadata_of
 from control.api.validation.metadata import check_selector
 
-VARIABLES = ("object", "oldObject", "request", "params", "namespaceObject", "variables", "authorizer")
-"""What expressions of policies may name."""
+if TYPE_CHECKING:
+    from control.api.cel.admission import Expressions
+
+_ABSENT = "expression is not specified"
 REASONS = ("Forbidden", "Invalid", "RequestEntityTooLarge")
 ACTIONS = ("Audit", "Deny", "Warn")
 _ANNOTATIONS_MAX = 20
@@ -34,25 +37,34 @@ _RESERVED = frozenset({
 def check_policy(obj: Object, faults: Faults) -> None:
     """Check a ValidatingAdmissionPolicy."""
     spec = obj.get("spec") or {}
-    check_common(spec, faults)
+    expressions = check_common(spec, faults)
     validations, annotations = spec.get("validations") or [], spec.get("auditAnnotations") or []
     if not validations and not annotations:
         for field in ("validations", "auditAnnotations"):
             faults.required(f"spec.{field}", _NOTHING_TO_DO)
     for index, entry in enumerate(validations):
-        _check_validation(entry, f"spec.validations[{index}]", faults)
-    _check_annotations(annotations, metadata_of(obj).get("name") or "", faults)
+        _check_validation(entry, f"spec.validations[{index}]", faults, expressions)
+    _check_annotations(annotations, metadata_of(obj).get("name") or "", faults, expressions)
 
 
-def check_common(spec: dict[str, Any], faults: Faults) -> None:
-    """Check what policies of both kinds say: what they are about, when, and with which parameters and variables."""
+def check_common(spec: dict[str, Any], faults: Faults, *, mutates: bool = False) -> Expressions:
+    """Check what policies of both kinds say: what they are about, when, and with which parameters and variables.
+
+    Returns what their other expressions may name.
+    """
+    # Most servers never meet a policy: what compiles expressions is imported with the first.
+    from control.api.cel.admission import Expressions
+
+    has_params, variables = spec.get("paramKind") is not None, spec.get("variables") or []
     faults.one_of("spec.failurePolicy", spec.get("failurePolicy"), FAILURE_POLICIES)
     if (kind := spec.get("paramKind")) is not None:
         check_param_kind(kind, "spec.paramKind", faults)
     check_match_constraints(spec.get("matchConstraints"), faults)
     if conditions := spec.get("matchConditions"):
-        check_match_conditions(conditions, "spec.matchConditions", faults, VARIABLES)
-    check_variables(spec.get("variables") or [], faults)
+        check_match_conditions(conditions, "spec.matchConditions", faults, Expressions(params=has_params))
+    expressions = Expressions(params=has_params, mutates=mutates, named=bool(variables))
+    check_variables(variables, faults, expressions)
+    return expressions
 
 
 def check_match_constraints(constraints: dict[str, Any] | None, faults: Faults) -> None:
@@ -89,7 +101,7 @@ def check_param_kind(kind: dict[str, Any], path: str, faults: Faults) -> None:
         faults.invalid(f"{path}.kind", name, text)
 
 
-def check_variables(variables: list[dict[str, Any]], faults: Faults) -> None:
+def check_variables(variables: list[dict[str, Any]], faults: Faults, expressions: Expressions) -> None:
     """Check the variables of a policy."""
     for index, entry in enumerate(variables):
         here, name = f"spec.variables[{index}]", entry.get("name") or ""
@@ -98,17 +110,23 @@ def check_variables(variables: list[dict[str, Any]], faults: Faults) -> None:
         elif _IDENTIFIER.fullmatch(name) is None or name in _RESERVED:
             faults.invalid(f"{here}.name", name, "name is not a valid CEL identifier")
         expression = entry.get("expression") or ""
-        check_expression(expression, f"{here}.expression", faults, VARIABLES, "expression is not specified")
+        if not expression.strip():
+            faults.required(f"{here}.expression", _ABSENT)
+            continue
+        try:
+            expressions.variable(name, expression)
+        except CelError as error:
+            faults.invalid(f"{here}.expression", expression, str(error))
 
 
-def _check_validation(entry: dict[str, Any], path: str, faults: Faults) -> None:
+def _check_validation(entry: dict[str, Any], path: str, faults: Faults, expressions: Expressions) -> None:
     expression = entry.get("expression") or ""
-    check_expression(expression, f"{path}.expression", faults, VARIABLES, "expression is not specified")
+    check_expression(expression, f"{path}.expression", faults, expressions, "bool", absent=_ABSENT)
     if text := entry.get("messageExpression"):
         if not text.strip():
             faults.invalid(f"{path}.messageExpression", text, "must be non-empty if specified")
         else:
-            check_expression(text, f"{path}.messageExpression", faults, VARIABLES)
+            check_expression(text, f"{path}.messageExpression", faults, expressions, "string")
     if message := entry.get("message"):
         if not message.strip():
             faults.invalid(f"{path}.message", message, "message must be non-empty if specified")
@@ -117,7 +135,9 @@ def _check_validation(entry: dict[str, Any], path: str, faults: Faults) -> None:
     faults.one_of(f"{path}.reason", entry.get("reason"), REASONS, required=False)
 
 
-def _check_annotations(annotations: list[dict[str, Any]], policy: str, faults: Faults) -> None:
+def _check_annotations(
+    annotations: list[dict[str, Any]], policy: str, faults: Faults, expressions: Expressions
+) -> None:
     path = "spec.auditAnnotations"
     if len(annotations) > _ANNOTATIONS_MAX:
         faults.invalid(path, annotations, f"must not have more than {_ANNOTATIONS_MAX} auditAnnotations")
@@ -132,7 +152,8 @@ def _check_annotations(annotations: list[dict[str, Any]], policy: str, faults: F
         if len(text.strip().encode()) > _VALUE_BYTES_MAX:
             faults.required(f"{here}.valueExpression", f"must not exceed {_VALUE_BYTES_MAX} bytes in length")
         else:
-            check_expression(text, f"{here}.valueExpression", faults, VARIABLES, "valueExpression is not specified")
+            absent = "valueExpression is not specified"
+            check_expression(text, f"{here}.valueExpression", faults, expressions, "string", "null", absent=absent)
         if key in seen:
             faults.duplicate(f"{here}.key", key)
         seen.add(key)

@@ -42,13 +42,15 @@ def check_lifecycle(lifecycle: dict[str, Any] | None, path: str, faults: Faults,
 
 def _check_handler(handler: dict[str, Any], path: str, faults: Faults, grace_s: int | None) -> None:
     given = [kind for kind in _HANDLERS if handler.get(kind) is not None]
-    for kind in given[1:]:
-        faults.forbidden(f"{path}.{kind}", "may not specify more than 1 handler type")
     if not given:
         faults.required(path, "must specify a handler type")
         return
-    kind = given[0]
-    action, here = handler[kind], f"{path}.{kind}"
+    _check_action(given[0], handler[given[0]], f"{path}.{given[0]}", faults, grace_s)
+    for kind in given[1:]:
+        faults.forbidden(f"{path}.{kind}", "may not specify more than 1 handler type")
+
+
+def _check_action(kind: str, action: dict[str, Any], here: str, faults: Faults, grace_s: int | None) -> None:
     if kind == "exec":
         if not action.get("command"):
             faults.required(f"{here}.command")

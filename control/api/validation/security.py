@@ -8,6 +8,7 @@ from typing import Any
 
 from control.api.validation import names
 from control.api.validation.faults import Faults
+from control.api.validation.paths import check_inner_path
 
 ID_MAX = 2147483647
 _PROFILES = ("Localhost", "RuntimeDefault", "Unconfined")
@@ -20,10 +21,14 @@ _CREDENTIAL_KIB_MAX = 64
 _NOT_WINDOWS = "cannot be set for a windows pod"
 _NOT_LINUX = "windows options cannot be set for a linux pod"
 _LINUX_OF_POD = (
-    "appArmorProfile", "seLinuxOptions", "seccompProfile", "fsGroup", "fsGroupChangePolicy", "sysctls", "runAsUser",
-    "runAsGroup", "supplementalGroups", "supplementalGroupsPolicy", "seLinuxChangePolicy",
+    "appArmorProfile", "seLinuxOptions", "hostUsers", "hostPID", "hostIPC", "seccompProfile", "fsGroup",
+    "fsGroupChangePolicy", "sysctls", "shareProcessNamespace", "runAsUser", "runAsGroup", "supplementalGroups",
+    "supplementalGroupsPolicy", "seLinuxChangePolicy",
 )  # fmt: skip
-_LINUX_OF_SPEC = ("hostUsers", "hostPID", "hostIPC", "shareProcessNamespace")
+_OF_SPEC = ("hostUsers", "hostPID", "hostIPC", "shareProcessNamespace")
+"""Fields that stand beside the security context of a pod, not inside of it."""
+_ANY_VALUE = ("hostUsers", "shareProcessNamespace")
+"""Fields that are set also where they are false."""
 _LINUX_OF_CONTAINER = (
     "appArmorProfile", "seLinuxOptions", "seccompProfile", "capabilities", "readOnlyRootFilesystem", "privileged",
     "allowPrivilegeEscalation", "procMount", "runAsUser", "runAsGroup",
@@ -42,13 +47,6 @@ def all_containers(spec: dict[str, Any], path: str) -> Iterator[tuple[str, dict[
             yield f"{path}.{kind}[{index}]", container
 
 
-def _check_inside(text: str, path: str, faults: Faults) -> None:
-    if text.startswith("/"):
-        faults.invalid(path, text, "must be a relative path")
-    if ".." in text.split("/"):
-        faults.invalid(path, text, "must not contain '..'")
-
-
 def _check_seccomp(profile: dict[str, Any], path: str, faults: Faults) -> None:
     kind, local = profile.get("type") or "", profile.get("localhostProfile")
     if not kind:
@@ -61,7 +59,7 @@ def _check_seccomp(profile: dict[str, Any], path: str, faults: Faults) -> None:
     elif local is None:
         faults.required(f"{path}.localhostProfile", "must be set when seccomp type is Localhost")
     else:
-        _check_inside(local, f"{path}.localhostProfile", faults)
+        check_inner_path(local, f"{path}.localhostProfile", faults)
 
 
 def _check_app_armor(profile: dict[str, Any], path: str, faults: Faults) -> None:
@@ -126,7 +124,7 @@ def check_container_context(context: dict[str, Any], path: str, faults: Faults, 
     if (mount := context.get("procMount")) is not None:
         if mount not in ("Default", "Unmasked"):
             faults.not_supported(f"{path}.procMount", mount, ["Default", "Unmasked"])
-        elif mount == "Unmasked" and host_users:
+        if mount == "Unmasked" and host_users:
             faults.invalid(f"{path}.procMount", mount, "`hostUsers` must be false to use `Unmasked`")
     if (profile := context.get("seccompProfile")) is not None:
         _check_seccomp(profile, f"{path}.seccompProfile", faults)
@@ -192,7 +190,10 @@ def check_host_users(spec: dict[str, Any], path: str, faults: Faults) -> None:
         return
     for field, shown_as in (("hostNetwork", "hostNetwork"), ("hostPID", "HostPID"), ("hostIPC", "HostIPC")):
         if spec.get(field):
-            faults.forbidden(f"{path}.{shown_as}", "when `pod.Spec.HostUsers` is false")
+            faults.forbidden(f"{path}.{shown_as}", "when `hostUsers` is false")
+    for here, container in all_containers(spec, path):
+        if container.get("volumeDevices"):
+            faults.forbidden(f"{here}.volumeDevices", "when `hostUsers` is false")
 
 
 def check_host_process(spec: dict[str, Any], path: str, faults: Faults) -> None:
@@ -221,7 +222,7 @@ def check_operating_system(spec: dict[str, Any], path: str, faults: Faults) -> N
     """Check that a pod which names its operating system sets nothing that another one has."""
     name = spec["os"].get("name") or ""
     if not name:
-        faults.required(f"{path}.os.name", "cannot be empty")
+        faults.required(f"{path}.os.name")
     elif name not in ("linux", "windows"):
         faults.not_supported(f"{path}.os", name, ["linux", "windows"])
     elif name == "linux":
@@ -240,12 +241,12 @@ def _check_linux(spec: dict[str, Any], path: str, faults: Faults) -> None:
 def _check_windows_pod(spec: dict[str, Any], path: str, faults: Faults) -> None:
     context = spec.get("securityContext") or {}
     for field in _LINUX_OF_POD:
-        if context.get(field) is not None:
+        if field in _OF_SPEC:
+            value = spec.get(field)
+            if value or (value is False and field in _ANY_VALUE):
+                faults.forbidden(f"{path}.{field}", _NOT_WINDOWS)
+        elif context.get(field) is not None:
             faults.forbidden(f"{path}.securityContext.{field}", _NOT_WINDOWS)
-    for field in _LINUX_OF_SPEC:
-        value = spec.get(field)
-        if value or (value is False and field in ("hostUsers", "shareProcessNamespace")):
-            faults.forbidden(f"{path}.{field}", _NOT_WINDOWS)
     for here, container in all_containers(spec, path):
         for field in _LINUX_OF_CONTAINER:
             if (container.get("securityContext") or {}).get(field) is not None:

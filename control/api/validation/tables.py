@@ -104,6 +104,16 @@ CHECKS: dict[tuple[str, str], Check] = {
     (_ADMISSION, "validatingwebhookconfigurations"): webhooks.check_webhooks,
 }
 """What holds for an object as it stands."""
+_RULED: dict[str, str] = {
+    "": "configmaps endpoints limitranges namespaces nodes persistentvolumeclaims persistentvolumes pods podtemplates "
+    "replicationcontrollers resourcequotas secrets services",
+    "apps": "controllerrevisions daemonsets deployments replicasets statefulsets",
+    "autoscaling": "horizontalpodautoscalers",
+    "batch": "cronjobs jobs",
+    "policy": "poddisruptionbudgets",
+}
+WHOLLY_RULED = frozenset((group, plural) for group, plurals in _RULED.items() for plural in plurals.split())
+"""Kinds whose rules above say all; for the others, facts say which fields are required and enumerated."""
 NEW_CHECKS: dict[tuple[str, str], Check] = {
     ("apps", "statefulsets"): workloads.check_new_stateful_set,
     ("batch", "cronjobs"): jobs.check_new_cron_job,

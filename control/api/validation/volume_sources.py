@@ -9,6 +9,7 @@ from typing import Any
 from control.api.validation import names
 from control.api.validation.faults import Faults
 from control.api.validation.forms import check_driver_name
+from control.api.validation.paths import check_inner_path, check_no_backsteps
 
 _ISCSI_FORMS = (
     ("iqn", re.compile(r"iqn\.\d{4}-\d{2}\.([A-Za-z0-9.-]+)(:[^,;*&$|\s]+)$")),
@@ -16,6 +17,7 @@ _ISCSI_FORMS = (
     ("naa", re.compile(r"^naa.[A-Za-z0-9]{32}$")),
 )
 _HOST_PATHS = ("", "BlockDevice", "CharDevice", "Directory", "DirectoryOrCreate", "File", "FileOrCreate", "Socket")
+_BRACKETED = re.compile(r"\[[^\[\]]*\]:[^:]*")
 _REGISTRY = "must be a host:port pair or multiple pairs separated by commas"
 _REQUIRED: dict[str, tuple[str, ...]] = {
     "azureFile": ("secretName", "shareName"),
@@ -31,15 +33,11 @@ _REQUIRED: dict[str, tuple[str, ...]] = {
     "vsphereVolume": ("volumePath",),
 }
 """Fields that a source must have, where that is all that is asked."""
+INSIDE = {"gcePersistentDisk": "persistentDisk"}
+"""The name under which Kubernetes tells what is wrong inside of a source, where it is not the source's own."""
 _PERSISTENT_SECRETS = ("controllerPublishSecretRef", "controllerExpandSecretRef", "nodePublishSecretRef",
                        "nodeExpandSecretRef")  # fmt: skip
 Check = Callable[[dict[str, Any], str, Faults, bool], None]
-
-
-def check_no_backsteps(text: str, path: str, faults: Faults) -> None:
-    """Check that a path does not climb."""
-    if ".." in text.split("/"):
-        faults.invalid(path, text, "must not contain '..'")
 
 
 def check_common_source(kind: str, source: dict[str, Any], path: str, faults: Faults, *, persistent: bool) -> None:
@@ -68,10 +66,7 @@ def _local(source: dict[str, Any], path: str, faults: Faults, persistent: bool) 
 
 
 def _git(source: dict[str, Any], path: str, faults: Faults, persistent: bool) -> None:
-    directory = source.get("directory") or ""
-    if directory.startswith("/"):
-        faults.invalid(f"{path}.directory", directory, "must be a relative path")
-    check_no_backsteps(directory, f"{path}.directory", faults)
+    check_inner_path(source.get("directory") or "", f"{path}.directory", faults)
 
 
 def _disk(name: str) -> Check:
@@ -148,7 +143,7 @@ def _quobyte(source: dict[str, Any], path: str, faults: Faults, persistent: bool
         faults.required(f"{path}.tenant", "must be a UUID and may not exceed a length of 64 characters")
     else:
         for pair in registry.split(","):
-            if ":" not in pair:
+            if pair.count(":") != 1 and not _BRACKETED.fullmatch(pair):
                 faults.invalid(f"{path}.registry", registry, _REGISTRY)
     if not source.get("volume"):
         faults.required(f"{path}.volume")

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from control.api import quantity, schema
+from control.api import quantity
 from control.api.validation import names
 from control.api.validation.claims import check_claim_template
-from control.api.validation.containers import check_field_reference, check_inner_path, check_resource_field
+from control.api.validation.environment import check_field_reference, check_resource_field
 from control.api.validation.faults import Faults
 from control.api.validation.forms import check_signer_name
 from control.api.validation.metadata import check_selector
-from control.api.validation.volume_sources import check_common_source
+from control.api.validation.paths import check_reserved_path
+from control.api.validation.volume_sources import INSIDE, check_common_source
 
 _DOWNWARD_FIELDS = (
     "metadata.annotations",
@@ -20,6 +21,15 @@ _DOWNWARD_FIELDS = (
     "metadata.namespace",
     "metadata.uid",
 )
+_ORDER = (
+    "emptyDir", "hostPath", "gitRepo", "gcePersistentDisk", "awsElasticBlockStore", "secret", "nfs", "iscsi",
+    "glusterfs", "flocker", "persistentVolumeClaim", "rbd", "cinder", "cephfs", "quobyte", "downwardAPI", "fc",
+    "flexVolume", "configMap", "azureFile", "vsphereVolume", "photonPersistentDisk", "portworxVolume", "azureDisk",
+    "storageos", "projected", "scaleIO", "csi", "ephemeral", "image",
+)  # fmt: skip
+"""The order in which Kubernetes looks at sources: the first is the one that counts."""
+_TOLD_AS = {"cephfs": "cephFS", "downwardAPI": "downwarAPI"}
+"""Kubernetes' spelling of a source that is one too many."""
 _MODE_RANGE = "must be a number between 0 and 0777 (octal), both inclusive"
 _TOO_MANY = "may not specify more than 1 volume type"
 _CONFLICT = "conflicting duplicate paths"
@@ -58,21 +68,23 @@ def check_volumes(
 def check_source(volume: dict[str, Any], path: str, faults: Faults, *, is_pod: bool) -> str:
     """Check that a volume has exactly one source, and that source; return its kind."""
     sources = [key for key, value in volume.items() if key != "name" and value is not None]
-    if len(sources) > 1:
-        known = list(schema.definition("core.v1.VolumeSource").fields)
-        sources.sort(key=lambda kind: (kind != "emptyDir", kind != "hostPath", known.index(kind)))
     if not sources:
         faults.required(path, "must specify a volume type")
         return ""
-    for extra in sources[1:]:
-        faults.forbidden(f"{path}.{extra}", _TOO_MANY)
+    if len(sources) > 1:
+        sources.sort(key=_ORDER.index)
     kind = sources[0]
-    _check_kind(kind, volume[kind], volume.get("name") or "", path, faults, is_pod)
+    _check_kind(kind, volume[kind], path, faults, is_pod)
+    for extra in sources[1:]:
+        faults.forbidden(f"{path}.{_TOLD_AS.get(extra, extra)}", _TOO_MANY)
+    if (source := volume.get("iscsi")) is not None and source.get("initiatorName") is not None:
+        name = volume.get("name") or ""
+        check_portal_length(name, source, f"{path}.name", name, faults)
     return kind
 
 
-def _check_kind(kind: str, source: dict[str, Any], name: str, path: str, faults: Faults, is_pod: bool) -> None:
-    here = f"{path}.{kind}"
+def _check_kind(kind: str, source: dict[str, Any], path: str, faults: Faults, is_pod: bool) -> None:
+    here = f"{path}.{INSIDE.get(kind, kind)}"
     if kind in ("secret", "configMap"):
         field = "secretName" if kind == "secret" else "name"
         if not source.get(field):
@@ -96,8 +108,6 @@ def _check_kind(kind: str, source: dict[str, Any], name: str, path: str, faults:
         faults.one_of(f"{here}.pullPolicy", source.get("pullPolicy"), _PULL_POLICIES)
     else:
         check_common_source(kind, source, here, faults, persistent=False)
-        if kind == "iscsi" and source.get("initiatorName") is not None:
-            check_portal_length(name, source, f"{path}.name", name, faults)
 
 
 def check_portal_length(name: str, source: dict[str, Any], path: str, shown_as: str, faults: Faults) -> None:
@@ -115,12 +125,6 @@ def _check_mode(mode: int | None, path: str, faults: Faults) -> None:
         faults.invalid(path, mode, _MODE_RANGE)
 
 
-def _check_reserved_path(text: str, path: str, faults: Faults) -> None:
-    check_inner_path(text, path, faults)
-    if text.startswith("..") and not text.startswith("../") and ".." not in text.split("/"):
-        faults.invalid(path, text, "must not start with '..'")
-
-
 def _check_items(items: list[dict[str, Any]], path: str, faults: Faults) -> None:
     for index, item in enumerate(items):
         here = f"{path}[{index}]"
@@ -129,7 +133,7 @@ def _check_items(items: list[dict[str, Any]], path: str, faults: Faults) -> None
         if not item.get("path"):
             faults.required(f"{here}.path")
         else:
-            _check_reserved_path(item["path"], f"{here}.path", faults)
+            check_reserved_path(item["path"], f"{here}.path", faults)
         _check_mode(item.get("mode"), f"{here}.mode", faults)
 
 
@@ -139,7 +143,7 @@ def _check_downward(items: list[dict[str, Any]], path: str, faults: Faults) -> N
         if not item.get("path"):
             faults.required(f"{path}.path")
         else:
-            _check_reserved_path(item["path"], f"{path}.path", faults)
+            check_reserved_path(item["path"], f"{path}.path", faults)
         if (reference := item.get("fieldRef")) is not None:
             check_field_reference(reference, f"{path}.fieldRef", faults, _DOWNWARD_FIELDS)
             if item.get("resourceFieldRef") is not None:
@@ -177,7 +181,10 @@ def _check_projections(sources: list[dict[str, Any]], path: str, faults: Faults)
             _check_token(token, f"{here}.serviceAccountToken", path, faults)
         if (bundle := source.get("clusterTrustBundle")) is not None:
             _check_bundle(bundle, f"{here}.clusterTrustBundle", faults)
-            take(bundle.get("path"), bundle.get("path") or "")
+            place = bundle.get("path") or ""
+            if place in taken:
+                faults.invalid(path, place, _CONFLICT)
+            taken.add(place)
         if sum(value is not None for value in source.values()) > 1:
             faults.forbidden(here, f"{_TOO_MANY} per source")
 
@@ -191,7 +198,7 @@ def _check_token(token: dict[str, Any], path: str, volume_path: str, faults: Fau
     if not token.get("path"):
         faults.required(f"{volume_path}.path")
     else:
-        _check_reserved_path(token["path"], f"{volume_path}.path", faults)
+        check_reserved_path(token["path"], f"{volume_path}.path", faults)
 
 
 def _check_bundle(bundle: dict[str, Any], path: str, faults: Faults) -> None:
@@ -217,4 +224,4 @@ def _check_bundle(bundle: dict[str, Any], path: str, faults: Faults) -> None:
         faults.required(path, "either name or signerName must be specified")
     if not bundle.get("path"):
         faults.required(f"{path}.path")
-    _check_reserved_path(bundle.get("path") or "", f"{path}.path", faults)
+    check_reserved_path(bundle.get("path") or "", f"{path}.path", faults)

@@ -17,6 +17,7 @@ _STATEFUL_UPDATE = (
     "updates to statefulset spec for fields other than 'replicas', 'ordinals', 'template', 'updateStrategy', "
     "'revisionHistoryLimit', 'persistentVolumeClaimRetentionPolicy' and 'minReadySeconds' are forbidden"
 )
+_EVICTION_POLICIES = ("AlwaysAllow", "IfHealthyBudget")
 _STATEFUL_MUTABLE = (
     "replicas",
     "ordinals",
@@ -241,6 +242,8 @@ def check_disruption_budget(obj: Object, faults: Faults) -> None:
         check_int_or_percent(value, f"spec.{field}", faults)
         _check_at_most_all(value, f"spec.{field}", faults)
     check_selector(spec.get("selector"), "spec.selector", faults)
+    if (policy := spec.get("unhealthyPodEvictionPolicy")) is not None and policy not in _EVICTION_POLICIES:
+        faults.not_supported("spec.unhealthyPodEvictionPolicy", policy, _EVICTION_POLICIES)
 
 
 def check_pod_template(obj: Object, faults: Faults) -> None:

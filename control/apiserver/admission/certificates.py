@@ -79,6 +79,8 @@ def signer_questions(user: UserInfo, verb: str, signer_name: str) -> tuple[Attri
 class Certificates(Plugin):
     """Applies the rules above."""
 
+    about = (CERTIFICATE_SIGNING_REQUESTS,)
+
     def __init__(self, authorizer: ModeAuthorizer) -> None:
         self._authorizer = authorizer
 

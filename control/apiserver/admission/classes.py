@@ -77,6 +77,8 @@ class DefaultIngressClass(_DefaultClass):
 class PersistentVolumeClaimResize(Plugin):
     """Lets a claim grow only where its class says that volumes can."""
 
+    about = (PERSISTENT_VOLUME_CLAIMS,)
+
     def __init__(self, lookup: Lookup) -> None:
         self._lookup = lookup
 
@@ -104,6 +106,8 @@ def _storage(claim: Object) -> Any:
 
 class RuntimeClass(Plugin):
     """Gives a pod its RuntimeClass's overhead, node selector and tolerations."""
+
+    about = (PODS,)
 
     def __init__(self, lookup: Lookup) -> None:
         self._lookup = lookup

@@ -129,6 +129,8 @@ def _sums(spec: Object) -> dict[str, dict[str, str]]:
 class LimitRanger(Plugin):
     """Applies the LimitRanges of the object's namespace."""
 
+    about = (PODS, PERSISTENT_VOLUME_CLAIMS)
+
     def __init__(self, lookup: Lookup) -> None:
         self._lookup = lookup
 

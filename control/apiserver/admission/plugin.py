@@ -11,6 +11,9 @@ from control.apiserver.request import AdmissionRequest
 class Plugin:
     """One admission plugin; each half may be left as it is here, where it does nothing."""
 
+    about: tuple[Resource, ...] = ()
+    """The resources whose writes it looks at, in whichever version; none means all."""
+
     async def mutate(self, request: AdmissionRequest) -> None:
         """Complete request.object, or refuse with ApiError."""
 

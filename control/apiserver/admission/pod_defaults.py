@@ -44,6 +44,8 @@ def _tolerates(toleration: dict[str, Any], key: str) -> bool:
 class DefaultTolerationSeconds(Plugin):
     """Applies `add_default_tolerations` to new pods."""
 
+    about = (PODS,)
+
     def __init__(self, not_ready_s: int, unreachable_s: int) -> None:
         self._seconds = (not_ready_s, unreachable_s)
 
@@ -55,6 +57,8 @@ class DefaultTolerationSeconds(Plugin):
 
 class TaintNodesByCondition(Plugin):
     """A new node is not ready until somebody saw that it is."""
+
+    about = (NODES,)
 
     async def mutate(self, request: AdmissionRequest) -> None:
         """Taint a new node."""
@@ -74,6 +78,8 @@ def default_priority_class(classes: Iterable[Object]) -> Object | None:
 
 class Priority(Plugin):
     """Turns a pod's priority class into its priority."""
+
+    about = (PODS, PRIORITY_CLASSES)
 
     def __init__(self, lookup: Lookup) -> None:
         self._lookup = lookup

@@ -68,6 +68,8 @@ def label_faults(labels: dict[str, str]) -> list[tuple[str, str, str]]:
 class PodSecurity(Plugin):
     """Refuses pods that break the enforced level; warns of those, and of templates, that break the warned one."""
 
+    about = (NAMESPACES, PODS, *_TEMPLATES)
+
     def __init__(self, lookup: Lookup) -> None:
         self._lookup = lookup
 

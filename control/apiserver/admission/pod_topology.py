@@ -13,6 +13,8 @@ COPIED = ("topology.kubernetes.io/zone", "topology.kubernetes.io/region")
 class PodTopologyLabels(Plugin):
     """Copies the labels from the node, unless the pod or its binding says otherwise."""
 
+    about = (PODS,)
+
     def __init__(self, lookup: Lookup) -> None:
         self._lookup = lookup
 

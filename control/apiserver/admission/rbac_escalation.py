@@ -32,6 +32,8 @@ _EVERYTHING = (
 class RbacEscalation(Plugin):
     """Compares what is granted with what the granter holds."""
 
+    about = (ROLES, CLUSTER_ROLES, ROLE_BINDINGS, CLUSTER_ROLE_BINDINGS)
+
     def __init__(self, authorizer: ModeAuthorizer, client: Client) -> None:
         self._authorizer = authorizer
         self._client = client

@@ -98,6 +98,8 @@ def admit_pod(pod: Object, account: Object, suffix: Callable[[], str]) -> None:
 class ServiceAccountAdmission(Plugin):
     """Finds the pod's account and applies the rules above."""
 
+    about = (PODS,)
+
     def __init__(self, lookup: Lookup, client: Client, suffix: Callable[[], str] = random_suffix) -> None:
         self._lookup = lookup
         self._client = client

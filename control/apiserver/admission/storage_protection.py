@@ -16,6 +16,8 @@ VOLUME_FINALIZER = "kubernetes.io/pv-protection"
 class StorageObjectInUseProtection(Plugin):
     """Puts the finalizers on."""
 
+    about = (PERSISTENT_VOLUME_CLAIMS, PERSISTENT_VOLUMES)
+
     async def mutate(self, request: AdmissionRequest) -> None:
         """Complete a new volume or claim."""
         if concerns(request, PERSISTENT_VOLUME_CLAIMS, "CREATE"):

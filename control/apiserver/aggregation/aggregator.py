@@ -18,6 +18,7 @@ from control.apiserver.aggregation import registration
 from control.apiserver.aggregation.backends import BackendError, Backends
 from control.apiserver.aggregation.documents import (
     DocumentError,
+    Foreign,
     Published,
     read_index,
     read_resources,
@@ -121,14 +122,40 @@ class Aggregator:
             return None
         return next((route for route in self.routes.values() if route.path.lstrip("/") == path), None)
 
+    @property
+    def served(self) -> frozenset[str]:
+        """The APIServices whose servers are there."""
+        return frozenset(route.name for route in self.routes.values() if route.available)
+
+    async def swagger(self) -> list[Foreign]:
+        """Ask each server that is there for its OpenAPI v2 document."""
+        servers: dict[object, list[Route]] = {}
+        for route in sorted(self.routes.values(), key=lambda each: each.name):
+            if route.available:
+                servers.setdefault(route.backend, []).append(route)
+        async with asyncio.TaskGroup() as tasks:
+            asked = [tasks.create_task(self._swagger(routes)) for routes in servers.values()]
+        return [found for task in asked if (found := task.result()) is not None]
+
+    async def _swagger(self, routes: list[Route]) -> Foreign | None:
+        try:
+            answer = await self._backends.ask(routes[0], "/openapi/v2", CHECK_TIMEOUT_S)
+        except BackendError as error:
+            log.info("no OpenAPI v2 of an APIService name=%s error=%s", routes[0].name, error)
+            return None
+        return Foreign(answer.body, tuple(route.path for route in routes)) if answer.status == 200 else None
+
     # Upkeep.
 
     async def run(self) -> None:
         """Keep APIServices and their status until cancelled."""
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._register())
-            for _ in range(WORKERS):
-                tasks.create_task(self._work())
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._register())
+                for _ in range(WORKERS):
+                    tasks.create_task(self._work())
+        finally:
+            self._proxy.close()
 
     async def _register(self) -> None:
         """Keep an APIService for each group version that this server serves itself."""

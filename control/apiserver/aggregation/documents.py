@@ -28,6 +28,14 @@ class Published:
     fresh: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Foreign:
+    """Another server's OpenAPI v2 document, and what of it is served through us."""
+
+    body: bytes
+    prefixes: tuple[str, ...]
+
+
 def read_resources(body: bytes, group: str, version: str) -> tuple[Object, ...]:
     """Return an APIResourceList's resources in the form of aggregated discovery; raises DocumentError."""
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from urllib.parse import quote
@@ -12,6 +13,7 @@ from control.apiserver.aggregation.backends import BackendError, Backends
 from control.apiserver.aggregation.services import Route
 from control.apiserver.authn.front_proxy import FrontProxyHeaders
 from control.apiserver.request import StreamRequest, UserInfo, is_long_running
+from control.apiserver.streams.keepalive import KeepAlive
 from control.apiserver.streams.relay import Backend, is_upgrade, relay_http, relay_upgrade
 
 _KEY_SAFE = "!#$&'*+-.^_`|~"
@@ -45,6 +47,7 @@ class Proxy:
         self._backends = backends
         self._timeout_s = timeout_s
         self._redirects = redirects
+        self._kept = KeepAlive(time.monotonic)
         theirs = (*names.username, *names.uid, *names.group, *names.extra_prefixes)
         self._dropped = (*_OWN_HEADERS, *(name.lower() for name in theirs))
 
@@ -64,15 +67,19 @@ class Proxy:
         backend = Backend(address, _target(request), tls, route.server_name, (*told, *_way(request)), self._redirects)
         await self._pass(replace(request, headers=headers), backend)
 
+    def close(self) -> None:
+        """Let go of what waits for the next request."""
+        self._kept.close()
+
     async def _pass(self, request: StreamRequest, backend: Backend) -> None:
         try:
             if is_upgrade(request):
                 await relay_upgrade(request, backend)
             elif is_long_running(request.info):
-                await relay_http(request, backend)
+                await relay_http(request, backend, self._kept)
             else:
                 async with asyncio.timeout(self._timeout_s):
-                    await relay_http(request, backend)
+                    await relay_http(request, backend, self._kept)
         except status.ApiError as error:
             if error.code == 500:
                 raise status.service_unavailable(error.message.removeprefix("Internal error occurred: ")) from None

@@ -11,9 +11,11 @@ from control.apiserver.authz.attributes import Attributes
 from control.apiserver.authz.authorizer import ModeAuthorizer
 from control.apiserver.request import AdmissionRequest, UserInfo
 
+JUDGE_ATTEMPTS = 5
+
 
 def authorizer_of(request: AdmissionRequest) -> dict[str, Any]:
-    """Return the value of ``authorizer``, whose requestResource is what the request is about."""
+    """Return the values of ``authorizer`` and of ``authorizer.requestResource``, which is what the request is about."""
     about = {"group": request.resource.group, "resource": request.resource.plural, "subresource": request.subresource}
     return cel_authorizer.authorizer({**about, "namespace": request.namespace, "name": request.name})
 
@@ -30,8 +32,15 @@ def judging(authorizer: ModeAuthorizer | None, user: UserInfo) -> Iterator[None]
 
 def _judge(authorizer: ModeAuthorizer, user: UserInfo) -> cel_authorizer.Judge:
     def judge(question: Mapping[str, Any]) -> tuple[bool, str]:
-        verdict = authorizer.judge(_attributes(question, user))
-        return verdict.allowed, verdict.reason
+        for attempt in range(JUDGE_ATTEMPTS):
+            try:
+                verdict = authorizer.judge(_attributes(question, user))
+                return verdict.allowed, verdict.reason
+            except RuntimeError:
+                # Asked from aside, it may meet a change of what it goes through; the next time it will not.
+                if attempt == JUDGE_ATTEMPTS - 1:
+                    raise ValueError("the authorizer's rules change too often") from None
+        raise AssertionError("unreachable")
 
     return judge
 

@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from control.api import status
-from control.api.cel.environment import CelError
+from control.api.cel.errors import CelError, TooLongError
+from control.api.cel.frame import Purse
 from control.api.meta import Object
 from control.api.resources import MUTATING_POLICIES, MUTATING_POLICY_BINDINGS, Resource
+from control.apiserver import aside
 from control.apiserver.admission.plugin import Plugin, object_name
 from control.apiserver.admission.reinvocation import reinvocation_of
 from control.apiserver.authz.authorizer import ModeAuthorizer
@@ -91,7 +93,7 @@ class MutatingPolicies(Plugin):
             for invocation in invocations:
                 if reinvocation.again and not turns.due(invocation.key):
                     continue
-                changed = self._apply(invocation, request, space, told)
+                changed = await self._apply(invocation, request, space, told)
                 if changed:
                     turns.changed()
                 if invocation.policy.reinvokes and changed is not None:
@@ -118,17 +120,25 @@ class MutatingPolicies(Plugin):
                 told.append(_text(policy, binding, f"failed to configure binding: {NOT_FOUND_TEXT}"))
         return found
 
-    def _apply(self, invocation: _Invocation, request: AdmissionRequest, space: Object, told: list[str]) -> bool | None:
+    async def _apply(
+        self, invocation: _Invocation, request: AdmissionRequest, space: Object, told: list[str]
+    ) -> bool | None:
         """Apply one policy; tell whether it changed the object, None where it could not be applied."""
         before = request.object
         assert before is not None
         values: dict[str, Any] = {**values_of(request, space), "params": invocation.params}
         resource, policy = request.resource, invocation.policy
+
+        def change(purse: Purse | None = None) -> Object:
+            definition = self._definition(resource)
+            return mutate(policy, values, definition, lambda obj: self._complete(resource, obj, "Strict"), purse)
+
         try:
             with judging(self._authorizer, request.user):
-                made = mutate(
-                    policy, values, self._definition(resource), lambda obj: self._complete(resource, obj, "Strict")
-                )
+                try:
+                    made = change(Purse(aside.INLINE_COST))
+                except TooLongError:
+                    made = await aside.run(change)
         except (CelError, MutationError) as error:
             if policy.fails_closed:
                 told.append(_text(policy, invocation.binding, str(error)))

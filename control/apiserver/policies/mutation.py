@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from control.api import fieldsets, schema
-from control.api.cel.environment import Program, compile_expression
-from control.api.cel.initializers import built, rewritten
 from control.api.meta import Object
 from control.api.patch import copy_json, json_patch
 from control.api.status import ApiError
-from control.api.validation.policies import VARIABLES
-from control.apiserver.policies.policy import Match, match_of, variables_of
+from control.apiserver.policies.policy import Match, compiled_conditions, compiled_variables, match_of, variables_of
 from control.apiserver.request import AdmissionRequest
 from control.apiserver.webhooks.matching import ADMISSION_GROUP, conditions_hold
+
+if TYPE_CHECKING:
+    from control.api.cel.admission import Expressions
+    from control.api.cel.environment import Program
+    from control.api.cel.frame import Purse
 
 Complete = Callable[[Object], Object]
 """Makes of a changed object what its kind keeps, with defaults; raises ApiError where a field is unknown."""
@@ -63,25 +65,24 @@ def policy_of(obj: Object) -> MutatingPolicy:
     """Read a policy; raises CelError where an expression is none."""
     spec = obj.get("spec") or {}
     kind = spec.get("paramKind") or {}
+    conditions = compiled_conditions(spec)
+    expressions, variables = compiled_variables(spec, mutates=True)
     return MutatingPolicy(
         obj["metadata"]["name"],
         match_of(spec.get("matchConstraints")),
         (kind.get("apiVersion") or "", kind.get("kind") or ""),
         spec.get("failurePolicy", "Fail") == "Fail",
         spec.get("reinvocationPolicy") == "IfNeeded",
-        tuple(_compiled(entry["expression"]) for entry in spec.get("matchConditions") or ()),
-        tuple((entry["name"], _compiled(entry["expression"])) for entry in spec.get("variables") or ()),
-        tuple(_mutation(entry) for entry in spec.get("mutations") or ()),
+        conditions,
+        variables,
+        tuple(_mutation(entry, expressions) for entry in spec.get("mutations") or ()),
     )
 
 
-def _compiled(text: str) -> Program:
-    return compile_expression(rewritten(text), VARIABLES)
-
-
-def _mutation(entry: Object) -> Mutation:
+def _mutation(entry: Object, expressions: Expressions) -> Mutation:
     applies = entry.get("patchType") == "ApplyConfiguration"
-    return Mutation(applies, _compiled(entry["applyConfiguration" if applies else "jsonPatch"]["expression"]))
+    text = entry["applyConfiguration" if applies else "jsonPatch"]["expression"]
+    return Mutation(applies, expressions.compile(text))
 
 
 def binding_of(obj: Object) -> MutatingBinding:
@@ -106,18 +107,25 @@ def concerns(
     )
 
 
-def mutate(policy: MutatingPolicy, values: Mapping[str, Any], definition: str, complete: Complete) -> Object:
+def mutate(
+    policy: MutatingPolicy, values: Mapping[str, Any], definition: str, complete: Complete, purse: Purse | None = None
+) -> Object:
     """Return the object of the values as a policy changes it, itself where a condition does not hold.
 
-    ``definition`` names the facts of its kind, by which lists are merged. Raises MutationError and CelError.
+    ``definition`` names the facts of its kind, by which lists are merged. Raises MutationError and CelError, and
+    TooLongError where all this costs more than there is in the purse.
     """
+    from control.api.cel.environment import BUDGET
+    from control.api.cel.meter import Meter
+
     obj: Object = values["object"]
-    if not conditions_hold(policy.conditions, values):
+    if not conditions_hold(policy.conditions, values, purse):
         return obj
+    meter = Meter(BUDGET, purse)
     for mutation in policy.mutations:
         seen = {**values, "object": obj}
-        seen["variables"] = variables_of(policy.variables, seen)
-        made = mutation.program.run(seen)
+        seen["variables"] = variables_of(policy.variables, seen, meter)
+        made = meter.run(mutation.program, seen)
         changed = _applied(obj, made, definition) if mutation.applies else _patched(obj, made)
         try:
             obj = complete(changed)
@@ -129,6 +137,8 @@ def mutate(policy: MutatingPolicy, values: Mapping[str, Any], definition: str, c
 def _applied(obj: Object, made: Any, definition: str) -> Object:
     if not isinstance(made, dict):
         raise MutationError("must evaluate to Object")
+    from control.api.cel.initializers import built
+
     wish = built(made, "Object")
     shape = fieldsets.root(definition)
     if atomic := sorted(_atomics(wish, definition, "")):
@@ -170,6 +180,8 @@ def _atomics(value: Any, kind: str, path: str) -> list[str]:
 def _patched(obj: Object, made: Any) -> Object:
     if not isinstance(made, list):
         raise MutationError("type mismatch: JSONPatchType.expression should evaluate to array")
+    from control.api.cel.initializers import built
+
     before, operations = obj, [built(operation) for operation in made]
     if not all(isinstance(operation, dict) for operation in operations):
         raise MutationError("type mismatch: JSONPatchType.expression should evaluate to array of JSONPatch")

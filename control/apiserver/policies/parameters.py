@@ -62,6 +62,5 @@ def values_of(request: AdmissionRequest, space: Object) -> dict[str, Any]:
         "request": {**request_of(request), "object": None, "oldObject": None},
         "namespaceObject": space or None,
         "params": None,
-        "variables": {},
-        "authorizer": authorizer_of(request),
+        **authorizer_of(request),
     }

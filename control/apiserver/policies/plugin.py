@@ -5,8 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from control.api import status
+from control.api.cel.errors import TooLongError
+from control.api.cel.frame import Purse
 from control.api.resources import POLICIES, POLICY_BINDINGS
 from control.api.status import ApiError
+from control.apiserver import aside
 from control.apiserver.admission.plugin import Plugin, object_name
 from control.apiserver.authz.authorizer import ModeAuthorizer
 from control.apiserver.policies.asking import judging
@@ -60,7 +63,14 @@ class ValidatingPolicies(Plugin):
             found = (Fault(f"failed to configure binding: {NOT_FOUND_TEXT}", denies=True),)
             return [Judgement(found)] if policy.fails_closed else []
         with judging(self._authorizer, request.user):
-            return [judge(policy, {**values, "params": found}) for found in params]
+            return [await _judgement(policy, {**values, "params": found}) for found in params]
+
+
+async def _judgement(policy: Policy, values: dict[str, Any]) -> Judgement:
+    try:
+        return judge(policy, values, Purse(aside.INLINE_COST))
+    except TooLongError:
+        return await aside.run(lambda: judge(policy, values))
 
 
 def _act(policy: Policy, binding: Binding, request: AdmissionRequest, fault: Fault) -> list[ApiError]:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from control.api import selectors
-from control.api.cel.environment import CelError, Program, compile_expression
+from control.api.cel.errors import CelError
 from control.api.meta import Object
 from control.api.selectors import Selector
-from control.api.validation.policies import VARIABLES
 from control.apiserver.request import AdmissionRequest
 from control.apiserver.webhooks.matching import ADMISSION_GROUP, Rule, conditions_hold, rule_of, selected
+
+if TYPE_CHECKING:
+    from control.api.cel.admission import Expressions
+    from control.api.cel.environment import Program
+    from control.api.cel.frame import Purse
+    from control.api.cel.meter import Meter
+    from control.api.cel.values import Late
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,29 +130,47 @@ def policy_of(obj: Object) -> Policy:
     """Read a policy; raises CelError where an expression is none."""
     spec = obj.get("spec") or {}
     kind = spec.get("paramKind") or {}
+    conditions = compiled_conditions(spec)
+    expressions, variables = compiled_variables(spec)
+    annotations = spec.get("auditAnnotations") or ()
     return Policy(
         obj["metadata"]["name"],
         match_of(spec.get("matchConstraints")),
         (kind.get("apiVersion") or "", kind.get("kind") or ""),
         spec.get("failurePolicy", "Fail") == "Fail",
-        tuple(_compiled(entry["expression"]) for entry in spec.get("matchConditions") or ()),
-        tuple((entry["name"], _compiled(entry["expression"])) for entry in spec.get("variables") or ()),
-        tuple(_validation(entry) for entry in spec.get("validations") or ()),
-        tuple((entry["key"], _compiled(entry["valueExpression"])) for entry in spec.get("auditAnnotations") or ()),
+        conditions,
+        variables,
+        tuple(_validation(entry, expressions) for entry in spec.get("validations") or ()),
+        tuple((entry["key"], expressions.compile(entry["valueExpression"])) for entry in annotations),
     )
 
 
-def _compiled(text: str) -> Program:
-    return compile_expression(text, VARIABLES)
+def compiled_conditions(spec: Object) -> tuple[Program, ...]:
+    """Return the match conditions of a policy; raises CelError."""
+    # Most servers never meet a policy: what compiles expressions is imported with the first.
+    from control.api.cel.admission import Expressions
+
+    expressions = Expressions(params=spec.get("paramKind") is not None)
+    return tuple(expressions.compile(entry["expression"].strip()) for entry in spec.get("matchConditions") or ())
 
 
-def _validation(entry: Object) -> Validation:
+def compiled_variables(spec: Object, *, mutates: bool = False) -> tuple[Expressions, tuple[tuple[str, Program], ...]]:
+    """Return the variables of a policy, and what its other expressions may name with them; raises CelError."""
+    from control.api.cel.admission import Expressions
+
+    entries = spec.get("variables") or ()
+    expressions = Expressions(params=spec.get("paramKind") is not None, mutates=mutates, named=bool(entries))
+    variables = tuple((entry["name"], expressions.variable(entry["name"], entry["expression"])) for entry in entries)
+    return expressions, variables
+
+
+def _validation(entry: Object, expressions: Expressions) -> Validation:
     message = entry.get("messageExpression")
     return Validation(
         entry["expression"].strip(),
-        _compiled(entry["expression"]),
+        expressions.compile(entry["expression"]),
         (entry.get("message") or "").strip(),
-        _compiled(message) if message else None,
+        expressions.compile(message) if message else None,
         entry.get("reason") or "Invalid",
     )
 
@@ -172,41 +196,53 @@ def concerns(policy: Policy, binding: Binding, request: AdmissionRequest, labels
     )
 
 
-def judge(policy: Policy, values: dict[str, Any]) -> Judgement:
-    """Return what a policy says over the values of its variables; conditions that do not hold make it silent."""
+def judge(policy: Policy, values: dict[str, Any], purse: Purse | None = None) -> Judgement:
+    """Return what a policy says over the values of its variables; conditions that do not hold make it silent.
+
+    Raises TooLongError where that costs more than there is in the purse.
+    """
+    from control.api.cel.environment import BUDGET
+    from control.api.cel.meter import Meter
+
     try:
-        if not conditions_hold(policy.conditions, values):
+        if not conditions_hold(policy.conditions, values, purse):
             return Judgement()
     except CelError as error:
         return Judgement((Fault(f"match condition failed: {error}"),) if policy.fails_closed else ())
-    values = {**values, "variables": variables_of(policy.variables, values)}
+    meter = Meter(BUDGET, purse)
+    values = {**values, "variables": variables_of(policy.variables, values, meter)}
     faults = [
         fault
         for index, validation in enumerate(policy.validations)
-        if (fault := _fault(policy, index, validation, values)) is not None
+        if (fault := _fault(policy, index, validation, values, meter)) is not None
     ]
     if not policy.annotations:
         return Judgement(tuple(faults))
-    annotations, failed = _annotations(policy, values)
+    annotations, failed = _annotations(policy, values, meter)
     return Judgement((*faults, *failed), tuple(annotations))
 
 
-def _fault(policy: Policy, index: int, validation: Validation, values: dict[str, Any]) -> Fault | None:
+def _fault(policy: Policy, index: int, validation: Validation, values: dict[str, Any], meter: Meter) -> Fault | None:
+    if meter.left < 0:
+        # What is not asked any more is told once, by the one that came to the end of the budget.
+        return None
     try:
-        holds = validation.program.run(values)
+        holds = meter.run(validation.program, values)
     except CelError as error:
         text = f"expression '{validation.text}' resulted in error: {error}"
         return Fault(text, index=index) if policy.fails_closed else None
-    return None if holds is True else Fault(_message(validation, values), validation.reason, index)
+    return None if holds is True else Fault(_message(validation, values, meter), validation.reason, index)
 
 
-def _annotations(policy: Policy, values: dict[str, Any]) -> tuple[list[tuple[str, str]], list[Fault]]:
+def _annotations(policy: Policy, values: dict[str, Any], meter: Meter) -> tuple[list[tuple[str, str]], list[Fault]]:
     """Return the annotations for audit events, and what is wrong with those that have none."""
+    from control.api.cel.values import type_name
+
     made: list[tuple[str, str]] = []
     faults: list[Fault] = []
     for key, program in policy.annotations:
         try:
-            found = program.run(values)
+            found = meter.run(program, values)
         except CelError as error:
             if policy.fails_closed:
                 faults.append(Fault(f"expression '{program.text}' resulted in error: {error}", denies=True))
@@ -216,36 +252,28 @@ def _annotations(policy: Policy, values: dict[str, Any]) -> tuple[list[tuple[str
                 made.append((key, found.strip()))
         elif found is not None:
             text = (
-                f"valueExpression '{program.text}' resulted in unsupported return type: {_type_name(found)}. "
+                f"valueExpression '{program.text}' resulted in unsupported return type: {type_name(found)}. "
                 "Return type must be either string or null."
             )
             faults.append(Fault(text, denies=True))
     return made, faults
 
 
-def _type_name(value: Any) -> str:
-    """Return what CEL calls a value's type."""
-    for kind, name in ((bool, "bool"), (int, "int"), (float, "double"), (bytes, "bytes"), (list, "list")):
-        if isinstance(value, kind):
-            return name
-    return "map"
+def variables_of(variables: Iterable[tuple[str, Program]], values: Mapping[str, Any], meter: Meter) -> Late:
+    """Return a policy's variables; each is found when it is first asked for."""
+    from control.api.cel.values import Late
 
-
-def variables_of(variables: Iterable[tuple[str, Program]], values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a policy's variables in their order; one that fails is missing for those that use it."""
-    made: dict[str, Any] = {}
+    finders: dict[str, Callable[[], Any]] = {}
+    late = Late(finders)
     for name, program in variables:
-        try:
-            made[name] = program.run({**values, "variables": made})
-        except CelError:
-            continue
-    return made
+        finders[name] = lambda program=program: meter.run(program, {**values, "variables": late})  # type: ignore[misc]
+    return late
 
 
-def _message(validation: Validation, values: Mapping[str, Any]) -> str:
+def _message(validation: Validation, values: Mapping[str, Any], meter: Meter) -> str:
     if validation.message_program is not None:
         try:
-            told = validation.message_program.run(values)
+            told = meter.run(validation.message_program, values)
         except CelError:
             told = ""
         if isinstance(told, str) and told.strip() and "\n" not in told.strip():

@@ -3,19 +3,42 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping
+import logging
+import struct
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
-from control.api import openapi, openapi_v2, swagger
+from control.api import openapi, openapi_v2, swagger, swagger_others
 from control.api.custom.openapi import document
 from control.api.custom.version import CustomVersion
+from control.apiserver.aggregation.documents import Foreign
 from control.apiserver.kinds import Kinds
 from control.apiserver.rest.exchange import JSON_TYPE, Exchange
 from control.apiserver.service import unknown_path
+
+log = logging.getLogger(__name__)
+
+OTHERS_KEPT_S = 60.0
+"""Other servers' v2 documents are asked for anew after this, by the first who wants to read them."""
+_NO_DOCUMENT = (ValueError, TypeError, AttributeError, KeyError, struct.error, RecursionError)
+
+
+class _Made(NamedTuple):
+    body: bytes
+    mark: str
+    served: frozenset[str]
+    source: str
+    """The hash of what other servers told."""
+    until: float
+
+
+async def _none() -> Sequence[Foreign]:
+    return ()
 
 
 class OpenAPI:
@@ -29,8 +52,12 @@ class OpenAPI:
         self._built_in = {openapi.relative_path(*pair): pair for pair in openapi.group_versions()}
         self._custom: dict[str, bytes] = {}
         """The documents of groups of custom resources, by path."""
-        self._v2: dict[bool, tuple[bytes, str]] = {}
-        """The v2 document and its hash, in protobuf and in JSON."""
+        self.others_served: Callable[[], frozenset[str]] = frozenset
+        """What of other servers belongs into the v2 document, by name."""
+        self.others_v2: Callable[[], Awaitable[Sequence[Foreign]]] = _none
+        """Asks other servers for their v2 documents."""
+        self._v2: dict[bool, _Made] = {}
+        """The v2 document in protobuf and in JSON."""
 
     def _renew(self) -> None:
         if self._generation == self._kinds.generation:
@@ -87,25 +114,50 @@ class OpenAPI:
         """Answer /openapi/v2: JSON, or protobuf where a client asks for that before anything else."""
         self._renew()
         protobuf = "protobuf" in exchange.header("accept").partition(",")[0]
-        encode, join = openapi_v2.PROTOBUF if protobuf else openapi_v2.JSON
-        kept = self._v2.get(protobuf)
-        if kept is None:
-            generation, parts = self._generation, []
-            for part in swagger.parts(self._documents()):
-                # Each takes milliseconds, and others wait for answers meanwhile.
-                parts.append(encode(part))
-                await asyncio.sleep(0)
-            body = join(parts)
-            kept = body, openapi.hash_of(body)
-            if generation == self._generation:
-                self._v2[protobuf] = kept
-        body, mark = kept
+        body, mark = await self._whole_v2(protobuf)
         content_type = openapi_v2.PROTOBUF_TYPE.encode() if protobuf else JSON_TYPE
         extra = ((b"etag", f'"{mark}"'.encode()), (b"vary", b"Accept"))
         if exchange.header("if-none-match").strip('"') == mark:
             await exchange.answer(304, b"", content_type, extra)
             return
         await exchange.answer(200, body, content_type, extra)
+
+    async def _whole_v2(self, protobuf: bool) -> tuple[bytes, str]:
+        """Return the v2 document and its hash, made anew where it may have changed."""
+        served, kept, now = self.others_served(), self._v2.get(protobuf), time.monotonic()
+        if kept is not None and kept.served == served and (not served or now < kept.until):
+            return kept.body, kept.mark
+        foreign = await self.others_v2() if served else ()
+        source = openapi.hash_of(b"".join(each.body for each in foreign))
+        if kept is not None and kept.source == source and kept.served == served:
+            self._v2[protobuf] = kept._replace(until=now + OTHERS_KEPT_S)
+            return kept.body, kept.mark
+        generation = self._generation
+        body = await self._make_v2(protobuf, foreign)
+        made = _Made(body, openapi.hash_of(body), served, source, now + OTHERS_KEPT_S)
+        if generation == self._generation:
+            self._v2[protobuf] = made
+        return made.body, made.mark
+
+    async def _make_v2(self, protobuf: bool, foreign: Sequence[Foreign]) -> bytes:
+        encode, join = openapi_v2.PROTOBUF if protobuf else openapi_v2.JSON
+        parts, known = [], {}
+        for part in swagger.parts(self._documents()):
+            # Each takes milliseconds, and others wait for answers meanwhile.
+            parts.append(encode(part))
+            if foreign:
+                known.update(part[1])
+            await asyncio.sleep(0)
+        for each in foreign:
+            try:
+                part = swagger_others.part_of(orjson.loads(each.body), each.prefixes, known)
+                parts.append(encode(part))
+            except _NO_DOCUMENT as error:
+                log.warning("another server's OpenAPI v2 is left out paths=%s error=%r", each.prefixes, error)
+                continue
+            known.update(part[1])
+            await asyncio.sleep(0)
+        return join(parts)
 
     def _documents(self) -> Iterator[dict[str, Any]]:
         """Return the v3 documents of all group versions, each made when it is its turn."""

@@ -12,6 +12,7 @@ import h11
 
 from control.api.status import ApiError, bad_request, failure, internal_error
 from control.apiserver.request import StreamRequest
+from control.apiserver.streams.keepalive import KeepAlive, Server
 from control.apiserver.streams.target import Address
 from control.apiserver.streams.upgrade import Connection, Hijack
 
@@ -21,6 +22,7 @@ DIAL_TIMEOUT_S = 10.0
 HEAD_BYTES_MAX = 64 << 10
 ERROR_BYTES_MAX = 64 << 10
 CHUNK_BYTES = 64 << 10
+_REPEATABLE = frozenset({"GET", "HEAD", "OPTIONS"})
 _BEARER = "base64url.bearer.authorization.k8s.io."
 _UPGRADE_HEADERS = (
     "upgrade", "connection", "sec-websocket-key", "sec-websocket-version", "sec-websocket-extensions",
@@ -49,6 +51,11 @@ class Backend:
     """Headers that are added; each letter is a byte of Latin-1."""
     redirects: bool = True
     """Whether a redirect is passed on to the client."""
+
+    @property
+    def server(self) -> Server:
+        """What connections to it have in common."""
+        return (self.address, self.tls, self.server_name)
 
 
 def is_upgrade(request: StreamRequest) -> bool:
@@ -122,10 +129,23 @@ async def _pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> Non
         logger.debug("stream broken: %s", error)
 
 
-async def relay_http(request: StreamRequest, backend: Backend) -> None:
-    """Pass a plain request on and stream the answer back; the client's going ends the backend's work too."""
-    server = await dial(backend)
-    exchange = _Exchange(request, server, backend)
+async def relay_http(request: StreamRequest, backend: Backend, kept: KeepAlive | None = None) -> None:
+    """Pass a plain request on and stream the answer back; the client's going ends the backend's work too.
+
+    Where there are ``kept`` connections, one of them is used, and given back after a whole answer.
+    """
+    repeatable = request.scope["method"] in _REPEATABLE
+    old = kept.take(backend.server, repeatable=repeatable) if kept is not None else None
+    if old is not None and await _relay(request, backend, old, kept, repeatable=repeatable):
+        return
+    await _relay(request, backend, await dial(backend), kept)
+
+
+async def _relay(
+    request: StreamRequest, backend: Backend, server: Connection, kept: KeepAlive | None, *, repeatable: bool = False
+) -> bool:
+    """Relay one exchange; False where nothing was answered and it may be tried on another connection."""
+    exchange = _Exchange(request, server, backend, keeps=kept is not None)
     fault: Exception | None = None
     async with asyncio.TaskGroup() as group:
         upload = group.create_task(exchange.send_body())
@@ -135,32 +155,46 @@ async def relay_http(request: StreamRequest, backend: Backend) -> None:
             fault = error
         finally:
             upload.cancel()
-            server.writer.close()
+            if kept is None or not exchange.reusable:
+                server.writer.close()
     if fault is None or exchange.client_left:
-        return
+        if kept is not None and exchange.reusable:
+            kept.give(backend.server, server)
+        return True
     if exchange.started:
         logger.info("answer broke off path=%s: %s", request.info.path, fault)
-    elif isinstance(fault, ApiError):
+        return True
+    if repeatable:
+        # The server has closed the connection meanwhile.
+        return False
+    if isinstance(fault, ApiError):
         raise fault
-    else:
-        raise internal_error(f"error reading from backend: {fault}") from fault
+    raise internal_error(f"error reading from backend: {fault}") from fault
 
 
 class _Exchange:
     """One HTTP/1.1 request to a backend, and its answer on the way to the client."""
 
-    def __init__(self, request: StreamRequest, server: Connection, backend: Backend) -> None:
+    def __init__(self, request: StreamRequest, server: Connection, backend: Backend, *, keeps: bool) -> None:
         self._request = request
         self._server = server
         self._backend = backend
         self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=HEAD_BYTES_MAX)
+        self._keeps = keeps
         self.started = False
         self.client_left = False
+
+    @property
+    def reusable(self) -> bool:
+        """Whether both sides are through, and mean to go on."""
+        http = self._http
+        through = http.our_state is h11.DONE and http.their_state is h11.DONE
+        return through and not self.client_left and http.trailing_data == (b"", False)
 
     async def send_body(self) -> None:
         """Send the request; then wait until the client is gone, and hang up on the backend."""
         try:
-            await self._send(_request_head(self._request, self._backend))
+            await self._send(_request_head(self._request, self._backend, keeps=self._keeps))
             while True:
                 message = await self._request.receive()
                 if message["type"] == "http.disconnect":
@@ -204,8 +238,10 @@ class _Exchange:
             await self._server.writer.drain()
 
 
-def _request_head(request: StreamRequest, backend: Backend) -> h11.Request:
-    headers = [("host", backend.address.authority), ("connection", "close"), *backend.headers]
+def _request_head(request: StreamRequest, backend: Backend, *, keeps: bool) -> h11.Request:
+    headers = [("host", backend.address.authority), *backend.headers]
+    if not keeps:
+        headers.append(("connection", "close"))
     for key, values in request.headers.items():
         if key not in _HOP_BY_HOP and not key.startswith(_IDENTITY):
             headers.extend((key, value) for value in values)

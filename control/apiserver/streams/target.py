@@ -9,12 +9,12 @@ from urllib.parse import quote, urlencode
 
 from control.api.meta import Object, name, namespace
 from control.api.status import ApiError, bad_request, internal_error
+from control.apiserver.request import flag
 
 KUBELET_PORT = 10250
 Query = Mapping[str, tuple[str, ...]]
-_LOG_OPTIONS = (
-    "follow", "previous", "sinceSeconds", "sinceTime", "timestamps", "tailLines", "limitBytes", "stream",
-)  # fmt: skip
+_LOG_SWITCHES = ("follow", "previous", "timestamps")
+_LOG_OPTIONS = ("sinceSeconds", "sinceTime", "tailLines", "limitBytes", "stream")
 _COMPLETED = frozenset({"Succeeded", "Failed"})
 
 
@@ -67,7 +67,8 @@ def choose_container(pod: Object, wanted: str) -> str:
 def log_path(pod: Object, query: Query) -> str:
     """The kubelet's path for a container's log."""
     container = choose_container(pod, first(query, "container"))
-    options = [(option, first(query, option)) for option in _LOG_OPTIONS if first(query, option)]
+    options = [(switch, "true") for switch in _LOG_SWITCHES if flag(query.get(switch, ()))]
+    options += [(option, first(query, option)) for option in _LOG_OPTIONS if first(query, option)]
     return _path("containerLogs", namespace(pod), name(pod), container, options)
 
 
@@ -76,7 +77,7 @@ def exec_path(pod: Object, query: Query, what: str) -> str:
     container = choose_container(pod, first(query, "container"))
     options = [("command", part) for part in query.get("command", ())] if what == "exec" else []
     wanted = {"stdin": "input", "stdout": "output", "stderr": "error", "tty": "tty"}
-    options += [(theirs, "1") for ours, theirs in wanted.items() if first(query, ours) in ("true", "1")]
+    options += [(theirs, "1") for ours, theirs in wanted.items() if flag(query.get(ours, ()))]
     return _path(what, namespace(pod), name(pod), container, options)
 
 

@@ -8,17 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from control.api import selectors
-from control.api.cel.environment import CelError, Program, compile_expression
+from control.api.cel.errors import BudgetError, CelError
+from control.api.cel.frame import Purse
 from control.api.meta import Object
 from control.api.resources import NAMESPACES
 from control.api.selectors import Selector
 from control.apiserver.request import AdmissionRequest
 
+if TYPE_CHECKING:
+    from control.api.cel.environment import Program
+
 ADMISSION_GROUP = "admissionregistration.k8s.io"
-CONDITION_VARIABLES = ("object", "oldObject", "request", "authorizer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,10 +97,17 @@ def _hook(configuration: str, hook: Object) -> Hook:
         hook.get("sideEffects") not in ("None", "NoneOnDryRun"),
         float(hook.get("timeoutSeconds") or 10),
         hook.get("reinvocationPolicy") == "IfNeeded",
-        tuple(
-            compile_expression(entry["expression"], CONDITION_VARIABLES) for entry in hook.get("matchConditions") or ()
-        ),
+        _conditions(hook.get("matchConditions") or ()),
     )
+
+
+def _conditions(entries: Iterable[Object]) -> tuple[Program, ...]:
+    if not entries:
+        return ()
+    # Most webhooks have none: what compiles them is imported with the first.
+    from control.api.cel.admission import compile_condition
+
+    return tuple(compile_condition(entry["expression"].strip()) for entry in entries)
 
 
 def rule_of(rule: Object) -> Rule:
@@ -137,13 +147,19 @@ def _labels_of(obj: Object) -> dict[str, str]:
     return found
 
 
-def conditions_hold(conditions: Iterable[Program], values: Mapping[str, Any]) -> bool:
-    """Tell whether all match conditions hold; raises CelError where none is false and one fails."""
+def conditions_hold(conditions: Iterable[Program], values: Mapping[str, Any], purse: Purse | None = None) -> bool:
+    """Tell whether all match conditions hold; raises CelError where none is false and one fails, and TooLongError."""
+    from control.api.cel.environment import CONDITIONS_BUDGET
+    from control.api.cel.meter import Meter
+
     failure: CelError | None = None
+    meter = Meter(CONDITIONS_BUDGET, purse)
     for program in conditions:
         try:
-            if program.run(values) is not True:
+            if meter.run(program, values) is not True:
                 return False
+        except BudgetError:
+            raise
         except CelError as error:
             failure = failure or error
     if failure is not None:

@@ -16,11 +16,13 @@ from typing import Any
 import orjson
 
 from control.api import status
-from control.api.cel.environment import CelError
+from control.api.cel.errors import CelError, TooLongError
+from control.api.cel.frame import Purse
 from control.api.meta import Object
 from control.api.patch import copy_json, json_patch
 from control.api.resources import NAMESPACES, Resource
 from control.api.validation import names
+from control.apiserver import aside
 from control.apiserver.admission.plugin import Plugin
 from control.apiserver.admission.reinvocation import reinvocation_of
 from control.apiserver.authz.authorizer import ModeAuthorizer
@@ -88,12 +90,16 @@ class Webhooks:
         self._metrics = metrics or AdmissionMetrics(Metrics())
         self._authorizer = authorizer
 
-    def _concerned(self, hook: Hook, request: AdmissionRequest, question: Object) -> bool:
+    async def _concerned(self, hook: Hook, request: AdmissionRequest, question: Object) -> bool:
         """Tell whether all match conditions hold; raises CelError."""
         if not hook.conditions:
             return True
+        values = _values(request, question)
         with judging(self._authorizer, request.user):
-            return conditions_hold(hook.conditions, _values(request, question))
+            try:
+                return conditions_hold(hook.conditions, values, Purse(aside.INLINE_COST))
+            except TooLongError:
+                return await aside.run(lambda: conditions_hold(hook.conditions, values))
 
     async def ask(
         self, hook: Hook, request: AdmissionRequest, *, may_patch: bool, place: str = "round_0_index_0"
@@ -103,7 +109,7 @@ class Webhooks:
         step, failed = ("admit", "mutation") if may_patch else ("validating", "validating")
         since = perf_counter()
         try:
-            if not self._concerned(hook, request, question):
+            if not await self._concerned(hook, request, question):
                 return NOT_CONCERNED
             if request.dry_run and hook.has_side_effects:
                 text = f"admission webhook {hook.name!r} does not support dry run"
@@ -147,7 +153,8 @@ def _values(request: AdmissionRequest, question: Object) -> dict[str, Any]:
         "object": question["object"],
         "oldObject": question["oldObject"],
         "request": question,
-        "authorizer": authorizer_of(request),
+        "namespaceObject": None,
+        **authorizer_of(request),
     }
 
 

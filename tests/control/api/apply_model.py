@@ -24,6 +24,18 @@ WHOLE = {
     ("spec", "selector"),
 }
 """Maps, structures and lists that have one owner."""
+CONTAINERS = {
+    ("metadata", "labels"),
+    ("metadata", "finalizers"),
+    ("spec", "template", "metadata", "labels"),
+    ("spec", "template", "spec", "containers", "*", "env"),
+    ("spec", "template", "spec", "containers", "*", "ports"),
+}
+"""Maps and lists that belong to whoever made them by an update, beside what is in them."""
+NEVER_ABSENT: set[Path] = {("spec", "selector")}
+"""Pointers that are null where they are left out: taking them away is a change."""
+FILLED: dict[Path, str] = {("spec", "template", "spec", "containers", "*"): "resources"}
+"""What comes with an element of a list though nobody says so: structures that are no pointers."""
 ELEMENT = "element"
 """Stands as value where a list has an element with this key."""
 DEFAULT_PROTOCOL = "TCP"
@@ -57,6 +69,15 @@ def flatten(value: Any, path: Path = ()) -> Flat:
     return flat
 
 
+def implied(flat: Flat) -> set[Path]:
+    """Return what is there beside what an object states, for whoever brings it by an update."""
+    found = {path[:size] for path in flat for size in range(1, len(path)) if _kind(path[:size]) in CONTAINERS}
+    for path, value in flat.items():
+        if value == ELEMENT and (name := FILLED.get(_kind(path))):
+            found.add((*path, name))
+    return found
+
+
 @dataclass
 class ConflictError(Exception):
     """Somebody else owns what an apply would change."""
@@ -86,10 +107,17 @@ class Model:
             self._remove(path)
         self.owners[manager] = set(wish)
 
+    def create(self, manager: str, new: Flat) -> None:
+        """Make the object: all of it belongs to its creator."""
+        self.update(manager, new)
+
     def update(self, manager: str, new: Flat) -> None:
         """Replace the object: its changes belong to who made them."""
         written = {path for path, value in new.items() if path not in self.live or self.live[path] != value}
-        gone = set(self.live) - set(new)
+        written |= implied(new) - implied(self.live)
+        gone = (set(self.live) - set(new)) | (implied(self.live) - implied(new))
+        written |= gone & NEVER_ABSENT
+        gone -= NEVER_ABSENT
         for name, owned in self.owners.items():
             owned -= gone
             if name != manager:

@@ -8,12 +8,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from control.api import decode, schema
-from control.api.apply import Manager, apply, track_update
+from control.api.apply import apply
 from control.api.defaulting import apply_defaults
 from control.api.printers.table import printer, row
 from control.api.resources import Served, catalog
 from control.api.status import ApiError
 from control.api.strategic import strategic_merge_patch
+from control.api.tracking import Manager, Scope, track_update
 from control.api.validation.objects import validate
 from tests.control.api.typed_values import values
 
@@ -61,14 +62,14 @@ def test_cleaning_defaulting_validating_and_printing_take_any_object(drawn: tupl
 def test_applying_takes_any_object(drawn: tuple[Served, dict[str, Any]], data: st.DataObject) -> None:
     served, obj = drawn
     wish, _ = decode.clean(data.draw(values(served.definition)), served.definition)
-    manager = Manager("m", "Apply", served.resource.api_version)
+    manager, scope = Manager("m", "Apply", served.resource.api_version), Scope(served.definition)
     try:
-        live = apply(obj, wish, manager, served.definition, "2024-05-06T07:08:09Z", force=True)
+        live = apply(obj, wish, manager, scope, "2024-05-06T07:08:09Z", force=True)
     except ApiError:
         # Lists whose elements lack their keys cannot be merged.
         return
-    assert apply(live, wish, manager, served.definition, "2025-01-01T00:00:00Z", force=True) == live
-    assert track_update(live, live, manager, served.definition, "2025-01-01T00:00:00Z") == live
+    assert apply(live, wish, manager, scope, "2025-01-01T00:00:00Z", force=True) == live
+    assert track_update(live, copy.deepcopy(live), manager, scope, "2025-01-01T00:00:00Z") == live
 
 
 @ROUGH

@@ -137,3 +137,93 @@ def test_defaulting_twice_changes_nothing(name: str) -> None:
     text = repr(once)
     apply_defaults(once, name)
     assert repr(once) == text
+
+
+@pytest.mark.parametrize(
+    ("resources", "containers", "wanted"),
+    [
+        ({}, [{"requests": {"cpu": "1"}}], {}),
+        ({"limits": {"cpu": "2"}}, [{}], {"limits": {"cpu": "2"}, "requests": {"cpu": "2"}}),
+        (
+            {"limits": {"cpu": "2"}},
+            [{"requests": {"cpu": "500m"}}, {"requests": {"cpu": "1", "memory": "1Gi", "other.com/x": "1"}}],
+            {"limits": {"cpu": "2"}, "requests": {"cpu": "1500m", "memory": "1Gi"}},
+        ),
+        ({"requests": {"cpu": "1"}}, [{"limits": {"memory": "1Gi"}}], {"requests": {"cpu": "1"}}),
+        (
+            {"requests": {"cpu": "1"}},
+            [{"limits": {"hugepages-2Mi": "4Mi"}}, {"limits": {"hugepages-2Mi": "2Mi"}}],
+            {"limits": {"hugepages-2Mi": "6Mi"}, "requests": {"cpu": "1", "hugepages-2Mi": "6Mi"}},
+        ),
+    ],
+    ids=["none of its own", "limits alone", "requests of containers", "requests alone", "huge pages"],
+)
+def test_what_a_pod_asks_for_as_a_whole(
+    resources: dict[str, Any], containers: list[dict[str, Any]], wanted: dict[str, Any]
+) -> None:
+    listed = [{"name": f"c{index}", "resources": found} for index, found in enumerate(containers)]
+    pod: dict[str, Any] = {"spec": {"resources": resources, "containers": listed}}
+    apply_defaults(pod, "core.v1.Pod")
+    assert pod["spec"]["resources"] == wanted
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"), [("100u", "1m"), ("1500u", "2m"), ("1n", "1m"), ("2", "2"), ("1500m", "1500m"), ("1e-6", "1m")]
+)
+def test_amounts_are_rounded_up_to_thousandths(text: str, wanted: str) -> None:
+    quota: dict[str, Any] = {"spec": {"hard": {"cpu": text}}}
+    apply_defaults(quota, "core.v1.ResourceQuota")
+    assert quota["spec"]["hard"] == {"cpu": wanted}
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        ({}, {"type": "RollingUpdate", "rollingUpdate": {"partition": 0, "maxUnavailable": 1}}),
+        ({"type": "RollingUpdate"}, {"type": "RollingUpdate"}),
+        (
+            {"type": "RollingUpdate", "rollingUpdate": {"partition": 3}},
+            {"type": "RollingUpdate", "rollingUpdate": {"partition": 3, "maxUnavailable": 1}},
+        ),
+        ({"type": "OnDelete"}, {"type": "OnDelete"}),
+    ],
+)
+def test_updates_of_stateful_sets(given: dict[str, Any], wanted: dict[str, Any]) -> None:
+    obj: dict[str, Any] = {"spec": {"updateStrategy": given, "volumeClaimTemplates": [{}]}}
+    apply_defaults(obj, "apps.v1.StatefulSet")
+    assert obj["spec"]["updateStrategy"] == wanted
+    assert obj["spec"]["volumeClaimTemplates"] == [
+        {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "status": {"phase": "Pending"}}
+    ]
+
+
+def test_the_jobs_of_a_cron_job_get_their_defaults_when_they_are_made() -> None:
+    template = {"spec": {"template": {"spec": {"restartPolicy": "Never"}}}}
+    cron: dict[str, Any] = {"spec": {"jobTemplate": template}}
+    apply_defaults(cron, "batch.v1.CronJob")
+    assert set(cron["spec"]["jobTemplate"]["spec"]) == {"template"}
+    assert cron["spec"]["jobTemplate"]["spec"]["template"]["spec"]["dnsPolicy"] == "ClusterFirst"
+    failures = {"rules": [{"onPodConditions": [{"type": "DisruptionTarget"}]}]}
+    job: dict[str, Any] = {"spec": {"podFailurePolicy": failures}}
+    apply_defaults(job, "batch.v1.Job")
+    assert job["spec"]["podReplacementPolicy"] == "Failed"
+    assert failures["rules"][0]["onPodConditions"] == [{"type": "DisruptionTarget", "status": "True"}]
+
+
+def test_zero_is_left_out_where_it_says_nothing() -> None:
+    level: dict[str, Any] = {"spec": {"limited": {"nominalConcurrencyShares": 0, "limitResponse": {"type": "Queue"}}}}
+    level["spec"]["limited"]["limitResponse"]["queuing"] = {"queues": 0, "handSize": 3}
+    apply_defaults(level, "flowcontrol.v1.PriorityLevelConfiguration")
+    limited = level["spec"]["limited"]
+    assert limited["nominalConcurrencyShares"] == 0
+    assert limited["limitResponse"]["queuing"] == {"queues": 64, "handSize": 3, "queueLengthLimit": 50}
+
+
+def test_volumes_have_their_defaults_and_inline_ones_do_not() -> None:
+    volume: dict[str, Any] = {"spec": {"csi": {"driver": "d"}}}
+    apply_defaults(volume, "core.v1.PersistentVolume")
+    assert volume["spec"]["persistentVolumeReclaimPolicy"] == "Retain"
+    assert volume["spec"]["volumeMode"] == "Filesystem"
+    attachment: dict[str, Any] = {"spec": {"source": {"inlineVolumeSpec": {"csi": {"driver": "d"}}}}}
+    apply_defaults(attachment, "storage.v1.VolumeAttachment")
+    assert attachment["spec"]["source"]["inlineVolumeSpec"] == {"csi": {"driver": "d"}}

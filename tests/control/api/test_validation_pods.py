@@ -169,7 +169,7 @@ FORBIDDEN = (
         ({"spec/containers/1": {"name": "b", "image": "i"}},
          ["spec.containers: Forbidden: pod updates may not add or remove containers"]),
         ({"spec/activeDeadlineSeconds": -1},
-         ["spec.activeDeadlineSeconds: Invalid value: -1: must be between 0 and 2147483647, inclusive"]),
+         ["spec.activeDeadlineSeconds: Invalid value: -1: must be between 1 and 2147483647, inclusive"]),
         ({"spec/tolerations": []},
          ["spec.tolerations: Forbidden: existing toleration can not be modified except its tolerationSeconds"]),
     ],
@@ -194,7 +194,7 @@ STATUSES: dict[str, tuple[dict[str, Any], dict[str, Any], list[str]]] = {
         ['status.qosClass: Invalid value: "BestEffort": field is immutable']),
     "addresses": (
         {}, {"status": {"podIPs": [{"ip": "10.0.0.1"}, {"ip": "10.0.0.2"}]}},
-        ['status.podIPs: Invalid value: [{"ip":"10.0.0.1"},{"ip":"10.0.0.2"}]: may specify no more than one IP for each '
+        ['status.podIPs: Invalid value: [{"IP":"10.0.0.1"},{"IP":"10.0.0.2"}]: may specify no more than one IP for each '
          "IP family"]),
 }  # fmt: skip
 

@@ -165,6 +165,29 @@ def test_it_learns_who_asks_from_the_proxy_alone(admin: Kubectl, cluster: Cluste
     assert b"eve" not in forged
 
 
+def test_their_openapi_v2_is_part_of_ours(admin: Kubectl) -> None:
+    found = json.loads(admin("get", "--raw", "/openapi/v2"))
+    path = f"{GROUP_PATH}/namespaces/{{namespace}}/ships/{{name}}"
+    assert found["paths"][path]["get"]["parameters"][0]["name"] == "pretty"
+    assert found["paths"]["/api/v1/pods"]["get"]["tags"] == ["core_v1"]
+    ship = found["definitions"]["com.example.fleet.v1.Ship"]
+    name = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"
+    assert ship["properties"]["metadata"] == {"$ref": f"#/definitions/{name}_v2"}
+    assert found["definitions"][f"{name}_v2"]["description"] == "Of a ship."
+    assert len(found["definitions"][name]["properties"]) > 10
+    assert "com.example.fleet.v1.Unused" not in found["definitions"]
+    told = admin("explain", "ship.spec.masts", "--output", "plaintext-openapiv2")
+    assert "How many masts." in told
+
+
+def test_requests_keep_their_names_and_their_connections(cluster: Cluster) -> None:
+    asked = f"GET {GROUP_PATH}/whoami HTTP/1.1"
+    answers = [asyncio.run(_raw(cluster, asked, "Audit-ID: mine")) for _ in range(3)]
+    assert all(answer.lower().count(b"audit-id: mine\r\n") == 1 for answer in answers)
+    assert all(b'"auditID": "mine"' in answer for answer in answers)
+    assert len({re.findall(rb'"connection": (\d+)', answer)[0] for answer in answers}) == 1
+
+
 async def _raw(cluster: Cluster, *lines: str, more: bytes = b"", answers: int = 1) -> bytes:
     """Send a request's head as it is written here; return what comes back until the end, or until it is enough."""
     folder = cluster.server.directory / "pki"

@@ -97,18 +97,22 @@ async def test_owners_may_be_written_and_wiped() -> None:
         assert (owned(moved, "heir"), owned(moved, "m")) == ({"f:data": {"f:x": {}}}, None)
         for broken in (
             [{"manager": "x"}],
-            [{**entries[0], "fieldsV1": {"q:": {}}}],
+            [{**entries[0], "fieldsV1": {"q": {}}}],
             [{**entries[0], "fieldsV1": 5}],
-            [],
         ):
             kept = await api.ask(
                 "PATCH", f"{CONFIG_MAPS}/a?fieldManager=x", {"metadata": {"managedFields": broken}}, content_type=MERGE
             )
             assert (kept.code, owned(kept, "heir")) == (200, {"f:data": {"f:x": {}}})
-        wiped = await api.ask("PATCH", f"{CONFIG_MAPS}/a", {"metadata": {"managedFields": [{}]}}, content_type=MERGE)
-        assert "managedFields" not in wiped.json["metadata"]
-        sent = {**config_map("b"), "metadata": {"name": "b", "managedFields": [{"fieldsV1": 5}]}}
-        assert "managedFields" not in (await api.ask("POST", CONFIG_MAPS, sent)).json["metadata"]
+        for nobody in ([], [{}]):
+            patch = {"metadata": {"managedFields": nobody}, "data": {"x": "2"}}
+            wiped = await api.ask("PATCH", f"{CONFIG_MAPS}/a", patch, content_type=MERGE)
+            assert "managedFields" not in wiped.json["metadata"]
+            await apply(api, config_map("a", x="2"), force=True)
+        sent = {**config_map("b", k="v"), "metadata": {"name": "b", "managedFields": [{"fieldsV1": 5}]}}
+        assert owned(await api.ask("POST", f"{CONFIG_MAPS}?fieldManager=x", sent), "x") == {
+            "f:data": {".": {}, "f:k": {}}
+        }
 
 
 async def test_kubectl_goes_on_by_the_server_where_it_began_by_the_client() -> None:

@@ -185,7 +185,7 @@ BAD: list[tuple[str, str, str]] = [
     ),
     ("enumeration", "port: a, rig: raft", 'spec.rig: Unsupported value: "raft": supported values: "sloop", "ketch"'),
     ("int or string", "port: a, draught: [1]", "spec.draught in body must be of type integer,string"),
-    ("rule", "port: a, rig: sloop, oars: 60", 'spec: Invalid value: "object": who sails needs few oars'),
+    ("rule", "port: a, rig: sloop, oars: 60", 'spec: Invalid value: who sails needs few oars'),
     (
         "duplicate key",
         "port: a, cargo: [{name: x}, {name: x}]",
@@ -222,7 +222,7 @@ def test_rules_of_transitions_see_what_was(harbour: Harbour) -> None:
     harbour.apply(VESSEL.replace("port: iolkos", "port: iolkos, rig: sloop"))
     harbour.apply(VESSEL.replace("port: iolkos", "port: kolchis, rig: sloop"))
     told = harbour.refused("patch", "vessel", "argo", "--type=merge", "-p", '{"spec": {"rig": "ketch"}}')
-    assert 'spec: Invalid value: "object": a rig stays' in told
+    assert "spec: Invalid value: a rig stays" in told
 
 
 def test_server_side_apply_knows_keys_and_owners(harbour: Harbour) -> None:
@@ -245,9 +245,8 @@ def test_server_side_apply_knows_keys_and_owners(harbour: Harbour) -> None:
 def test_a_bad_definition_names_every_fault(harbour: Harbour) -> None:
     bad = DEFINITION.replace("vessels", "boats").replace("vs]", "bt]")
     bad = bad.replace("{type: string, pattern: '^[a-z]+$', maxLength: 10}", "{pattern: '(?=a)'}")
-    bad = bad.replace("type: date", "type: time").replace("self.oars < 50", "self.oars <")
+    bad = bad.replace("type: date", "type: time")
     told = harbour.refused("apply", "-f", "-", text=bad)
-    assert "spec.versions[0].schema.openAPIV3Schema.properties[spec].x-kubernetes-validations[0].rule" in told
     assert "compilation failed: ERROR" in told
     path = "spec.versions[0].schema.openAPIV3Schema.properties[spec].properties[port]"
     assert f"{path}.type: Required value: must not be empty for specified object fields" in told

@@ -320,7 +320,10 @@ async def test_the_issuer_is_public_to_service_accounts(tmp_path: Path) -> None:
     async with secured(tmp_path) as api:
         found = (await api.by("root", "GET", "/.well-known/openid-configuration")).json
         assert found["issuer"] == "https://kubernetes.default.svc.cluster.local"
-        assert len((await api.by("root", "GET", "/openid/v1/jwks")).json["keys"]) == 1
+        keys = await api.by("root", "GET", "/openid/v1/jwks")
+        assert len(keys.json["keys"]) == 1
+        assert keys.headers["content-type"] == "application/jwk-set+json"
+        assert keys.headers["cache-control"] == "public, max-age=3600"
         assert (await api.by("ann", "GET", "/openid/v1/jwks")).code == 403
 
 

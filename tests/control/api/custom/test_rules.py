@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 
 from control.api.cel.environment import CelError, compile_expression
-from control.api.custom.rules import check_rules, compile_rules, escape, rule_faults
+from control.api.custom.declared import escape
+from control.api.custom.rulefaults import entry_faults, expression_faults
+from control.api.custom.rules import check_rules, compile_rules
 from control.api.validation.faults import Faults
 
 INTEGER: dict[str, Any] = {"type": "integer"}
@@ -47,24 +49,24 @@ KEYED = {
 CASES: list[tuple[str, dict[str, Any], Any, Any, list[tuple[str, str, str]]]] = [
     ("holds", REPLICAS, {"spec": {"low": 1, "high": 2}}, None, []),
     ("does not hold", REPLICAS, {"spec": {"low": 3, "high": 2}}, None,
-     [("FieldValueInvalid", "spec", 'Invalid value: "object": low is 3')]),
+     [("FieldValueInvalid", "spec", 'Invalid value: low is 3')]),
     ("transition", REPLICAS, {"spec": {"low": 1, "high": 2}}, {"spec": {"low": 1, "high": 3}},
      [("FieldValueForbidden", "spec.high", "Forbidden: may only grow")]),
     ("transition without a past", REPLICAS, {"spec": {"low": 1, "high": 2}}, {"spec": {"low": 1}}, []),
     ("field that is missing", spec({"rule": "self.a == 1"}, a=INTEGER), {"spec": {}}, None,
      [("FieldValueInvalid", "spec",
-       'Invalid value: "object": no such key: a evaluating rule: failed rule: self.a == 1')]),
+       'Invalid value: "object": no such key: a evaluating rule: self.a == 1')]),
     ("path of its own", spec({"rule": "self.a == 1", "fieldPath": ".a"}, a=INTEGER), {"spec": {"a": 2}}, None,
-     [("FieldValueInvalid", "spec.a", 'Invalid value: "object": failed rule: self.a == 1')]),
+     [("FieldValueInvalid", "spec.a", 'Invalid value: failed rule: self.a == 1')]),
     ("keyed list", {"type": "object", "properties": {"l": KEYED}},
      {"l": [{"name": "b", "size": 1}, {"name": "a", "size": 2}]},
      {"l": [{"name": "a", "size": 3}, {"name": "b", "size": 1}]},
-     [("FieldValueInvalid", "l[1].size", 'Invalid value: "integer": failed rule: self == oldSelf')]),
+     [("FieldValueInvalid", "l[1].size", 'Invalid value: 2: failed rule: self == oldSelf')]),
     ("optional past", spec({"rule": "oldSelf.hasValue() || self.a == 0", "optionalOldSelf": True}, a=INTEGER),
      {"spec": {"a": 1}}, None,
-     [("FieldValueInvalid", "spec", 'Invalid value: "object": failed rule: oldSelf.hasValue() || self.a == 0')]),
+     [("FieldValueInvalid", "spec", 'Invalid value: failed rule: oldSelf.hasValue() || self.a == 0')]),
     ("optional past that is there",
-     spec({"rule": "self.a >= oldSelf.orValue({'a': 0}).a", "optionalOldSelf": True}, a=INTEGER),
+     spec({"rule": "self.a >= oldSelf.optMap(o, o.a).orValue(0)", "optionalOldSelf": True}, a=INTEGER),
      {"spec": {"a": 1}}, {"spec": {"a": 1}}, []),
     ("number is a double", spec({"rule": "self.n * 2.0 == 4.0"}, n={"type": "number"}), {"spec": {"n": 2}}, None, []),
     ("times", spec({"rule": "self.t < timestamp('2025-01-01T00:00:00Z') && self.d == duration('90s')"},
@@ -76,11 +78,11 @@ CASES: list[tuple[str, dict[str, Any], Any, Any, list[tuple[str, str, str]]]] = 
     ("name at the root", ruled({"type": "object"}, {"rule": "self.metadata.name.startsWith('a')"}),
      {"metadata": {"name": "b"}}, None,
      [("FieldValueInvalid", "<nil>",
-       """Invalid value: "object": failed rule: self.metadata.name.startsWith('a')""")]),
+       """Invalid value: failed rule: self.metadata.name.startsWith('a')""")]),
     ("map", {"type": "object", "properties": {
         "m": {"type": "object", "additionalProperties": ruled(STRING, {"rule": "self.size() < 3"})}}},
      {"m": {"a": "xy", "b": "xyz"}}, None,
-     [("FieldValueInvalid", "m.b", 'Invalid value: "string": failed rule: self.size() < 3')]),
+     [("FieldValueInvalid", "m[b]", 'Invalid value: "xyz": failed rule: self.size() < 3')]),
 ]  # fmt: skip
 
 
@@ -93,19 +95,11 @@ def test_rules(schema: dict[str, Any], new: Any, old: Any, told: list[tuple[str,
 
 def test_a_rule_that_is_none_is_named() -> None:
     found = Faults()
-    rule_faults(ruled({"type": "object"}, {"rule": "self.a =="}, {"rule": ""}), "s", found)
+    expression_faults(ruled({"type": "object"}, {"rule": "self.a =="}), "s", found)
+    entry_faults(ruled({"type": "object"}, {"rule": "self.a =="}, {"rule": ""}), "s", found)
     fields = [cause.field for cause in found.causes]
     assert fields == ["s.x-kubernetes-validations[0].rule", "s.x-kubernetes-validations[1].rule"]
     assert "compilation failed: ERROR" in found.causes[0].message
-
-
-def test_rules_are_asked_a_bounded_number_of_times() -> None:
-    schema = {
-        "type": "object",
-        "properties": {"l": {"type": "array", "items": ruled(INTEGER, {"rule": "self > 0"})}},
-    }
-    found = faults_of(schema, {"l": [1] * 20_000})
-    assert [reason for reason, _, _ in found] == ["FieldValueForbidden"]
 
 
 @pytest.mark.parametrize(
@@ -140,7 +134,7 @@ EXPRESSIONS: list[tuple[str, Any]] = [
     ("isSemver('v1.0')", False),
     ("sets.equivalent([1, 2], [2, 1, 1]) && sets.contains([1, 2], [2]) && !sets.intersects([1], [2])", True),
     ("!format.dns1123Label().validate('a-b').hasValue()", True),
-    ("format.named('dns1123Label').validate('A').hasValue()", True),
+    ("format.named('dns1123Label').value().validate('A').hasValue()", True),
     ("self.?missing.orValue('none')", "none"),
     ("'%s-%d'.format(['a', 1])", "a-1"),
 ]

@@ -64,10 +64,18 @@ def test_which_container(pod: dict[str, Any], wanted: str, expected: str | ApiEr
             "/exec/n/p/c?command=sh&command=-c&command=a+b%26c&input=1&output=1&tty=1",
         ),
         (target.exec_path(POD, {"stdin": ("true",), "stdout": ("false",)}, "attach"), "/attach/n/p/c?input=1"),
+        (  # as Python's programs write them
+            target.exec_path(POD, {"stdin": ("False",), "stdout": ("True",), "stderr": ("",)}, "attach"),
+            "/attach/n/p/c?output=1&error=1",
+        ),
+        (
+            target.log_path(POD, {"follow": ("True",), "previous": ("False",), "timestamps": ("1",)}),
+            "/containerLogs/n/p/c?follow=true&timestamps=true",
+        ),
         (target.port_forward_path(POD, {"ports": ("80,81",)}), "/portForward/n/p?port=80&port=81"),
         (target.port_forward_path(POD, {}), "/portForward/n/p"),
     ],
-    ids=["log", "log options", "exec", "attach", "ports", "no ports"],
+    ids=["log", "log options", "exec", "attach", "Python's attach", "Python's log", "ports", "no ports"],
 )
 def test_paths_of_the_kubelet(made: str, expected: str) -> None:
     assert made == expected
