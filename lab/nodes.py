@@ -21,6 +21,7 @@ from lab.site import Timers
 from lab.state import Cluster, LabError, NodeSpec
 
 BOOT_TIMEOUT_S = 20.0
+IMPORT_TIMEOUT_S = 60
 CONTAINERD_TIMEOUT_S = 120.0
 """Slow machines take long to start three at once."""
 STOP_TIMEOUT_S = 15.0
@@ -167,7 +168,10 @@ def is_running(cluster: Cluster, node: NodeSpec) -> bool:
     if not pid or not processes.is_alive(pid):
         return False
     mark = f"{processes.CLUSTER_MARK}={cluster.directory}".encode()
-    return mark in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    try:
+        return mark in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except OSError:
+        return False  # it ends: it only waits for the rest of its namespace
 
 
 def kill(cluster: Cluster, node: NodeSpec) -> None:
@@ -198,15 +202,16 @@ def stop(cluster: Cluster, node: NodeSpec) -> None:
 def import_images(cluster: Cluster, node: NodeSpec, images: Path) -> None:
     """Hand the packed images to a node's containerd once it answers."""
     pid, address = cluster.init_pids[node.name], str(socket(cluster, node))
-    inside = ["nsenter", "-t", str(pid), "-m", "-n", "-i", "-u", "-p"]
+    # Time runs out inside: were nsenter killed, its child might never be waited for, and the node never end.
+    inside = ["nsenter", "-t", str(pid), "-m", "-n", "-i", "-u", "-p", "timeout", str(IMPORT_TIMEOUT_S)]
     command = [*inside, "ctr", "-a", address, "-n", "k8s.io", "images", "import", str(images)]
     deadline = time.monotonic() + CONTAINERD_TIMEOUT_S
     while True:
         if socket(cluster, node).exists():
-            done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
             if done.returncode == 0:
                 return
-            said = done.stderr.strip()
+            said = done.stderr.strip() or f"not within {IMPORT_TIMEOUT_S} s"
         else:
             said = "containerd does not listen"
         if time.monotonic() > deadline:

@@ -89,10 +89,14 @@ class Lab:
         return poll(f"process {component}", lambda: processes.main_process(self.cluster, component)).pid
 
     def on_node(self, node: str, *command: str, timeout_s: float = 30) -> subprocess.CompletedProcess[str]:
-        """Run a command in a node's network and mount namespaces."""
+        """Run a command in a node's network and mount namespaces; 124 is returned where it took too long.
+
+        Time runs out inside: were nsenter killed, its child would live on and nobody might ever wait for it, and a
+        node ends only once all its processes were waited for.
+        """
         pid = self.cluster.init_pids[node]
-        inside = ["nsenter", "-t", str(pid), "-m", "-n", "-p"]
-        return subprocess.run([*inside, *command], capture_output=True, text=True, timeout=timeout_s, check=False)
+        inside = ["nsenter", "-t", str(pid), "-m", "-n", "-p", "timeout", str(timeout_s)]
+        return subprocess.run([*inside, *command], capture_output=True, text=True, check=False)
 
 
 def raftsman(state_root: Path, *arguments: str, timeout_s: float = 240) -> subprocess.CompletedProcess[str]:

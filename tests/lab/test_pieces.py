@@ -2,15 +2,20 @@
 
 import asyncio
 import json
+import os
 import shutil
+import signal
 import socket
+import subprocess
 import tarfile
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from cryptography import x509
 
-from lab import cluster_pki, components, containerd, images, nodes, pki, site, state
+from lab import cluster_pki, components, containerd, images, nodes, pki, processes, site, state
 from lab.forwarder import Forwarder, parse_forward
 from lab.images import Layout
 from lab.site import Timers
@@ -118,3 +123,38 @@ async def test_forwarder_carries_both_ways_and_passes_the_end_on() -> None:
                 assert await reader.read() == b"<" + b"x" * 100_000 + b">"
                 writer.close()
                 await writer.wait_closed()
+
+
+def _poll(seen: Callable[[], int]) -> int:
+    """Return what is seen once there is something; an empty answer goes to the assertion."""
+    deadline = time.monotonic() + 30
+    while not (found := seen()) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert found
+    return found
+
+
+@pytest.mark.root
+def test_a_dying_init_is_no_running_node(tmp_path: Path) -> None:
+    """PID 1 waits for all of its namespace; whoever has a child there and does not ask for it holds the end up."""
+    mark = {**os.environ, processes.CLUSTER_MARK: str(tmp_path)}
+    outer = subprocess.Popen(["unshare", "--pid", "--fork", "--kill-child", "sleep", "600"], env=mark)
+    guest = None
+    try:
+        init = _poll(lambda: processes.child(outer.pid))
+        node = state.NodeSpec("n1", 1)
+        cluster = state.Cluster("x", 0, tmp_path, (node,), init_pids={"n1": init})
+        _poll(lambda: nodes.is_running(cluster, node))
+        guest = subprocess.Popen(["nsenter", "-t", str(init), "-p", "sleep", "600"])
+        _poll(lambda: processes.child(guest.pid))
+        guest.send_signal(signal.SIGSTOP)
+        os.kill(init, signal.SIGKILL)
+        _poll(lambda: "zap_pid_ns" in Path(f"/proc/{init}/stack").read_text())
+        assert not nodes.is_running(cluster, node)
+    finally:
+        if guest is not None:
+            guest.send_signal(signal.SIGCONT)
+            guest.kill()
+            guest.wait()
+        outer.kill()
+        outer.wait()
