@@ -35,7 +35,7 @@ _PATH_PART = re.compile(r"\.|\[|\]|[^.\[\]]+")
 
 def check_definition(obj: Object, faults: Faults) -> None:
     """Check a definition that is to be stored."""
-    spec = obj.get("spec") or {}
+    spec = obj.get("spec") or {"conversion": {"strategy": "None"}}
     group, held = spec.get("group") or "", spec.get("names") or {}
     wanted = f"{held.get('plural') or ''}.{group}"
     if (name := metadata_of(obj).get("name")) != wanted:

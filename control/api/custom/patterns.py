@@ -60,7 +60,7 @@ def go_fault(pattern: str) -> str:
     if words == "unexpected )":
         part = pattern
     shown = f": `{part}`" if part or words == "trailing \\" else ""
-    return f"error parsing regexp: {_GO_WORDS.get(words, words)}{shown}"
+    return f"{_GO_WORDS.get(words, words)}{shown}"
 
 
 def find_all(pattern: str, text: str, limit: int = -1) -> list[str]:

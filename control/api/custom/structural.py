@@ -184,7 +184,8 @@ def _check_junctors(schema: Schema, path: str, faults: Faults, *, skip_any: bool
     if isinstance(refused := schema.get("not"), dict):
         _check_part(refused, f"{path}.not", faults)
     if (pattern := schema.get("pattern")) and (fault := patterns.go_fault(pattern)):
-        faults.invalid(f"{path}.pattern", pattern, f"must be a valid regular expression, but isn't: {fault}")
+        told = f"must be a valid regular expression, but isn't: error parsing regexp: {fault}"
+        faults.invalid(f"{path}.pattern", pattern, told)
 
 
 def _check_part(part: Schema, path: str, faults: Faults, *, skip_any: bool = False) -> None:
