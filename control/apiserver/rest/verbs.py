@@ -279,6 +279,8 @@ def _list_query(exchange: Exchange) -> ListQuery:
 
 
 def _context(exchange: Exchange, user: UserInfo, verb: str) -> Context:
+    if not exchange.query:
+        return Context(user, RequestOptions(user_agent=exchange.header("user-agent")), exchange.warnings)
     dry_run, force = exchange.query.get("dryRun", ()), exchange.query.get("force")
     options = RequestOptions(
         "All" in dry_run,
