@@ -439,7 +439,11 @@ def of(definition_name: str, ignored: Iterable[Path] = frozenset(), *, sparse: b
     """
     every = _TOP | frozenset(ignored)
     if definition_name:
-        return _structure(definition_name, every, sparse=sparse)
+        try:
+            return _structure(definition_name, every, sparse=sparse)
+        except KeyError:
+            # A custom resource's definition went while an object of it was on its way.
+            return of("", ignored, sparse=sparse)
     plain = Structure(_UNTYPED)
     metadata = schema.Definition("", {"metadata": schema.Field("metadata", "meta.v1.ObjectMeta", "o", 0)}, {}, {})
     plain.fill(metadata, every, sparse=sparse)
