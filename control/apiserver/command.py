@@ -12,6 +12,7 @@ from typing import Any
 import click
 import uvloop
 
+from control.apiserver.admission.configuration import OPTIONAL
 from control.apiserver.audit.settings import audit_config, audit_flags
 from control.apiserver.config import ApiServerConfig, ConfigurationError, EtcdConfig
 from control.apiserver.server import run
@@ -253,6 +254,20 @@ def _cidr(context: click.Context, parameter: click.Parameter, value: str) -> str
     default="0s",
     show_default=True,
     help="Time between the first sign of the end and the closing of the ports.",
+)
+@click.option(
+    "--enable-admission-plugins",
+    default="",
+    callback=_csv,
+    help=f"Admission plugins beside those in force by themselves: {', '.join(OPTIONAL)}.",
+)
+@click.option(
+    "--disable-admission-plugins", default="", callback=_csv, help="Admission plugins that shall not be in force."
+)
+@click.option(
+    "--admission-control-config-file",
+    type=FILE,
+    help="AdmissionConfiguration: how PodSecurity, ResourceQuota and EventRateLimit judge.",
 )
 @audit_flags
 @click.option(

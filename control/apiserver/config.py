@@ -59,6 +59,8 @@ class AuditConfig:
     policy_file: Path
     log_path: str = ""
     """Empty writes no file, "-" to standard output."""
+    log_format: str = "json"
+    """json, or legacy: a line of text that says less."""
     log_age_days_max: int = 0
     """Old files are removed after this; 0 keeps them."""
     log_backups_max: int = 0
@@ -144,6 +146,11 @@ class ApiServerConfig:
     """For this long after the start, what has not been started yet does not make livez fail."""
     shutdown_delay_s: float = 0.0
     """Time between the first sign of the end (readyz fails) and the closing of the ports."""
+    enable_admission_plugins: tuple[str, ...] = ()
+    """Beside those that are in force by themselves."""
+    disable_admission_plugins: tuple[str, ...] = ()
+    admission_control_config_file: Path | None = None
+    """An AdmissionConfiguration: how PodSecurity, ResourceQuota and EventRateLimit judge."""
     audit: AuditConfig | None = None
     encryption_provider_config: Path | None = None
     """An EncryptionConfiguration: what is encrypted in the store, and how."""

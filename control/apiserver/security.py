@@ -29,17 +29,21 @@ from control.api.resources import (
     Resource,
 )
 from control.api.status import ApiError
+from control.apiserver.admission import configuration
 from control.apiserver.admission.certificates import Certificates, ClusterTrustBundleAttest
-from control.apiserver.admission.chain import AdmissionChain
+from control.apiserver.admission.chain import AdmissionChain, name_of
 from control.apiserver.admission.classes import (
     DefaultIngressClass,
     DefaultStorageClass,
     PersistentVolumeClaimResize,
     RuntimeClass,
 )
+from control.apiserver.admission.configuration import Settings
+from control.apiserver.admission.event_rate_limit import EventRateLimit
 from control.apiserver.admission.limit_ranger import LimitRanger
 from control.apiserver.admission.namespace_lifecycle import NamespaceLifecycle
 from control.apiserver.admission.node_restriction import NodeRestriction
+from control.apiserver.admission.optional import AlwaysPullImages, DenyServiceExternalIPs
 from control.apiserver.admission.plugin import Plugin
 from control.apiserver.admission.pod_defaults import (
     SYSTEM_PRIORITY_CLASSES,
@@ -142,7 +146,8 @@ def secure(hub: Hub) -> Security:
     validating = ValidatingWebhooks(refusing, Webhooks(caller, admission, authorizer))
     policies = ValidatingPolicies(hub.lookup, hub.find, authorizer)
     mutations = MutatingPolicies(hub.lookup, hub.find, authorizer, hub.complete, hub.definition)
-    quotas = ResourceQuota(hub.lookup, hub.client, random)
+    settings = _settings(config)
+    quotas = ResourceQuota(hub.lookup, hub.client, random, limited=settings.limited)
 
     async def start() -> None:
         if not aggregation.following:
@@ -164,11 +169,16 @@ def secure(hub: Hub) -> Security:
         authenticator=authentication,
         authorizer=authorizer,
         judge=Judge(authentication.proof, authorizer.decide),
-        admission=_admission(hub, authorizer, (mutations, mutating, policies, validating, quotas), admission),
+        admission=_admission(hub, authorizer, settings, (mutations, mutating, policies, validating, quotas), admission),
         allocators={SERVICES: allocator},
         bootstrap=start,
         run=upkeep,
     )
+
+
+def _settings(config: ApiServerConfig) -> Settings:
+    enable, disable = config.enable_admission_plugins, config.disable_admission_plugins
+    return configuration.read(enable, disable, config.admission_control_config_file)
 
 
 def _serve_issuer(hub: Hub, keys: Sequence[VerificationKey]) -> None:
@@ -225,31 +235,42 @@ def proxy_headers(config: ApiServerConfig) -> FrontProxyHeaders:
 
 
 def _admission(
-    hub: Hub, authorizer: ModeAuthorizer, extensions: tuple[Plugin, ...], admission: AdmissionMetrics
+    hub: Hub,
+    authorizer: ModeAuthorizer,
+    settings: Settings,
+    extensions: tuple[Plugin, ...],
+    admission: AdmissionMetrics,
 ) -> AdmissionChain:
     config = hub.config
-    return AdmissionChain(
-        (
-            NodeRestriction(hub.lookup),
-            NamespaceLifecycle(hub.lookup, hub.client),
-            ServiceAccountAdmission(hub.lookup, hub.client),
-            LimitRanger(hub.lookup),
-            TaintNodesByCondition(),
-            PodSecurity(hub.lookup),
-            Priority(hub.lookup),
-            DefaultTolerationSeconds(config.default_not_ready_toleration_s, config.default_unreachable_toleration_s),
-            DefaultStorageClass(hub.lookup),
-            StorageObjectInUseProtection(),
-            PersistentVolumeClaimResize(hub.lookup),
-            RuntimeClass(hub.lookup),
-            Certificates(authorizer),
-            ClusterTrustBundleAttest(authorizer),
-            DefaultIngressClass(hub.lookup),
-            PodTopologyLabels(hub.lookup),
-            RbacEscalation(authorizer, hub.client),
-            *extensions,
-        ),
-        admission,
+    plugins: tuple[Plugin, ...] = (
+        NodeRestriction(hub.lookup),
+        NamespaceLifecycle(hub.lookup, hub.client),
+        ServiceAccountAdmission(hub.lookup, hub.client),
+        LimitRanger(hub.lookup),
+        TaintNodesByCondition(),
+        PodSecurity(hub.lookup, settings.standards),
+        Priority(hub.lookup),
+        DefaultTolerationSeconds(config.default_not_ready_toleration_s, config.default_unreachable_toleration_s),
+        DefaultStorageClass(hub.lookup),
+        StorageObjectInUseProtection(),
+        PersistentVolumeClaimResize(hub.lookup),
+        RuntimeClass(hub.lookup),
+        Certificates(authorizer),
+        ClusterTrustBundleAttest(authorizer),
+        DefaultIngressClass(hub.lookup),
+        PodTopologyLabels(hub.lookup),
+        RbacEscalation(authorizer, hub.client),
+        *(found for name, found in _optional(settings) if name in settings.enabled),
+        *extensions,
+    )
+    return AdmissionChain([each for each in plugins if name_of(each) not in settings.disabled], admission)
+
+
+def _optional(settings: Settings) -> tuple[tuple[str, Plugin], ...]:
+    return (
+        ("AlwaysPullImages", AlwaysPullImages()),
+        ("DenyServiceExternalIPs", DenyServiceExternalIPs()),
+        ("EventRateLimit", EventRateLimit(settings.limits)),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -49,10 +49,11 @@ def selectors_of(quota: Object) -> list[dict[str, Any]]:
 
 def is_in_scope(quota: Object, measured: Measure) -> bool:
     """Tell whether an object is in all scopes of a quota."""
-    return all(_matches(selector, measured) for selector in selectors_of(quota))
+    return all(selects(selector, measured) for selector in selectors_of(quota))
 
 
-def _matches(selector: dict[str, Any], measured: Measure) -> bool:
+def selects(selector: Mapping[str, Any], measured: Measure) -> bool:
+    """Tell whether an object is in one scope, as a requirement says it."""
     scope, operator = selector.get("scopeName") or "", selector.get("operator")
     names = measured.selected.get(scope)
     if names is None:

@@ -39,6 +39,9 @@ def check_autoscaler(obj: Object, faults: Faults) -> None:
         faults.invalid("spec.metrics[0].resource.target.averageUtilization", share, "must be greater than 0")
     for index, metric in enumerate(spec.get("metrics") or []):
         _check_metric(metric, f"spec.metrics[{index}]", faults)
+    if least == 0 and not {metric.get("type") for metric in spec.get("metrics") or []} & {"Object", "External"}:
+        text = "must specify at least one Object or External metric to support scaling to zero replicas"
+        faults.forbidden("spec.metrics", text)
     for direction in ("scaleUp", "scaleDown"):
         rules = (spec.get("behavior") or {}).get(direction)
         if rules is not None:
@@ -81,7 +84,9 @@ def _check_metric(metric: dict[str, Any], path: str, faults: Faults) -> None:
     if given:
         _check_source(given[0], metric[given[0]], f"{path}.{given[0]}", faults)
     wanted = _SOURCES.get(kind, "")
-    if wanted and wanted not in given:
+    if not wanted:
+        faults.not_supported(f"{path}.type", kind, sorted(_SOURCES))
+    elif wanted not in given:
         faults.required(f"{path}.{wanted}", "must populate information for the given metric source")
     if len(given) != 1:
         for source in given:

@@ -12,6 +12,7 @@ from control.api.validation import ip_forms, names
 from control.api.validation.amounts import check_amount
 from control.api.validation.faults import Faults
 from control.api.validation.forms import is_dual_stack, metadata_of
+from control.api.validation.internal import internal
 from control.api.validation.metadata import check_finalizer
 from control.api.validation.nodeselectors import check_taints
 
@@ -24,11 +25,6 @@ _SECRET_KEYS = {
     "kubernetes.io/dockerconfigjson": (".dockerconfigjson",),
 }
 _JSON_KINDS = {list: "array", str: "string", int: "number", float: "number", bool: "bool"}
-_MAY_CHANGE = ("podCIDR", "podCIDRs", "providerID", "taints", "unschedulable", "configSource")
-_NODE_UPDATE = (
-    "node updates may only change labels, taints, or capacity (or configSource, if the DynamicKubeletConfig feature "
-    "gate is enabled)"
-)
 
 
 def check_config_map(obj: Object, faults: Faults) -> None:
@@ -114,7 +110,7 @@ def check_node(obj: Object, faults: Faults) -> None:
         check_taints(taints, "metadata.taints", faults)
     for field in ("capacity", "allocatable"):
         for name, amount in (status.get(field) or {}).items():
-            check_amount(name, amount, f"status.{field}[{name}]", faults)
+            check_amount(name, amount, f"status.{field}.{name}", faults)
     cidrs = spec.get("podCIDRs") or []
     wrong = False
     for index, cidr in enumerate(cidrs):
@@ -128,19 +124,60 @@ def check_node(obj: Object, faults: Faults) -> None:
 def check_node_update(new: Object, old: Object, faults: Faults) -> None:
     """Check that a Node keeps the ranges and the identity that it was given."""
     now, was = new.get("spec") or {}, old.get("spec") or {}
-    if was.get("podCIDRs") and now.get("podCIDRs") != was["podCIDRs"]:
-        faults.forbidden("spec.podCIDRs", 'node updates may not change podCIDR except from "" to valid')
+    _check_addresses_once((new.get("status") or {}).get("addresses") or [], faults)
+    _check_ranges_kept(now.get("podCIDRs") or [], was.get("podCIDRs") or [], faults)
     if was.get("providerID") and now.get("providerID") != was["providerID"]:
         faults.forbidden("spec.providerID", 'node updates may not change providerID except from "" to valid')
-    fixed = ({key: value for key, value in spec.items() if key not in _MAY_CHANGE} for spec in (now, was))
-    if next(fixed) != next(fixed):
-        faults.forbidden("", _NODE_UPDATE)
+    if (source := now.get("configSource")) is not None:
+        _check_config_source(source, faults)
+    if (now.get("externalID") or "") != (was.get("externalID") or ""):
+        faults.forbidden("spec.externalID", "may not be updated")
+
+
+def _check_addresses_once(addresses: list[dict[str, Any]], faults: Faults) -> None:
+    for index, address in enumerate(addresses):
+        if address in addresses[:index]:
+            faults.duplicate(f"status.addresses[{index}]", internal("core.v1.NodeAddress", address))
+
+
+def _check_ranges_kept(now: list[str], was: list[str], faults: Faults) -> None:
+    text = 'node updates may not change podCIDR except from "" to valid'
+    if was and len(now) != len(was):
+        faults.forbidden("spec.podCIDRs", text)
+    elif was:
+        for value, kept in zip(now, was, strict=True):
+            if value != kept:
+                faults.forbidden("spec.podCIDRs", text)
+
+
+def _check_config_source(source: dict[str, Any], faults: Faults) -> None:
+    path = "spec.configSource"
+    if (reference := source.get("configMap")) is None:
+        faults.invalid(path, {"ConfigMap": None}, "exactly one reference subfield must be non-nil")
+        return
+    path += ".configMap"
+    for field in ("uid", "resourceVersion"):
+        if reference.get(field):
+            faults.forbidden(f"{path}.{field}", f"{field} must not be set in spec")
+    for field, check in (
+        ("namespace", names.dns_label), ("name", names.dns_subdomain), ("kubeletConfigKey", names.config_key),
+    ):  # fmt: skip
+        if value := reference.get(field):
+            faults.invalid_all(f"{path}.{field}", value, check(value))
+        else:
+            faults.required(f"{path}.{field}")
 
 
 def check_namespace(obj: Object, faults: Faults) -> None:
     """Check a Namespace."""
     for name in (obj.get("spec") or {}).get("finalizers") or []:
         check_finalizer(name, "spec.finalizers", faults)
+
+
+def check_namespace_finalize(new: Object, old: Object, faults: Faults) -> None:
+    """Check what is still to be done before a Namespace may go."""
+    for index, name in enumerate((new.get("spec") or {}).get("finalizers") or []):
+        check_finalizer(name, f"spec.finalizers[{index}]", faults)
 
 
 def check_lease(obj: Object, faults: Faults) -> None:

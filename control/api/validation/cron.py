@@ -69,9 +69,6 @@ def parse_schedule(text: str) -> tuple[tuple[tuple[int, int, int], ...], ...] | 
 
 def check_schedule(text: str, path: str, faults: Faults) -> None:
     """Check the schedule of a CronJob."""
-    if "TZ=" in text:
-        faults.invalid(path, text, "cannot use TZ or CRON_TZ in schedule, use timeZone field instead")
-        return
     try:
         parse_schedule(text)
     except ScheduleError as error:

@@ -29,11 +29,11 @@ def check_endpoints(obj: Object, faults: Faults) -> None:
 
 
 def _check_address(entry: dict[str, Any], path: str, faults: Faults) -> None:
+    address = entry.get("ip") or ""
+    faults.invalid_all(f"{path}.ip", address, ip_forms.address(address))
     if name := entry.get("hostname"):
         faults.invalid_all(f"{path}.hostname", name, names.dns_label(name))
     _check_node_name(entry, path, faults)
-    address = entry.get("ip") or ""
-    faults.invalid_all(f"{path}.ip", address, ip_forms.address(address))
     check_unspecial_address(address, f"{path}.ip", faults)
 
 

@@ -10,14 +10,17 @@ from control.api.meta import Object
 from control.api.patch import copy_json
 from control.api.validation import names
 from control.api.validation.cron import check_schedule
-from control.api.validation.faults import Faults, quoted
+from control.api.validation.faults import IMMUTABLE, Faults, quoted
 from control.api.validation.forms import check_domain_prefixed_path, metadata_of
 from control.api.validation.indexes import IndexesError, count_indexes
+from control.api.validation.internal import internal
 from control.api.validation.metadata import check_selector
 from control.api.validation.pods import check_template
+from control.api.validation.statuses import true_conditions
 from control.api.validation.workloads import selector_matches
 
 _POLICIES = ("OnFailure", "Never")
+_POLICY_TYPES = {"podFailurePolicy": "batch.v1.PodFailurePolicy", "successPolicy": "batch.v1.SuccessPolicy"}
 _ACTIONS = ("Count", "FailIndex", "FailJob", "Ignore")
 _STATUSES = ("False", "True", "Unknown")
 _MANAGED_BY_MAX = 63
@@ -78,7 +81,8 @@ def check_job_spec(spec: dict[str, Any], path: str, faults: Faults, *, selector_
         _check_failure_policy(spec, policy, f"{path}.podFailurePolicy", faults)
     if (policy := spec.get("successPolicy")) is not None:
         if spec.get("completionMode") != "Indexed":
-            faults.invalid(f"{path}.successPolicy", policy, "requires indexed completion mode")
+            shown = internal("batch.v1.SuccessPolicy", policy)
+            faults.invalid(f"{path}.successPolicy", shown, "requires indexed completion mode")
         else:
             _check_success_policy(policy, spec.get("completions") or 0, f"{path}.successPolicy.rules", faults)
     if (replacement := spec.get("podReplacementPolicy")) is not None:
@@ -90,7 +94,9 @@ def check_job_spec(spec: dict[str, Any], path: str, faults: Faults, *, selector_
     where = f"{path}.template.spec.restartPolicy"
     if not policy or policy == "Always":
         faults.required(where, "valid values: " + ", ".join(quoted(known) for known in _POLICIES))
-    elif policy in _POLICIES and spec.get("podFailurePolicy") is not None and policy != "Never":
+    elif policy not in _POLICIES:
+        faults.not_supported(where, policy, _POLICIES)
+    elif spec.get("podFailurePolicy") is not None and policy != "Never":
         faults.invalid(where, policy, 'only "Never" is supported when podFailurePolicy is specified')
     if selector_required:
         _check_job_selector(spec, path, faults)
@@ -133,13 +139,15 @@ def _check_indexed(spec: dict[str, Any], path: str, faults: Faults) -> None:
 
 
 def _check_job_selector(spec: dict[str, Any], path: str, faults: Faults) -> None:
-    selector = spec.get("selector")
+    selector, before = spec.get("selector"), len(faults.causes)
     if selector is None:
         faults.required(f"{path}.selector")
-        return
-    check_selector(selector, f"{path}.selector", faults)
-    labels = metadata_of(spec.get("template") or {}).get("labels") or {}
-    if not selector_matches(selector, labels):
+    else:
+        check_selector(selector, f"{path}.selector", faults)
+        if len(faults.causes) > before:
+            return
+    labels = metadata_of(spec.get("template") or {}).get("labels")
+    if selector is None or not selector_matches(selector, labels or {}):
         faults.invalid(f"{path}.template.metadata.labels", labels, "`selector` does not match template `labels`")
 
 
@@ -196,7 +204,7 @@ def _check_exit_codes(codes: dict[str, Any], containers: set[Any], path: str, fa
         text = "must be one of the container or initContainer names in the pod template"
         faults.invalid(f"{path}.containerName", name, text)
     if not values:
-        faults.invalid(f"{path}.values", values, "at least one value is required")
+        faults.invalid(f"{path}.values", codes.get("values"), "at least one value is required")
     elif len(values) > _EXIT_CODES_MAX:
         faults.too_many(f"{path}.values", len(values), _EXIT_CODES_MAX)
     seen: set[int] = set()
@@ -254,34 +262,44 @@ def check_job_update(new: Object, old: Object, faults: Faults) -> None:
     faults.unchanged("spec.selector", now.get("selector"), was.get("selector"))
     _check_template_update(new, old, faults)
     for field in ("completionMode", "podFailurePolicy", "backoffLimitPerIndex", "managedBy", "successPolicy"):
-        faults.unchanged(f"spec.{field}", now.get(field), was.get(field))
+        if (value := now.get(field)) != was.get(field):
+            faults.invalid(f"spec.{field}", internal(_POLICY_TYPES.get(field, "string"), value), IMMUTABLE)
 
 
 def _check_template_update(new: Object, old: Object, faults: Faults) -> None:
+    """Check that a template stays, but for where and how large the pods of a suspended job are."""
     now, was = ((obj.get("spec") or {}).get("template") or {} for obj in (new, old))
     if now == was:
         return
-    spec = old.get("spec") or {}
+    suspended = (old.get("spec") or {}).get("suspend")
     started = (old.get("status") or {}).get("startTime") is not None
-    before: dict[str, Any] = copy_json(was)
-    if spec.get("suspend") and not started:
-        # Who queues jobs may say where the pods of one that has not begun may run.
-        template, held = now.get("spec") or {}, before.setdefault("spec", {})
-        for field in ("nodeSelector", "tolerations", "schedulingGates"):
-            _take(held, template, field)
-        metadata, given = before.setdefault("metadata", {}), metadata_of(now)
-        for field in ("annotations", "labels"):
-            _take(metadata, given, field)
-        affinity, wanted = dict(held.get("affinity") or {}), template.get("affinity")
-        _take(affinity, wanted or {}, "nodeAffinity")
-        if affinity or wanted is not None:
-            held["affinity"] = affinity
-        else:
-            held.pop("affinity", None)
-        if not metadata and "metadata" not in now:
-            before.pop("metadata")
-    if now != before:
-        faults.invalid("spec.template", now, "field is immutable")
+    if suspended and (not started or "Suspended" in true_conditions(old)):
+        pod, before = now.get("spec") or {}, _as_suspended(now, was)
+        for kind in ("containers", "initContainers"):
+            held, wanted = before.get(kind) or [], pod.get(kind) or []
+            for container, other in zip(held, wanted, strict=False) if len(held) == len(wanted) else ():
+                if container.get("name") == other.get("name"):
+                    _take(container, other, "resources")
+        if pod != before:
+            faults.invalid("spec.template.spec", internal("core.v1.PodSpec", pod), IMMUTABLE)
+        return
+    shown = {**(now.get("metadata") or {}), "Spec": internal("core.v1.PodSpec", now.get("spec") or {})}
+    faults.invalid("spec.template", shown, IMMUTABLE)
+
+
+def _as_suspended(now: dict[str, Any], was: dict[str, Any]) -> dict[str, Any]:
+    """Return the old pod's spec with the new wishes of where it may run, which those who queue jobs fill in."""
+    template: dict[str, Any] = now.get("spec") or {}
+    held: dict[str, Any] = copy_json(was.get("spec") or {})
+    for field in ("nodeSelector", "tolerations", "schedulingGates"):
+        _take(held, template, field)
+    affinity, wanted = dict(held.get("affinity") or {}), template.get("affinity")
+    _take(affinity, wanted or {}, "nodeAffinity")
+    if affinity or wanted is not None:
+        held["affinity"] = affinity
+    else:
+        held.pop("affinity", None)
+    return held
 
 
 def _take(target: dict[str, Any], source: dict[str, Any], field: str) -> None:
@@ -298,6 +316,9 @@ def check_cron_job(obj: Object, faults: Faults) -> None:
         faults.required("spec.schedule")
     else:
         check_schedule(spec["schedule"], "spec.schedule", faults)
+        if "TZ" in spec["schedule"]:
+            text = "cannot use TZ or CRON_TZ in schedule, use timeZone field instead"
+            faults.invalid("spec.schedule", spec["schedule"], text)
     faults.not_negative("spec.startingDeadlineSeconds", spec.get("startingDeadlineSeconds"))
     if (zone := spec.get("timeZone")) is not None:
         _check_time_zone(zone, "spec.timeZone", faults)
@@ -331,5 +352,5 @@ def _check_time_zone(zone: str, path: str, faults: Faults) -> None:
     if zone.lower() == "local":
         text = "timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones"
         faults.invalid(path, zone, text)
-    elif zone != "UTC" and zone not in available_timezones():
+    if zone not in ("UTC", "Local") and zone not in available_timezones():
         faults.invalid(path, zone, f"unknown time zone {zone}")

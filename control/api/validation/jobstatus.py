@@ -6,9 +6,12 @@ from typing import Any
 
 from control.api.meta import Object
 from control.api.times import parse_time
-from control.api.validation.faults import Faults
+from control.api.validation.faults import IMMUTABLE, Faults
 from control.api.validation.indexes import IndexesError, count_indexes, first_shared
+from control.api.validation.internal import internal
 from control.api.validation.statuses import check_terminal_conditions, true_conditions
+
+_CONDITIONS = "status.conditions"
 
 
 def check_job_status(new: Object, old: Object, faults: Faults) -> None:
@@ -18,13 +21,13 @@ def check_job_status(new: Object, old: Object, faults: Faults) -> None:
         faults.not_negative(f"status.{field}", status.get(field))
     _check_uncounted(status.get("uncountedTerminatedPods") or {}, faults)
     conditions = true_conditions(new)
-    _check_conditions(spec, conditions, faults)
-    _check_times(status, "Complete" in conditions, faults)
-    if conditions & {"Complete", "Failed"}:
-        _check_finished(status, faults)
+    _check_ends(spec, status, conditions, faults)
+    _check_indexes(spec, status, faults)
+    if conditions & {"Complete", "Failed"} and (terminating := status.get("terminating")):
+        faults.invalid("status.terminating", terminating, "terminating>0 is invalid for finished job")
     if (ready := status.get("ready") or 0) > (status.get("active") or 0):
         faults.invalid("status.ready", ready, "cannot set more ready pods than active")
-    _check_indexes(spec, status, faults)
+    _check_success(spec, conditions, faults)
     _check_progress(new, old, faults)
 
 
@@ -40,44 +43,44 @@ def _check_uncounted(uncounted: dict[str, Any], faults: Faults) -> None:
             seen.add(uid)
 
 
-def _check_conditions(spec: dict[str, Any], held: set[str], faults: Faults) -> None:
-    path = "status.conditions"
-    for one, other, shown_as in (
-        ("Complete", "Failed", "Complete=True and Failed=true"),
-        ("Complete", "FailureTarget", "Complete=True and FailureTarget=true"),
-        ("SuccessCriteriaMet", "Failed", "SuccessCriteriaMet=True and Failed=true"),
-        ("SuccessCriteriaMet", "FailureTarget", "SuccessCriteriaMet=True and FailureTarget=true"),
-    ):
-        if one in held and other in held:
-            faults.wrong(path, f"cannot set {shown_as} conditions")
-    if "Failed" in held and "FailureTarget" not in held:
-        faults.wrong(path, "cannot set Failed=True condition without the FailureTarget=true condition")
-    if "Complete" in held and "SuccessCriteriaMet" not in held:
-        faults.wrong(path, "cannot set Complete=True condition without the SuccessCriteriaMet=true condition")
-
-
-def _check_times(status: dict[str, Any], is_complete: bool, faults: Faults) -> None:
-    started, completed = status.get("startTime"), status.get("completionTime")
-    path = "status.completionTime"
-    if completed and not is_complete:
-        text = "cannot set completionTime when there is no Complete=True condition"
-        faults.invalid(path, completed, text)
-    if not completed and is_complete:
+def _check_ends(spec: dict[str, Any], status: dict[str, Any], held: set[str], faults: Faults) -> None:
+    """Check that a job ended in one way, and at a time."""
+    for other, shown_as in (("Failed", "Failed=true"), ("FailureTarget", "FailureTarget=true")):
+        if "Complete" in held and other in held:
+            faults.wrong(_CONDITIONS, f"cannot set Complete=True and {shown_as} conditions")
+    started, completed, path = status.get("startTime"), status.get("completionTime"), "status.completionTime"
+    if completed and "Complete" not in held:
+        faults.invalid(path, completed, "cannot set completionTime when there is no Complete=True condition")
+    if not completed and "Complete" in held:
         faults.required(path, "completionTime is required for Complete jobs")
     if started and completed and parse_time(completed) < parse_time(started):
-        faults.invalid(path, completed, "completionTime cannot be set before startTime")
+        faults.invalid(path, completed, "must be equal to or after `startTime`")
+    if "Failed" in held and "FailureTarget" not in held:
+        faults.wrong(_CONDITIONS, "cannot set Failed=True condition without the FailureTarget=true condition")
+    if "Complete" in held and "SuccessCriteriaMet" not in held:
+        faults.wrong(_CONDITIONS, "cannot set Complete=True condition without the SuccessCriteriaMet=true condition")
+    if held & {"Complete", "Failed"}:
+        _check_finished(spec, status, faults)
 
 
-def _check_finished(status: dict[str, Any], faults: Faults) -> None:
-    for field in ("active", "terminating"):
-        if status.get(field):
-            faults.invalid(f"status.{field}", status[field], f"{field}>0 is invalid for finished job")
-    if not status.get("startTime"):
+def _check_finished(spec: dict[str, Any], status: dict[str, Any], faults: Faults) -> None:
+    if active := status.get("active"):
+        faults.invalid("status.active", active, "active>0 is invalid for finished job")
+    if not status.get("startTime") and not (spec.get("suspend") and spec.get("completions") == 0):
         faults.required("status.startTime", "startTime is required for finished job")
     uncounted = status.get("uncountedTerminatedPods") or {}
     if uncounted.get("failed") or uncounted.get("succeeded"):
-        text = "uncountedTerminatedPods needs to be empty for finished job"
-        faults.invalid("status.uncountedTerminatedPods", uncounted, text)
+        shown = internal("batch.v1.UncountedTerminatedPods", uncounted)
+        faults.invalid("status.uncountedTerminatedPods", shown, "must be empty for finished job")
+
+
+def _check_success(spec: dict[str, Any], held: set[str], faults: Faults) -> None:
+    for other in ("Failed", "FailureTarget"):
+        if "SuccessCriteriaMet" in held and other in held:
+            faults.wrong(_CONDITIONS, f"cannot set SuccessCriteriaMet=True and {other}=true conditions")
+    if spec.get("successPolicy") is not None and "Complete" in held and "SuccessCriteriaMet" not in held:
+        text = "cannot set Complete=True for Job with SuccessPolicy unless SuccessCriteriaMet=True"
+        faults.wrong(_CONDITIONS, text)
 
 
 def _check_indexes(spec: dict[str, Any], status: dict[str, Any], faults: Faults) -> None:
@@ -106,16 +109,21 @@ def _check_indexes(spec: dict[str, Any], status: dict[str, Any], faults: Faults)
 def _check_progress(new: Object, old: Object, faults: Faults) -> None:
     now, was = new.get("status") or {}, old.get("status") or {}
     check_terminal_conditions(new, old, faults)
-    indexed = (new.get("spec") or {}).get("completionMode") == "Indexed"
+    spec = new.get("spec") or {}
     if (now.get("failed") or 0) < (was.get("failed") or 0):
         faults.invalid("status.failed", now.get("failed") or 0, "cannot decrease the failed counter")
-    if (now.get("succeeded") or 0) < (was.get("succeeded") or 0) and not indexed:
+    # An indexed job whose completions go with its parallelism may be made smaller.
+    elastic = spec.get("completionMode") == "Indexed" and spec.get("completions") == spec.get("parallelism")
+    if (now.get("succeeded") or 0) < (was.get("succeeded") or 0) and not elastic:
         faults.invalid("status.succeeded", now.get("succeeded") or 0, "cannot decrease the succeeded counter")
     ends = [status.get("completionTime") for status in (now, was)]
     if all(ends) and ends[0] != ends[1]:
-        faults.invalid("status.completionTime", ends[0], "completionTime cannot be mutated")
-    suspended = (new.get("spec") or {}).get("suspend")
-    if was.get("startTime") and now.get("startTime") != was["startTime"] and not suspended:
-        faults.required("status.startTime", "startTime cannot be removed for unsuspended job")
-    if "SuccessCriteriaMet" in true_conditions(old) - true_conditions(new):
-        faults.wrong("status.conditions", "cannot disable the SuccessCriteriaMet=True condition")
+        faults.invalid("status.completionTime", ends[0], IMMUTABLE)
+    if was.get("startTime") and now.get("startTime") != was["startTime"] and not spec.get("suspend"):
+        faults.invalid("status.startTime", now.get("startTime"), "field is immutable for unsuspended job once set")
+    held, before = true_conditions(new), true_conditions(old)
+    if "SuccessCriteriaMet" in before - held:
+        faults.wrong(_CONDITIONS, "cannot disable the SuccessCriteriaMet=True condition")
+    if "Complete" in before and "SuccessCriteriaMet" in held - before:
+        text = "cannot set SuccessCriteriaMet=True for Job already has Complete=true conditions"
+        faults.wrong(_CONDITIONS, text)

@@ -6,6 +6,7 @@ from typing import Any
 
 from control.api.validation import names
 from control.api.validation.faults import Faults
+from control.api.validation.internal import internal
 from control.api.validation.metadata import check_labels
 
 _EFFECTS = ("NoSchedule", "PreferNoSchedule", "NoExecute")
@@ -133,5 +134,5 @@ def check_taints(taints: list[dict[str, Any]], path: str, faults: Faults) -> Non
         elif effect not in _EFFECTS:
             faults.not_supported(f"{here}.effect", effect, _EFFECTS)
         if (key, effect) in seen:
-            faults.duplicate(here, taint, "taints must be unique by key and effect pair")
+            faults.duplicate(here, internal("core.v1.Taint", taint), "taints must be unique by key and effect pair")
         seen.add((key, effect))

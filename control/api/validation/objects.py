@@ -9,6 +9,7 @@ from control.api.validation.faults import Faults
 from control.api.validation.generic import check_facts
 from control.api.validation.metadata import check_metadata, check_metadata_update
 from control.api.validation.tables import (
+    CHANGE_FIRST,
     CHECKS,
     KEPT_FOR_GOOD,
     NEW_CHECKS,
@@ -40,9 +41,12 @@ def validate(resource: Resource, obj: Object, old: Object | None = None, subreso
         if update is not None:
             update(obj, old, faults)
         return faults.causes
+    change_first = name in CHANGE_FIRST
+    if old is not None and update is not None and change_first:
+        update(obj, old, faults)
     if old is None or name not in KEPT_FOR_GOOD:
         _check_wish(resource, name, obj, old, faults)
-    if old is not None and update is not None:
+    if old is not None and update is not None and not change_first:
         update(obj, old, faults)
     return faults.causes
 

@@ -17,6 +17,7 @@ from control.api.validation.containers import (
 from control.api.validation.environment import check_file_volumes
 from control.api.validation.faults import Faults
 from control.api.validation.forms import metadata_of
+from control.api.validation.internal import internal
 from control.api.validation.metadata import check_annotations, check_labels
 from control.api.validation.nodeselectors import check_tolerations
 from control.api.validation.podannotations import MIRROR, check_pod_annotations, check_profiles_match
@@ -68,10 +69,8 @@ def _check_tokens(spec: dict[str, Any], faults: Faults) -> None:
                 faults.forbidden(here, "must not be specified when serviceAccountName is not set")
 
 
-def check_template(
-    template: dict[str, Any] | None, path: str, faults: Faults, claims: frozenset[str] = frozenset()
-) -> None:
-    """Check a workload's pod template; ``claims`` are volumes that its pods get besides those in the template."""
+def check_template(template: dict[str, Any] | None, path: str, faults: Faults) -> None:
+    """Check a workload's pod template."""
     template = template or {}
     metadata = metadata_of(template)
     spec = template.get("spec") or {}
@@ -80,7 +79,7 @@ def check_template(
     if annotations:
         check_annotations(annotations, f"{path}.annotations", faults)
         check_pod_annotations(annotations, spec, f"{path}.annotations", faults)
-    check_pod_spec(spec, f"{path}.spec", faults, claims)
+    check_pod_spec(spec, f"{path}.spec", faults)
     if annotations:
         check_profiles_match(annotations, spec, f"{path}.spec", faults)
     if spec.get("ephemeralContainers"):
@@ -102,7 +101,6 @@ def check_pod_spec(
     spec: dict[str, Any],
     path: str,
     faults: Faults,
-    claims: frozenset[str] = frozenset(),
     *,
     pod: dict[str, Any] | None = None,
 ) -> None:
@@ -112,7 +110,6 @@ def check_pod_spec(
     volumes = check_volumes(
         spec.get("volumes") or [], f"{path}.volumes", faults, metadata.get("name") or "", is_pod=is_pod
     )
-    volumes.update(dict.fromkeys(claims, "persistentVolumeClaim"))
     around = surroundings(spec, volumes)
     if wanted := spec.get("resourceClaims"):
         _check_resource_claims(wanted, f"{path}.resourceClaims", faults, metadata)
@@ -169,10 +166,10 @@ def _check_resource_claims(claims: list[dict[str, Any]], path: str, faults: Faul
         given = [field for field in ("resourceClaimName", "resourceClaimTemplateName") if claim.get(field) is not None]
         if len(given) == 2:
             text = "at most one of `resourceClaimName` or `resourceClaimTemplateName` may be specified"
-            faults.invalid(here, claim, text)
+            faults.invalid(here, internal("core.v1.PodResourceClaim", claim), text)
         elif not given:
             text = "must specify one of: `resourceClaimName`, `resourceClaimTemplateName`"
-            faults.invalid(here, claim, text)
+            faults.invalid(here, internal("core.v1.PodResourceClaim", claim), text)
         for field in given:
             faults.invalid_all(f"{here}.{field}", claim[field], names.dns_subdomain(claim[field]))
 

@@ -10,6 +10,7 @@ from control.api.patch import copy_json
 from control.api.validation import ip_forms, names
 from control.api.validation.faults import Faults, shown
 from control.api.validation.forms import is_dual_stack, metadata_of
+from control.api.validation.internal import internal
 from control.api.validation.nodeselectors import check_tolerations
 from control.api.validation.podannotations import APP_ARMOR, MIRROR, check_pod_annotations
 from control.api.validation.pods import check_pod_metadata_and_spec
@@ -35,7 +36,7 @@ _OF_CLAIM = (
 def check_pod_update(new: Object, old: Object, faults: Faults) -> None:
     """Check that a pod's spec changes only where it may."""
     now, was = new.get("spec") or {}, old.get("spec") or {}
-    _check_whole(new, old, faults)
+    check_whole_anew(new, old, faults)
     _check_annotation_update(new, old, faults)
     for kind in ("containers", "initContainers"):
         if len(now.get(kind) or []) != len(was.get(kind) or []):
@@ -61,7 +62,7 @@ def check_pod_update(new: Object, old: Object, faults: Faults) -> None:
         faults.forbidden("spec", f"{_UPDATE_FORBIDDEN}\n{lines}\n")
 
 
-def _check_whole(new: Object, old: Object, faults: Faults) -> None:
+def check_whole_anew(new: Object, old: Object, faults: Faults) -> None:
     """Check all that holds for any pod; what it held before the change may stay."""
     if new.get("spec") == old.get("spec") and metadata_of(new).get("annotations") == metadata_of(old).get(
         "annotations"
@@ -173,14 +174,22 @@ def _check_node_affinity_update(now: dict[str, Any], was: dict[str, Any], faults
     if not old:
         return
     if len(old) != len(new):
-        faults.invalid(path, new, "no additions/deletions to non-empty NodeSelectorTerms list are allowed")
+        faults.invalid(
+            path,
+            internal("[]core.v1.NodeSelectorTerm", new),
+            "no additions/deletions to non-empty NodeSelectorTerms list are allowed",
+        )
         return
     for index, (term, before) in enumerate(zip(new, old, strict=True)):
         fields = ("matchExpressions", "matchFields")
         was_empty = not any(before.get(field) for field in fields)
         kept = all((term.get(f) or [])[: len(before.get(f) or [])] == (before.get(f) or []) for f in fields)
         if not kept or (was_empty and any(term.get(field) for field in fields)):
-            faults.invalid(f"{path}[{index}]", term, "only additions are allowed (no mutations or deletions)")
+            faults.invalid(
+                f"{path}[{index}]",
+                internal("core.v1.NodeSelectorTerm", term),
+                "only additions are allowed (no mutations or deletions)",
+            )
 
 
 def check_ephemeral_update(new: Object, old: Object, faults: Faults) -> None:
@@ -188,7 +197,7 @@ def check_ephemeral_update(new: Object, old: Object, faults: Faults) -> None:
     if MIRROR in (metadata_of(old).get("annotations") or {}):
         faults.forbidden("", "static pods do not support ephemeral containers")
         return
-    _check_whole(new, old, faults)
+    check_whole_anew(new, old, faults)
     _check_annotation_update(new, old, faults)
     now, was = (
         {container.get("name"): container for container in (obj.get("spec") or {}).get("ephemeralContainers") or []}

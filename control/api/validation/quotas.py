@@ -17,6 +17,7 @@ from control.api.validation.amounts import (
     may_be_overcommitted,
 )
 from control.api.validation.faults import IMMUTABLE, Faults
+from control.api.validation.internal import internal
 
 _COMPUTE = frozenset({"cpu", "memory", "limits.cpu", "limits.memory", "requests.cpu", "requests.memory"})
 _OF_PODS = _COMPUTE | {"pods"}
@@ -33,7 +34,7 @@ _SCOPES = {
 _WITHOUT_VALUES = ("BestEffort", "NotBestEffort", "Terminating", "NotTerminating", "CrossNamespacePodAffinity")
 _CONFLICTS = (("BestEffort", "NotBestEffort"), ("Terminating", "NotTerminating"))
 _MUST_EXIST = (
-    "must be 'Exist' when scope is any of ResourceQuotaScopeTerminating, ResourceQuotaScopeNotTerminating, "
+    "must be 'Exists' when scope is any of ResourceQuotaScopeTerminating, ResourceQuotaScopeNotTerminating, "
     "ResourceQuotaScopeBestEffort, ResourceQuotaScopeNotBestEffort or ResourceQuotaScopeCrossNamespacePodAffinity"
 )
 _LIMIT_TYPES = ("Container", "PersistentVolumeClaim", "Pod")
@@ -58,7 +59,8 @@ def check_quota(obj: Object, faults: Faults) -> None:
             _check_scope(scope, hard, "spec.scopes", scopes, faults)
         _check_conflicts(scopes, "spec.scopes", scopes, faults)
     if (selector := spec.get("scopeSelector")) is not None:
-        _check_scope_selector(selector, hard, faults)
+        _check_scope_selector(selector, hard, spec.get("scopes"), faults)
+    _check_status(obj, faults)
 
 
 def _check_hard(amounts: Mapping[str, Any], path: str, faults: Faults) -> None:
@@ -77,9 +79,10 @@ def _is_known(name: str) -> bool:
 def _check_scope(scope: str, hard: Mapping[str, Any], path: str, shown: Any, faults: Faults) -> None:
     if scope not in _SCOPES and path == "spec.scopes":
         faults.invalid(path, shown, "unsupported scope")
-    allowed = _SCOPES.get(scope)
+    if (allowed := _SCOPES.get(scope)) is None:
+        return
     for name in sorted(hard):
-        if _is_known(name) and (allowed is None or name not in allowed):
+        if _is_known(name) and name not in allowed:
             faults.invalid(path, shown, "unsupported scope applied to resource")
 
 
@@ -89,13 +92,15 @@ def _check_conflicts(scopes: Sequence[str], path: str, shown: Any, faults: Fault
             faults.invalid(path, shown, "conflicting scopes")
 
 
-def _check_scope_selector(selector: dict[str, Any], hard: Mapping[str, Any], faults: Faults) -> None:
+def _check_scope_selector(
+    selector: dict[str, Any], hard: Mapping[str, Any], scopes: list[str] | None, faults: Faults
+) -> None:
     path, entries = "spec.scopeSelector.matchExpressions", selector.get("matchExpressions") or []
     for entry in entries:
         scope, operator, values = (entry.get(field) or "" for field in ("scopeName", "operator", "values"))
         if scope not in _SCOPES:
             faults.invalid(f"{path}.scopeName", scope, "unsupported scope")
-        _check_scope(scope, hard, path, selector, faults)
+        _check_scope(scope, hard, path, internal("core.v1.ScopeSelector", selector), faults)
         if scope in _WITHOUT_VALUES and operator != "Exists":
             faults.invalid(f"{path}.operator", operator, _MUST_EXIST)
         if operator in ("In", "NotIn"):
@@ -108,7 +113,8 @@ def _check_scope_selector(selector: dict[str, Any], hard: Mapping[str, Any], fau
                 faults.invalid(f"{path}.values", values, text)
         else:
             faults.invalid(f"{path}.operator", operator, "not a valid selector operator")
-    _check_conflicts([entry.get("scopeName") or "" for entry in entries], path, entries, faults)
+    # Kubernetes shows the other list of scopes here.
+    _check_conflicts([entry.get("scopeName") or "" for entry in entries], path, scopes, faults)
 
 
 def check_quota_update(new: Object, old: Object, faults: Faults) -> None:
@@ -120,7 +126,11 @@ def check_quota_update(new: Object, old: Object, faults: Faults) -> None:
 
 def check_quota_status(new: Object, old: Object, faults: Faults) -> None:
     """Check what was counted for a quota."""
-    status = new.get("status") or {}
+    _check_status(new, faults)
+
+
+def _check_status(obj: Object, faults: Faults) -> None:
+    status = obj.get("status") or {}
     for field in ("hard", "used"):
         _check_hard(status.get(field) or {}, f"status.{field}", faults)
 
@@ -157,6 +167,7 @@ def _check_limit(limit: dict[str, Any], kind: str, path: str, faults: Faults) ->
     for name in known:
         _check_order(limit, name, path, faults)
         _check_ratio(limit, name, path, faults)
+        _check_equal(limit, name, path, faults)
 
 
 def _check_order(limit: dict[str, Any], name: str, path: str, faults: Faults) -> None:
@@ -169,7 +180,10 @@ def _check_order(limit: dict[str, Any], name: str, path: str, faults: Faults) ->
             shown = amounts[told] if told != "default" else (below if lower == "min" else above)
             text = f"{lower_word} value {below} is greater than {higher_word} value {above}"
             faults.invalid(f"{path}.{told}[{name}]", str(shown), text)
-    default, request = amounts["default"], amounts["defaultRequest"]
+
+
+def _check_equal(limit: dict[str, Any], name: str, path: str, faults: Faults) -> None:
+    default, request = ((limit.get(field) or {}).get(name) for field in ("default", "defaultRequest"))
     if default is None or request is None or may_be_overcommitted(name):
         return
     if quantity.parse(default) != quantity.parse(request):

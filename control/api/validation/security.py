@@ -8,8 +8,10 @@ from typing import Any
 
 from control.api.validation import names
 from control.api.validation.faults import Faults
+from control.api.validation.internal import internal
 from control.api.validation.paths import check_inner_path
 
+_CONTEXT = "core.v1.SecurityContext"
 ID_MAX = 2147483647
 _PROFILES = ("Localhost", "RuntimeDefault", "Unconfined")
 _PROFILE_PATH_MAX = 4095
@@ -131,9 +133,9 @@ def check_container_context(context: dict[str, Any], path: str, faults: Faults, 
     if context.get("allowPrivilegeEscalation") is False:
         refused = "cannot set `allowPrivilegeEscalation` to false and"
         if context.get("privileged"):
-            faults.invalid(path, context, f"{refused} `privileged` to true")
+            faults.invalid(path, internal(_CONTEXT, context), f"{refused} `privileged` to true")
         if "CAP_SYS_ADMIN" in ((context.get("capabilities") or {}).get("add") or []):
-            faults.invalid(path, context, f"{refused} `capabilities.Add` CAP_SYS_ADMIN")
+            faults.invalid(path, internal(_CONTEXT, context), f"{refused} `capabilities.Add` CAP_SYS_ADMIN")
     if (options := context.get("windowsOptions")) is not None:
         _check_windows(options, f"{path}.windowsOptions", faults)
     if (profile := context.get("appArmorProfile")) is not None:

@@ -14,11 +14,12 @@ from control.api.validation.probes import check_port_or_name
 
 PROTOCOLS = ("SCTP", "TCP", "UDP")
 _TYPES = ("ClusterIP", "ExternalName", "LoadBalancer", "NodePort")
-_DISTRIBUTIONS = ("PreferClose", "PreferSameNode", "PreferSameZone")
+_DISTRIBUTIONS = ("PreferClose", "PreferSameZone", "PreferSameNode")
 _FAMILIES = ("IPv4", "IPv6")
 _FAMILY_POLICIES = ("PreferDualStack", "RequireDualStack", "SingleStack")
 _AFFINITY_S_MAX = 86400
-_KUBELET_PORT = 10250
+_MODE_ANNOTATION = "service.kubernetes.io/topology-mode"
+_HINTS_ANNOTATION = "service.kubernetes.io/topology-aware-hints"
 _RANGES_ANNOTATION = "service.beta.kubernetes.io/load-balancer-source-ranges"
 _LOCAL_MULTICAST_V4 = ip_network("224.0.0.0/24")
 _LOCAL_MULTICAST_V6 = ip_network("ff02::/10", strict=False)
@@ -32,13 +33,9 @@ def check_service(obj: Object, faults: Faults) -> None:
     kind = spec.get("type") or ""
     headless = _is_headless(spec)
     ports = spec.get("ports") or []
+    _check_topology(metadata_of(obj).get("annotations") or {}, faults)
     if not ports and not headless and kind != "ExternalName":
         faults.required("spec.ports")
-    if kind == "LoadBalancer":
-        for index, port in enumerate(ports):
-            if port.get("port") == _KUBELET_PORT:
-                text = f"may not expose port {_KUBELET_PORT} externally since it is used by kubelet"
-                faults.invalid(f"spec.ports[{index}]", _KUBELET_PORT, text)
     if kind in ("LoadBalancer", "NodePort") and headless:
         faults.invalid("spec.clusterIPs[0]", "None", f"may not be set to 'None' for {kind} services")
     if kind == "ExternalName":
@@ -60,6 +57,13 @@ def check_service(obj: Object, faults: Faults) -> None:
     _check_source_ranges(obj, kind, faults)
     _check_balancer(spec, kind, faults)
     _check_traffic(spec, kind, faults)
+
+
+def _check_topology(annotations: dict[str, str], faults: Faults) -> None:
+    mode, hints = annotations.get(_MODE_ANNOTATION), annotations.get(_HINTS_ANNOTATION)
+    if mode is not None and hints is not None and mode != hints:
+        text = f"must match annotations[{_HINTS_ANNOTATION}] when both are specified"
+        faults.invalid(f"metadata.annotations[{_MODE_ANNOTATION}]", mode, text)
 
 
 def _is_headless(spec: dict[str, Any]) -> bool:
@@ -134,9 +138,15 @@ def _check_affinity(spec: dict[str, Any], faults: Faults) -> None:
     if spec.get("sessionAffinity") == "None" and config is not None:
         faults.forbidden(path, "must not be set when session affinity is None")
     elif spec.get("sessionAffinity") == "ClientIP":
-        seconds = ((config or {}).get("clientIP") or {}).get("timeoutSeconds")
-        if seconds is None:
-            faults.required(path, "when session affinity type is ClientIP")
+        told = "when session affinity type is ClientIP"
+        by_client = (config or {}).get("clientIP")
+        seconds = (by_client or {}).get("timeoutSeconds")
+        if config is None:
+            faults.required(path, told)
+        elif by_client is None:
+            faults.required(f"{path}.clientIP", told)
+        elif seconds is None:
+            faults.required(f"{path}.clientIP.timeoutSeconds", told)
         elif not 0 < seconds <= _AFFINITY_S_MAX:
             text = f"must be greater than 0 and less than {_AFFINITY_S_MAX}"
             faults.invalid(f"{path}.clientIP.timeoutSeconds", seconds, text)
@@ -147,7 +157,7 @@ def _check_addresses(spec: dict[str, Any], headless: bool, faults: Faults) -> No
     addresses, families = _addresses(spec), spec.get("ipFamilies") or []
     if spec.get("clusterIPs"):
         if not spec.get("clusterIP"):
-            faults.forbidden("spec.clusterIPs", "must be empty when `clusterIP` is not specified")
+            faults.invalid("spec.clusterIPs", addresses, "must be empty when `clusterIP` is not specified")
         elif spec["clusterIP"] != addresses[0]:
             faults.invalid("spec.clusterIPs", addresses, "first value must match `clusterIP`")
     for index, family in enumerate(families):
@@ -222,16 +232,21 @@ def _check_source_ranges(obj: Object, kind: str, faults: Faults) -> None:
 
 
 def _check_balancer(spec: dict[str, Any], kind: str, faults: Faults) -> None:
-    name = spec.get("loadBalancerClass")
+    allocates = spec.get("allocateLoadBalancerNodePorts")
     if kind == "LoadBalancer":
-        if spec.get("allocateLoadBalancerNodePorts") is None:
+        if allocates is None:
             faults.required("allocateLoadBalancerNodePorts")
-        if name is not None:
-            faults.invalid_all("spec.loadBalancerClass", name, names.qualified_name(name))
-        return
-    if spec.get("allocateLoadBalancerNodePorts") is not None:
+    elif allocates is not None:
         faults.forbidden("spec.allocateLoadBalancerNodePorts", _ONLY_BALANCED)
-    if name is not None:
+    _check_balancer_class(spec, faults)
+
+
+def _check_balancer_class(spec: dict[str, Any], faults: Faults) -> None:
+    if (name := spec.get("loadBalancerClass")) is None:
+        return
+    if spec.get("type") == "LoadBalancer":
+        faults.invalid_all("spec.loadBalancerClass", name, names.qualified_name(name))
+    else:
         faults.forbidden("spec.loadBalancerClass", _ONLY_BALANCED)
 
 
@@ -243,16 +258,20 @@ def _check_traffic(spec: dict[str, Any], kind: str, faults: Faults) -> None:
     elif external:
         faults.invalid("spec.externalTrafficPolicy", external, "may only be set for externally-accessible services")
     port = spec.get("healthCheckNodePort")
-    if port and _needs_health_check(spec):
-        faults.invalid_all("spec.healthCheckNodePort", port, names.port_number(port))
+    if _needs_health_check(spec):
+        if port:
+            faults.invalid_all("spec.healthCheckNodePort", port, names.port_number(port))
+        else:
+            faults.required("spec.healthCheckNodePort")
     elif port:
         text = "may only be set when `type` is 'LoadBalancer' and `externalTrafficPolicy` is 'Local'"
         faults.invalid("spec.healthCheckNodePort", port, text)
     internal = spec.get("internalTrafficPolicy")
-    if internal is not None:
-        faults.one_of("spec.internalTrafficPolicy", internal, ["Cluster", "Local"])
-    elif kind in ("ClusterIP", "LoadBalancer", "NodePort"):
-        faults.required("spec.internalTrafficPolicy")
+    if internal is None:
+        if kind in ("ClusterIP", "LoadBalancer", "NodePort"):
+            faults.required("spec.internalTrafficPolicy")
+    elif internal not in ("Cluster", "Local"):
+        faults.not_supported("spec.internalTrafficPolicy", internal, ["Cluster", "Local"])
     if (distribution := spec.get("trafficDistribution")) is not None and distribution not in _DISTRIBUTIONS:
         faults.not_supported("spec.trafficDistribution", distribution, _DISTRIBUTIONS)
 
@@ -266,28 +285,49 @@ def check_service_update(new: Object, old: Object, faults: Faults) -> None:
     now, was = new.get("spec") or {}, old.get("spec") or {}
     if "ExternalName" not in (now.get("type"), was.get("type")):
         if not (_is_headless(now) and _is_headless(was)):
-            _check_kept(_addresses(now), _addresses(was), "clusterIP", now, faults)
+            _check_addresses_kept(now, was, faults)
         if not _is_headless(now) and not _is_headless(was):
-            _check_kept(now.get("ipFamilies") or [], was.get("ipFamilies") or [], "ipFamily", now, faults)
-    if now.get("type") == was.get("type") == "LoadBalancer":
-        if now.get("loadBalancerClass") != was.get("loadBalancerClass"):
-            faults.invalid("spec.loadBalancerClass", now.get("loadBalancerClass"), _SET_ONCE)
-        both = _needs_health_check(now) and _needs_health_check(was)
-        if both and was.get("healthCheckNodePort") != now.get("healthCheckNodePort"):
-            faults.forbidden("spec.healthCheckNodePort", IMMUTABLE)
+            _check_families_kept(now, was, faults)
+    balanced = now.get("type") == was.get("type") == "LoadBalancer"
+    if balanced and now.get("loadBalancerClass") != was.get("loadBalancerClass"):
+        faults.invalid("spec.loadBalancerClass", now.get("loadBalancerClass"), _SET_ONCE)
+    _check_balancer_class(now, faults)
+    both = _needs_health_check(now) and _needs_health_check(was)
+    if both and was.get("healthCheckNodePort") != now.get("healthCheckNodePort"):
+        faults.forbidden("spec.healthCheckNodePort", IMMUTABLE)
 
 
-def _check_kept(now: list[str], was: list[str], word: str, spec: dict[str, Any], faults: Faults) -> None:
-    path = "spec.clusterIPs" if word == "clusterIP" else "spec.ipFamilies"
-    if len(now) == len(was):
-        for index, (value, before) in enumerate(zip(now, was, strict=True)):
-            if value != before:
-                faults.invalid(f"{path}[{index}]", now, _SET_ONCE)
-        return
-    if not now:
-        faults.invalid(f"{path}[0]", None, f"primary {word} can not be unset")
-    elif was and now[0] != was[0]:
-        faults.invalid(f"{path}[0]", now, _SET_ONCE)
-    if len(now) == 1 and len(was) > 1 and spec.get("ipFamilyPolicy") != "SingleStack":
+def _check_addresses_kept(now: dict[str, Any], was: dict[str, Any], faults: Faults) -> None:
+    addresses, before = _addresses(now), _addresses(was)
+    if len(addresses) == len(before):
+        for index, (value, kept) in enumerate(zip(addresses, before, strict=True)):
+            if value != kept:
+                faults.invalid(f"spec.clusterIPs[{index}]", addresses, _SET_ONCE)
+    elif not addresses:
+        faults.invalid("spec.clusterIPs[0]", now.get("clusterIPs"), "primary clusterIP can not be unset")
+    elif before and addresses[0] != before[0]:
+        faults.invalid("spec.clusterIPs[0]", addresses, _SET_ONCE)
+    if len(before) > len(addresses):
+        _check_second_released(now, len(addresses), "clusterIP", faults)
+
+
+def _check_families_kept(now: dict[str, Any], was: dict[str, Any], faults: Faults) -> None:
+    """Check the order of families; where the first one changed with their number, Kubernetes shows the addresses."""
+    families, before = now.get("ipFamilies") or [], was.get("ipFamilies") or []
+    path = "spec.ipFamilies[0]"
+    if len(families) == len(before):
+        for value, kept in zip(families, before, strict=True):
+            if value != kept:
+                faults.invalid(path, families, _SET_ONCE)
+    elif len(before) > len(families) and not _addresses(now):
+        faults.invalid(path, now.get("ipFamilies"), "primary ipFamily can not be unset")
+    elif before and families[:1] != before[:1]:
+        faults.invalid(path, now.get("clusterIPs"), _SET_ONCE)
+    if len(before) > len(families):
+        _check_second_released(now, len(families), "ipFamily", faults)
+
+
+def _check_second_released(spec: dict[str, Any], left: int, word: str, faults: Faults) -> None:
+    if left == 1 and spec.get("ipFamilyPolicy") != "SingleStack":
         text = f"must be set to 'SingleStack' when releasing the secondary {word}"
         faults.invalid("spec.ipFamilyPolicy", spec.get("ipFamilyPolicy"), text)

@@ -9,6 +9,7 @@ from control.api.validation import ip_forms, names
 from control.api.validation.amounts import check_amount
 from control.api.validation.faults import Faults
 from control.api.validation.forms import check_conditions, metadata_of
+from control.api.validation.internal import internal
 
 _MORE_THAN_ALL = "cannot be greater than status.replicas"
 _FINAL = ("Failed", "Complete", "FailureTarget")
@@ -104,7 +105,7 @@ def check_node_status(new: Object, old: Object, faults: Faults) -> None:
     addresses = status.get("addresses") or []
     for index, address in enumerate(addresses):
         if address in addresses[:index]:
-            faults.duplicate(f"status.addresses[{index}]", address)
+            faults.duplicate(f"status.addresses[{index}]", internal("core.v1.NodeAddress", address))
 
 
 def check_service_status(new: Object, old: Object, faults: Faults) -> None:

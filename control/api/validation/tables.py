@@ -115,6 +115,7 @@ _RULED: dict[str, str] = {
 WHOLLY_RULED = frozenset((group, plural) for group, plurals in _RULED.items() for plural in plurals.split())
 """Kinds whose rules above say all; for the others, facts say which fields are required and enumerated."""
 NEW_CHECKS: dict[tuple[str, str], Check] = {
+    ("apps", "controllerrevisions"): workloads.check_new_controller_revision,
     ("apps", "statefulsets"): workloads.check_new_stateful_set,
     ("batch", "cronjobs"): jobs.check_new_cron_job,
     (_EVENTS, "events"): events.check_new_modern_event,
@@ -126,6 +127,10 @@ KEPT_FOR_GOOD: frozenset[tuple[str, str]] = frozenset({
     (_DEVICES, "resourceclaimtemplates"),
 })  # fmt: skip
 """Kinds of which a change is asked only whether it is allowed: what may not change was right when it was made."""
+CHANGE_FIRST: frozenset[tuple[str, str]] = frozenset({
+    ("", "configmaps"), ("", "secrets"), ("", "services"), ("apps", "daemonsets"),
+})  # fmt: skip
+"""Kinds of which an update is told what may not change before all else."""
 UPDATE_CHECKS: dict[tuple[str, str, str], CheckUpdate] = {
     ("", "configmaps", ""): core.check_config_map_update,
     ("", "nodes", ""): core.check_node_update,
@@ -166,6 +171,7 @@ UPDATE_CHECKS: dict[tuple[str, str, str], CheckUpdate] = {
 }
 """What may not change, by the subresource through which it is asked."""
 STATUS_CHECKS: dict[tuple[str, str, str], CheckUpdate] = {
+    ("", "namespaces", "finalize"): core.check_namespace_finalize,
     ("", "namespaces", "status"): statuses.check_namespace_status,
     ("", "nodes", "status"): statuses.check_node_status,
     ("", "persistentvolumeclaims", "status"): claims.check_claim_status,

@@ -23,7 +23,8 @@ from control.apiserver.admission.plugin import Plugin, denied, spec_of
 from control.apiserver.request import AdmissionRequest, Lookup, annotate
 
 PREFIX = "pod-security.kubernetes.io/"
-_VERSION = re.compile(r"latest|v1\.\d+")
+MODES = ("enforce", "audit", "warn")
+VERSION = re.compile(r"latest|v1\.\d+")
 _TEMPLATES: dict[Resource, tuple[str, ...]] = {
     **dict.fromkeys((DEPLOYMENTS, DAEMON_SETS, JOBS, REPLICA_SETS, STATEFUL_SETS), ("template",)),
     CRON_JOBS: ("jobTemplate", "spec", "template"),
@@ -43,24 +44,44 @@ class Policy:
         return f"{self.level}:{self.version}"
 
 
-def policy_of(labels: dict[str, str], mode: str) -> Policy:
-    """Read a namespace's labels; a level that there is not counts as restricted, as Kubernetes does it."""
-    level = labels.get(PREFIX + mode)
-    if level is None:
-        return Policy()
-    version = labels.get(f"{PREFIX}{mode}-version", "latest")
-    known = level if level in pod_security.LEVELS else "restricted"
-    return Policy(known, version if _VERSION.fullmatch(version) else "latest")
+@dataclass(frozen=True, slots=True)
+class Standards:
+    """What holds where a namespace says nothing, and who is held to nothing."""
+
+    defaults: tuple[tuple[str, Policy], ...] = tuple((mode, Policy()) for mode in MODES)
+    usernames: frozenset[str] = frozenset()
+    namespaces: frozenset[str] = frozenset()
+    runtime_classes: frozenset[str] = frozenset()
+
+    @property
+    def are_open(self) -> bool:
+        """Whether namespaces that say nothing are held to nothing."""
+        return all(policy.level == "privileged" for _, policy in self.defaults)
+
+    def exempts(self, request: AdmissionRequest) -> str:
+        """Return why a request is held to nothing, empty where it is not."""
+        if request.namespace in self.namespaces:
+            return "namespace"
+        return "user" if request.user.name in self.usernames else ""
+
+    def policy_of(self, labels: dict[str, str], mode: str) -> Policy:
+        """Read a namespace's labels; a level that there is not counts as restricted, as Kubernetes does it."""
+        default = dict(self.defaults)[mode]
+        level = labels.get(PREFIX + mode)
+        wanted = default.level if level is None else level
+        known = wanted if wanted in pod_security.LEVELS else "restricted"
+        version = labels.get(f"{PREFIX}{mode}-version", default.version if level is None else "latest")
+        return Policy(known, version if VERSION.fullmatch(version) else "latest")
 
 
 def label_faults(labels: dict[str, str]) -> list[tuple[str, str, str]]:
     """Return (label, value, what is wrong) for each label of a namespace that means nothing."""
     found = []
-    for mode in ("enforce", "audit", "warn"):
+    for mode in MODES:
         if (level := labels.get(PREFIX + mode)) is not None and level not in pod_security.LEVELS:
             found.append((PREFIX + mode, level, f"must be one of {', '.join(pod_security.LEVELS)}"))
         name = f"{PREFIX}{mode}-version"
-        if (version := labels.get(name)) is not None and not _VERSION.fullmatch(version):
+        if (version := labels.get(name)) is not None and not VERSION.fullmatch(version):
             found.append((name, version, 'must be "latest" or "v1.x"'))
     return found
 
@@ -70,8 +91,9 @@ class PodSecurity(Plugin):
 
     about = (NAMESPACES, PODS, *_TEMPLATES)
 
-    def __init__(self, lookup: Lookup) -> None:
+    def __init__(self, lookup: Lookup, standards: Standards | None = None) -> None:
         self._lookup = lookup
+        self._standards = standards or Standards()
 
     async def validate(self, request: AdmissionRequest) -> None:
         """Judge a pod, a template or a namespace's labels."""
@@ -83,20 +105,27 @@ class PodSecurity(Plugin):
         template = self._template(request)
         if template is None:
             return
+        standards = self._standards
+        metadata, spec = template
+        exempt = standards.exempts(request)
+        if not exempt and spec.get("runtimeClassName") in standards.runtime_classes:
+            exempt = "runtimeClass"
+        if exempt:
+            annotate(f"{PREFIX}exempt", exempt)
+            return
         space = self._lookup.get(NAMESPACES, request.namespace) or {}
         labels: dict[str, str] = (space.get("metadata") or {}).get("labels") or {}
-        enforced = policy_of(labels, "enforce")
+        enforced = standards.policy_of(labels, "enforce")
         if request.resource == PODS:
             annotate(f"{PREFIX}enforce-policy", str(enforced))
-        if not any(name.startswith(PREFIX) for name in labels):
+        if standards.are_open and not any(name.startswith(PREFIX) for name in labels):
             return
-        metadata, spec = template
-        audited = policy_of(labels, "audit")
+        audited = standards.policy_of(labels, "audit")
         if found := pod_security.faults(metadata, spec, audited.level):
             annotate(f"{PREFIX}audit-violations", f'would violate PodSecurity "{audited}": {pod_security.text(found)}')
         if request.resource == PODS and (found := pod_security.faults(metadata, spec, enforced.level)):
             raise denied(request, f'violates PodSecurity "{enforced}": {pod_security.text(found)}')
-        warned = policy_of(labels, "warn")
+        warned = standards.policy_of(labels, "warn")
         if found := pod_security.faults(metadata, spec, warned.level):
             request.warnings.append(f'would violate PodSecurity "{warned}": {pod_security.text(found)}')
 
@@ -126,8 +155,10 @@ class PodSecurity(Plugin):
                 f'metadata.labels[{name}]: Invalid value: "{value}": {text}' for name, value, text in faults
             )
             raise denied(request, told)
-        enforced = policy_of(labels, "enforce")
-        if request.operation == "UPDATE" and enforced != policy_of(before, "enforce"):
+        enforced = self._standards.policy_of(labels, "enforce")
+        if request.name in self._standards.namespaces:
+            return
+        if request.operation == "UPDATE" and enforced != self._standards.policy_of(before, "enforce"):
             await self._lookup.warm(PODS)
             self._warn_of_standing_pods(request, enforced)
 

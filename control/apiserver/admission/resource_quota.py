@@ -21,6 +21,7 @@ from control.api.quota import charges, usage
 from control.api.quota.ledger import Charge, Ledger
 from control.api.resources import NAMESPACES, RESOURCE_QUOTAS
 from control.api.status import ApiError
+from control.apiserver.admission.limited_resources import Limited, uncovered
 from control.apiserver.admission.plugin import Plugin, denied
 from control.apiserver.group_commit import GroupCommit, Turn
 from control.apiserver.request import AdmissionRequest, Lookup
@@ -62,8 +63,16 @@ def write_of(request: AdmissionRequest) -> charges.Write | None:
 class ResourceQuota(Plugin):
     """Charges writes to the quotas of their namespace."""
 
-    def __init__(self, lookup: Lookup, client: Client, random: Random, now: Callable[[], datetime] = utc_now) -> None:
+    def __init__(
+        self,
+        lookup: Lookup,
+        client: Client,
+        random: Random,
+        now: Callable[[], datetime] = utc_now,
+        limited: Sequence[Limited] = (),
+    ) -> None:
         self._lookup = lookup
+        self._limited = limited
         self._client = client
         self._random = random
         self._now = now
@@ -96,10 +105,15 @@ class ResourceQuota(Plugin):
     async def validate(self, request: AdmissionRequest) -> None:
         """Charge a write, or refuse it."""
         held = self._quotas.get(request.namespace)
-        if not held:
+        if not held and not self._limited:
             return
         write = write_of(request)
-        if write is None or not any(charges.counted_by(quota, write.kind) for quota in held.values()):
+        if write is None or not request.namespace:
+            return
+        held = held or {}
+        if self._limited and (why := uncovered(self._limited, write, held.values(), self._now())):
+            raise denied(request, why)
+        if not any(charges.counted_by(quota, write.kind) for quota in held.values()):
             return
         charge = Charge(write, request.dry_run)
         await self._do(request.namespace, charge)

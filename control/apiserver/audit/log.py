@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -25,7 +26,16 @@ class LogFile:
 
     name = "log"
 
-    def __init__(self, path: str, *, megabytes_max: int = 0, backups_max: int = 0, age_days_max: int = 0) -> None:
+    def __init__(
+        self,
+        path: str,
+        *,
+        megabytes_max: int = 0,
+        backups_max: int = 0,
+        age_days_max: int = 0,
+        form: Callable[[bytes], bytes] = line,
+    ) -> None:
+        self._form = form
         self._path = None if path == "-" else Path(path)
         self._bytes_max = (megabytes_max or MEGABYTES_DEFAULT) * MEGABYTE
         self._backups_max = backups_max
@@ -35,7 +45,7 @@ class LogFile:
 
     async def write(self, events: list[bytes]) -> str:
         """Write events with one system call; return why that failed."""
-        data = b"".join([line(event) for event in events])
+        data = b"".join([self._form(event) for event in events])
         try:
             if self._path is None:
                 sys.stdout.buffer.write(data)

@@ -43,7 +43,9 @@ def audit_flags(command: Command) -> Command:
             type=click.IntRange(0),
             help="Megabytes of a file before the next one begins; 0 is 100.",
         ),
-        click.option("--audit-log-format", default="json", type=click.Choice(["json"]), help="Format of the file."),
+        click.option(
+            "--audit-log-format", default="json", type=click.Choice(["json", "legacy"]), help="Format of the file."
+        ),
         click.option("--audit-webhook-config-file", type=FILE, help="Kubeconfig of the webhook that events go to."),
         click.option(
             "--audit-webhook-initial-backoff",
@@ -94,6 +96,7 @@ def audit_config(flags: dict[str, Any]) -> AuditConfig | None:
     return AuditConfig(
         policy_file=policy,
         log_path=found["audit_log_path"],
+        log_format=found["audit_log_format"],
         log_age_days_max=found["audit_log_maxage"],
         log_backups_max=found["audit_log_maxbackup"],
         log_megabytes_max=found["audit_log_maxsize"],

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from control.apiserver.audit.auditor import AuditMetrics, Auditor, Place, Sink, read_policy
 from control.apiserver.audit.buffer import Backend, Batching, Blocking
-from control.apiserver.audit.log import LogFile
+from control.apiserver.audit.legacy import legacy_line
+from control.apiserver.audit.log import LogFile, line
 from control.apiserver.audit.webhook import Webhook
 from control.apiserver.config import AuditConfig, BatchConfig, TruncateConfig
 from control.apiserver.metrics import Metrics
@@ -21,6 +22,7 @@ def make(config: AuditConfig, metrics: Metrics) -> Auditor:
             megabytes_max=config.log_megabytes_max,
             backups_max=config.log_backups_max,
             age_days_max=config.log_age_days_max,
+            form=legacy_line if config.log_format == "legacy" else line,
         )
         places.append(_place(log, config.log_batch, config.log_truncate, counted))
     if config.webhook_config_file is not None:

@@ -47,7 +47,7 @@ CASES: list[tuple[str, Object, list[str]]] = [
     ("more", pod(a={"requests": {"cpu": "150m", "memory": "64Mi"}}), []),
     ("a sidecar", pod(sidecar={"limits": {"cpu": "1", "memory": "64Mi"}}), []),
     ("an init step", pod(step={"limits": {"cpu": "1", "memory": "64Mi"}}),
-     ["spec.initContainers[0].resources: Forbidden: resources for non-sidecar init containers are immutable"]),
+     []),
     ("a limit less", pod(a={"limits": {"cpu": "200m"}}),
      ["spec.containers[0].resources.limits: Forbidden: resource limits cannot be removed"]),
     ("a request less", pod(b={"requests": {"cpu": "100m"}}),
@@ -55,8 +55,7 @@ CASES: list[tuple[str, Object, list[str]]] = [
     ("above its limit", pod(a={"requests": {"cpu": "1", "memory": "64Mi"}}),
      ['spec.containers[0].resources.requests: Invalid value: "1": must be less than or equal to cpu limit of 200m']),
     ("guaranteed at last", pod(**{name: {"limits": LESS} for name in ("a", "b", "step", "sidecar")}),
-     ["spec.initContainers[0].resources: Forbidden: resources for non-sidecar init containers are immutable",
-      'spec: Invalid value: "Guaranteed": Pod QOS Class may not change as a result of resizing']),
+     ['spec: Invalid value: "Burstable": Pod QOS Class may not change as a result of resizing']),
     ("other resources", pod(a={"limits": {"cpu": "200m", "memory": "64Mi", "ephemeral-storage": "1Gi"}}),
      ["spec: Forbidden: only cpu and memory resources are mutable"]),
     ("turned round", renamed(), [

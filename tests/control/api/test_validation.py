@@ -162,7 +162,14 @@ LABEL_FORM = (
                 "'123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')"
             ],
         ),
-        ("apps/deployments", {"spec/selector": None}, ["spec.selector: Required value"]),
+        (
+            "apps/deployments",
+            {"spec/selector": None},
+            [
+                "spec.selector: Required value",
+                'spec.template.metadata.labels: Invalid value: {"app":"web"}: `selector` does not match template `labels`',
+            ],
+        ),
         (
             "apps/deployments",
             {"spec/selector/matchLabels/app": "other"},
@@ -184,7 +191,9 @@ LABEL_FORM = (
         (
             "apps/deployments",
             {"spec/strategy": {"type": "Fast"}},
-            ['spec.strategy: Unsupported value: {"type":"Fast"}: supported values: "Recreate", "RollingUpdate"'],
+            [
+                'spec.strategy: Unsupported value: {"Type":"Fast","RollingUpdate":null}: supported values: "Recreate", "RollingUpdate"'
+            ],
         ),
         (
             "apps/deployments",
@@ -221,7 +230,7 @@ LABEL_FORM = (
             [
                 "spec.allocateLoadBalancerNodePorts: Forbidden: may only be used when `type` is 'LoadBalancer'",
                 'spec.trafficDistribution: Unsupported value: "Near": supported values: "PreferClose", '
-                '"PreferSameNode", "PreferSameZone"',
+                '"PreferSameZone", "PreferSameNode"',
             ],
         ),
         (

@@ -59,7 +59,7 @@ BAD: dict[str, tuple[str, dict[str, Any], list[str]]] = {
          'spec.limits[0].default[cpu]: Invalid value: "2": default value 3 is greater than max value 2']),
     "taints": (
         "/nodes", {"spec/taints/1": {"key": "a", "effect": "NoSchedule"}},
-        ['metadata.taints[1]: Duplicate value: {"key":"a","effect":"NoSchedule"}: taints must be unique by key and effect '
+        ['metadata.taints[1]: Duplicate value: {"Key":"a","Value":"","Effect":"NoSchedule","TimeAdded":null}: taints must be unique by key and effect '
          "pair"]),
     "a key for ssh": (
         "/secrets", {"type": "kubernetes.io/ssh-auth"}, ["data[ssh-privatekey]: Required value"]),

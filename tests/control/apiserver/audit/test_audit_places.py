@@ -10,11 +10,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 import yaml
 
 from control.apiserver.audit.auditor import AuditMetrics
 from control.apiserver.audit.buffer import Batching, Blocking
+from control.apiserver.audit.legacy import legacy_line
 from control.apiserver.audit.log import MEGABYTE, LogFile, line
 from control.apiserver.audit.webhook import Webhook
 from control.apiserver.config import BatchConfig, ConfigurationError
@@ -272,3 +274,24 @@ async def test_a_webhook_is_asked_again_where_that_may_help(
 def test_a_kubeconfig_that_is_none_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="initializing audit webhook"):
         Webhook(tmp_path / "none", 0.01)
+
+
+def test_the_legacy_form_is_a_line_of_text() -> None:
+    event = {
+        "auditID": "7", "stage": "ResponseComplete", "verb": "list", "requestURI": '/api/v1/pods?x="', "userAgent": "k",
+        "user": {"username": "ann", "groups": ["a", "b"]}, "sourceIPs": ["192.0.2.1", "192.0.2.2"],
+        "objectRef": {"namespace": "n"}, "responseStatus": {"code": 200},
+        "requestReceivedTimestamp": "2026-01-02T03:04:05.120000Z",
+    }  # fmt: skip
+    assert legacy_line(orjson.dumps(event)).decode() == (
+        '2026-01-02T03:04:05.12Z AUDIT: id="7" stage="ResponseComplete" ip="192.0.2.1" method="list" user="ann" '
+        'groups="\\"a\\",\\"b\\"" as="<self>" asgroups="<lookup>" user-agent="k" namespace="n" '
+        'uri="/api/v1/pods?x=\\"" response="200"\n'
+    )
+    early = {"auditID": "7", "stage": "RequestReceived", "verb": "get", "requestURI": "/", "user": {},
+             "impersonatedUser": {"username": "otto", "groups": []},
+             "requestReceivedTimestamp": "2026-01-02T03:04:05.000000Z"}  # fmt: skip
+    assert legacy_line(orjson.dumps(early)).decode() == (
+        '2026-01-02T03:04:05Z AUDIT: id="7" stage="RequestReceived" ip="<unknown>" method="get" user="<none>" '
+        'groups="<none>" as="otto" asgroups="" user-agent="" namespace="<none>" uri="/" response="<deferred>"\n'
+    )
