@@ -22,7 +22,7 @@ from tests.control.apiserver.harness import (
 from tests.control.apiserver.test_hub import client_of
 
 APPLY, MERGE = "application/apply-patch+yaml", "application/merge-patch+json"
-REPLICAS = {"f:spec": {"f:replicas": {}}}
+REPLICAS: dict[str, Any] = {"f:spec": {"f:replicas": {}}}
 
 
 def owners(answer: Answer | dict[str, Any]) -> dict[str, Any]:
@@ -181,6 +181,6 @@ async def test_versions_of_one_kind_share_their_owners() -> None:
         assert "f:scaleTargetRef" in owners(new)["old Update"]["f:spec"]
         assert "f:maxReplicas" not in owners(new)["old Update"]["f:spec"]
         unknown = [{**entry, "apiVersion": "autoscaling/v9"} for entry in new.json["metadata"]["managedFields"]]
-        patch = {"metadata": {"managedFields": unknown}, "spec": {"minReplicas": 2}}
-        left = await api.ask("PATCH", f"{url.format('v2')}/h?fieldManager=x", patch, content_type=MERGE)
+        strange = {"metadata": {"managedFields": unknown}, "spec": {"minReplicas": 2}}
+        left = await api.ask("PATCH", f"{url.format('v2')}/h?fieldManager=x", strange, content_type=MERGE)
         assert set(owners(left)) == {"x Update"}
