@@ -120,7 +120,9 @@ class Feed:
                     # What is held is no longer what is stored, and nobody can tell what is.
                     self._reload(prefix, cache)
         for prefix in touched:
-            self._caches[prefix].wake_soon()
+            # Whoever was told of a change may have dropped the cache: the definition of a kind went with its objects.
+            if (cache := self._caches.get(prefix)) is not None:
+                cache.wake_soon()
 
     @staticmethod
     def _complain(cache: ResourceCache) -> None:

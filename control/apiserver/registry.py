@@ -220,8 +220,15 @@ class Registry(Reads):
         for _ in range(UPDATE_ATTEMPTS):
             if found is None:
                 raise status.not_found(kind.resource.plural, name, kind.resource.group)
+            held = found
             try:
-                return await self._update_once(kind, namespace, name, found, change, context, subresource)
+                made = await self._update_once(kind, namespace, name, held, change, context, subresource)
+                if newest or made["metadata"].get("resourceVersion") != str(held.revision):
+                    return made
+                # Nothing was written: what was wished for is what memory holds, which may be outdated.
+                found, newest = await self._stored(kind, namespace, name), True
+                if found is not None and found.revision == held.revision:
+                    return made
             except RevisionMismatchError as mismatch:
                 found, newest = mismatch.current, True
             except status.ApiError:
@@ -229,7 +236,7 @@ class Registry(Reads):
                     raise
                 # The refusal may come from an outdated object in memory.
                 stored, newest = await self._stored(kind, namespace, name), True
-                if stored is not None and stored.revision == found.revision:
+                if stored is not None and stored.revision == held.revision:
                     raise
                 found = stored
         raise status.conflict(kind.resource.plural, name, kind.resource.group)
