@@ -9,8 +9,10 @@ from control.api.meta import Object
 from control.api.patch import copy_json
 from control.api.validation import names
 from control.api.validation.amounts import check_amount, is_native
+from control.api.validation.differences import difference
 from control.api.validation.faults import Faults
 from control.api.validation.forms import metadata_of
+from control.api.validation.internal import internal
 from control.api.validation.metadata import check_selector, check_template_metadata
 from control.api.validation.nodeselectors import check_node_selector
 from control.api.validation.volume_sources import INSIDE, check_common_source
@@ -22,6 +24,12 @@ _INLINE = "may not be specified in the context of inline volumes"
 _CLAIM_UPDATE = (
     "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims"
 )
+_SOURCES = (
+    "hostPath", "gcePersistentDisk", "awsElasticBlockStore", "glusterfs", "flocker", "nfs", "rbd", "quobyte", "cephfs",
+    "iscsi", "cinder", "fc", "flexVolume", "azureFile", "vsphereVolume", "photonPersistentDisk", "portworxVolume",
+    "azureDisk", "scaleIO", "local", "storageos", "csi",
+)  # fmt: skip
+"""Where a volume may be, in the order in which Kubernetes looks."""
 _RESIZING = ("ControllerResizeInProgress", "ControllerResizeInfeasible", "NodeResizeInProgress", "NodeResizeInfeasible",
              "NodeResizePending")  # fmt: skip
 _GA_LABELS = {
@@ -78,9 +86,9 @@ def _check_data_sources(spec: dict[str, Any], path: str, faults: Faults) -> None
         return
     if reference.get("namespace"):
         text = "may not be specified when dataSourceRef.namespace is specified"
-        faults.invalid(path, f"{path}.dataSource", text)
+        faults.invalid(path, {}, text)  # it would show a path, which has no form in JSON
     elif any(source.get(field) != reference.get(field) for field in ("apiGroup", "kind", "name")):
-        faults.invalid(path, f"{path}.dataSource", "must match dataSourceRef")
+        faults.invalid(path, {}, "must match dataSourceRef")
 
 
 def _check_data_source(source: dict[str, Any], path: str, faults: Faults) -> None:
@@ -128,31 +136,39 @@ def check_claim_update(new: Object, old: Object, faults: Faults) -> None:
         requests = (now.get("resources") or {}).get("requests")
         if requests is not None:
             requests["storage"] = _size(old, "spec", "resources", "requests")
-        if now.get("volumeAttributesClassName") is not None:
-            now["volumeAttributesClassName"] = was.get("volumeAttributesClassName")
+        now["volumeAttributesClassName"] = was.get("volumeAttributesClassName")
     if _given(now) != _given(was):
-        faults.forbidden("spec", _CLAIM_UPDATE)
+        lines = difference(*(internal("core.v1.PersistentVolumeClaimSpec", spec) for spec in (was, now)))
+        faults.forbidden("spec", f"{_CLAIM_UPDATE}\n{lines}")
     sizes = [quantity.parse(_size(obj, "spec", "resources", "requests")) for obj in (new, old)]
     if sizes[0] < sizes[1] and sizes[0] <= quantity.parse(_size(old, "status", "capacity")):
         faults.forbidden("spec.resources.requests.storage", "field can not be less than status.capacity")
     modes = [(obj.get("spec") or {}).get("volumeMode") for obj in (new, old)]
     faults.unchanged("volumeMode", modes[0], modes[1])
-    _check_attributes_class(new, old, faults, may_be_empty=False)
+    _check_claim_attributes(new, old, faults)
 
 
 def _given(spec: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in spec.items() if value is not None}
 
 
-def _check_attributes_class(new: Object, old: Object, faults: Faults, *, may_be_empty: bool) -> None:
+def _check_claim_attributes(new: Object, old: Object, faults: Faults) -> None:
+    """Check that a claim whose volume has a class of attributes keeps one."""
+    now, was = ((obj.get("spec") or {}).get("volumeAttributesClassName") for obj in (new, old))
+    if now == was or now or (old.get("status") or {}).get("currentVolumeAttributesClassName") is None:
+        return
+    word = "nil" if now is None else "empty string"
+    text = f"update to {word} is forbidden when status.currentVolumeAttributesClassName is not nil"
+    faults.forbidden("spec.volumeAttributesClassName", text)
+
+
+def _check_attributes_class(new: Object, old: Object, faults: Faults) -> None:
     now, was = ((obj.get("spec") or {}).get("volumeAttributesClassName") for obj in (new, old))
     path = "spec.volumeAttributesClassName"
     if was is None or now == was:
         return
     if now is None:
         faults.forbidden(path, "update from non-nil value to nil is forbidden")
-    elif not now and not may_be_empty:
-        faults.forbidden(path, "update from non-nil value to an empty string is forbidden")
 
 
 def check_claim_status(new: Object, old: Object, faults: Faults) -> None:
@@ -163,9 +179,9 @@ def check_claim_status(new: Object, old: Object, faults: Faults) -> None:
     for name, amount in (status.get("capacity") or {}).items():
         _check_basic(amount, f"status.capacity[{name}]", faults)
     for name, state in (status.get("allocatedResourceStatuses") or {}).items():
-        _check_resource_key(name, "status.allocatedResourceStatus", faults)
+        _check_resource_key(name, "status.allocatedResourceStatuses", faults)
         if state not in _RESIZING:
-            faults.not_supported("status.allocatedResourceStatus", name, sorted(_RESIZING))
+            faults.not_supported("status.allocatedResourceStatuses", name, sorted(_RESIZING))
     for name, amount in (status.get("allocatedResources") or {}).items():
         here = f"status.allocatedResources[{name}]"
         if _check_resource_key(name, "status.allocatedResources", faults) and _check_basic(amount, here, faults):
@@ -253,13 +269,15 @@ def _check_capacity(capacity: dict[str, Any], path: str, faults: Faults) -> None
 
 
 def _check_volume_source(spec: dict[str, Any], path: str, faults: Faults, name: str) -> None:
-    sources = [key for key in schema.definition("core.v1.PersistentVolumeSource").fields if spec.get(key) is not None]
+    sources = [key for key in _SOURCES if spec.get(key) is not None]
     if not sources:
         faults.required(path, "must specify a volume type")
         return
     kind, source = sources[0], spec[sources[0]]
     check_common_source(kind, source, f"{path}.{INSIDE.get(kind, kind)}", faults, persistent=True)
     for extra in sources[1:]:
+        if extra == "flexVolume":
+            continue  # Kubernetes lets it stand beside others
         told = "cephFS" if extra == "cephfs" else extra
         faults.forbidden(f"{path}.{told}", "may not specify more than 1 volume type")
     if kind == "local" and spec.get("nodeAffinity") is None:
@@ -286,12 +304,15 @@ def check_volume_update(new: Object, old: Object, faults: Faults) -> None:
         now["csi"] = {key: value for key, value in now["csi"].items() if key != "controllerExpandSecretRef"}
     sources = schema.definition("core.v1.PersistentVolumeSource").fields
     if any(now.get(key) != was.get(key) for key in sources):
-        faults.forbidden("spec.persistentvolumesource", "spec.persistentvolumesource is immutable after creation")
+        held = ({key: spec[key] for key in sources if key in spec} for spec in (was, now))
+        lines = difference(*(internal("core.v1.PersistentVolumeSource", source) for source in held))
+        text = f"spec.persistentvolumesource is immutable after creation\n{lines}"
+        faults.forbidden("spec.persistentvolumesource", text)
     faults.unchanged("volumeMode", now.get("volumeMode"), was.get("volumeMode"))
     if was.get("nodeAffinity") is not None and not _is_same_affinity(now.get("nodeAffinity"), was["nodeAffinity"]):
         text = "field is immutable, except for updating from beta label to GA"
-        faults.invalid("nodeAffinity", now.get("nodeAffinity"), text)
-    _check_attributes_class(new, old, faults, may_be_empty=True)
+        faults.invalid("nodeAffinity", internal("core.v1.VolumeNodeAffinity", now.get("nodeAffinity")), text)
+    _check_attributes_class(new, old, faults)
 
 
 def _is_same_affinity(new: Any, old: Any) -> bool:
