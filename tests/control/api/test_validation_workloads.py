@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from control.api.status import Cause, invalid
 from tests.control.api.validating import change_faults, faults_of
 
 POD: dict[str, Any] = {"containers": [{"name": "a", "image": "i"}]}
@@ -193,3 +194,10 @@ def test_a_new_object(name: str) -> None:
 def test_a_change(name: str) -> None:
     what, obj, changes, wanted = CHANGED[name]
     assert change_faults(what, obj, changes) == wanted
+
+
+def test_a_fault_that_is_found_twice_is_said_once() -> None:
+    cause = Cause("FieldValueInvalid", "Invalid value: 1", "a")
+    told = invalid("Pod", "p", [cause, cause])
+    assert told.status["message"] == 'Pod "p" is invalid: a: Invalid value: 1'
+    assert len(told.status["details"]["causes"]) == 2
