@@ -11,7 +11,7 @@ from typing import Any
 
 from control.api import schema, status
 from control.api.comparing import KeysMissingError
-from control.api.fieldsets import check_unique, merge, path_text, remove, root
+from control.api.fieldsets import Shape, check_unique, is_element, merge, path_text, remove, root
 from control.api.fieldtrees import Path, Tree, difference, intersection, paths, union
 from control.api.meta import Object
 from control.api.patch import copy_json
@@ -62,7 +62,7 @@ def apply(
         stated = scope.stated(wanted)
         result: Object = merge(before, wanted, shape)
         kept = frozenset(paths(_together(others, stated)))
-        if dropped := _dropped(frozenset(paths((mine or {}).get("fieldsV1") or {})), kept):
+        if dropped := _dropped(frozenset(paths((mine or {}).get("fieldsV1") or {})), kept, shape):
             result = remove(result, shape, dropped, kept)
         changes = scope.changes(before, result)
     except KeysMissingError as error:
@@ -116,20 +116,17 @@ def _together(entries: list[Entry], fields: Tree) -> Tree:
     return fields
 
 
-def _dropped(before: frozenset[Path], kept: frozenset[Path]) -> frozenset[Path]:
+def _dropped(before: frozenset[Path], kept: frozenset[Path], shape: Shape) -> frozenset[Path]:
     """Return what goes with a manager's fields that nobody states any more.
 
     A structure in which nobody owns anything now goes as a whole, with the defaults that were filled in beside: half a
-    probe is worth less than none. An element of a list goes when nobody owns the element itself, whatever others
-    changed in it: without what its owner stated it would not even have its key.
+    probe is worth less than none. An element of a list or a map goes when nobody owns the element itself, whatever
+    others changed in it: without what its owner stated it would not even have its key.
     """
     held = {path[:size] for path in kept for size in range(1, len(path) + 1)}
     named = {path[:size] for path in before for size in range(1, len(path)) if path[size - 1].startswith("f:")}
-    return frozenset(
-        path
-        for path in before | named
-        if path not in (held if path[-1].startswith("f:") else kept) and path != ("f:metadata",)
-    )
+    gone = {path for path in before | named if path not in kept and path != ("f:metadata",)}
+    return frozenset(path for path in gone if path not in held or (path in before and is_element(path, shape)))
 
 
 def _check_conflicts(
@@ -142,7 +139,7 @@ def _check_conflicts(
     forgiven: Tree | None,
 ) -> None:
     found: list[tuple[str, Path]] = []
-    for entry in others:
+    for entry in sorted(others, key=_order):
         seen: Tree | None = written
         if entry["apiVersion"] != manager.api_version:
             changes = scope.changes_in(entry["apiVersion"], *states, version_of)
@@ -153,6 +150,11 @@ def _check_conflicts(
         found.extend((_manager_text(manager_of(entry)), path) for path in paths(taken))
     if found:
         raise _conflict(found)
+
+
+def _order(entry: Entry) -> tuple[str, str, str, bool, str]:
+    manager = manager_of(entry)
+    return manager.name, manager.operation, manager.api_version, not manager.subresource, manager.subresource
 
 
 def _manager_text(manager: Manager) -> str:
@@ -171,7 +173,7 @@ def _conflict(found: list[tuple[str, Path]]) -> status.ApiError:
         text = f"Apply failed with 1 conflict: conflict with {found[0][0]}: {path_text(found[0][1])}"
     else:
         lines = []
-        for manager in sorted({manager for manager, _ in found}):
+        for manager in dict.fromkeys(manager for manager, _ in found):
             lines.append(f"conflicts with {manager}:")
             lines.extend(f"- {path_text(path)}" for owner, path in found if owner == manager)
         text = f"Apply failed with {len(found)} conflicts: " + "\n".join(lines)

@@ -7,7 +7,6 @@ field, and a field of it that is never left out has an owner from the moment in 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any, TypeAlias
 
@@ -432,14 +431,18 @@ _TOP: frozenset[Path] = frozenset({("apiVersion",), ("kind",)}) | _METADATA
 
 
 @lru_cache(maxsize=1024)
-def of(definition_name: str, ignored: Iterable[Path] = frozenset(), *, sparse: bool = False) -> Shape:
+def of(definition_name: str, ignored: frozenset[Path] = frozenset(), *, sparse: bool = False) -> Shape:
     """Return the shape of an object, without what nobody owns and what is ``ignored``.
 
     ``sparse`` is that of what an applied configuration made: what it brings is as it was sent, no Go type.
     """
-    every = _TOP | frozenset(ignored)
+    every = _TOP | ignored
     if definition_name:
-        return _structure(definition_name, every, sparse=sparse)
+        try:
+            return _structure(definition_name, every, sparse=sparse)
+        except KeyError:
+            # A custom resource's definition went while an object of it was on its way.
+            return of("", ignored, sparse=sparse)
     plain = Structure(_UNTYPED)
     metadata = schema.Definition("", {"metadata": schema.Field("metadata", "meta.v1.ObjectMeta", "o", 0)}, {}, {})
     plain.fill(metadata, every, sparse=sparse)

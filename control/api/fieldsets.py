@@ -101,6 +101,20 @@ def _items(shape: Shape, value: Any) -> list[tuple[str, Any, Shape]]:
     return [(key_of(shape, item), item, inner) for item in value]
 
 
+def is_element(path: Path, shape: Shape) -> bool:
+    """Tell whether a path leads to an element of a list or a map, which is somebody's, or to a structure's field."""
+    inside = shape
+    for element in path:
+        shape = inside
+        if element[0] != "f":
+            inside = _shape(shape.type) if shape.kind == "keyed" else _LEAF
+        elif shape.kind in ("structure", "map"):
+            inside = _child(shape, element[2:])
+        else:
+            inside = _LEAF
+    return path[-1][0] != "f" or shape.kind == "map"
+
+
 def merge(live: Any, wanted: Any, shape: Shape) -> Any:
     """Return ``live`` with what ``wanted`` states; lists with keys are merged by them, new elements go last."""
     if _is_whole(shape, wanted) or _is_whole(shape, live) or live is None:

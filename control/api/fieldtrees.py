@@ -169,29 +169,11 @@ def holding(path: Path) -> Tree:
 
 
 def paths(tree: Tree, path: Path = ()) -> Iterator[Path]:
-    """Yield the fields of a set, a field before what lies below it, in order."""
-    for element in sorted(tree):
-        inner = tree[element]
-        if element == DOT:
-            yield path
-        elif not inner:
+    """Yield the fields of a set in Kubernetes' order: those of one place before what lies below any of them."""
+    ordered = [(element, tree[element]) for element in sorted(tree) if element != DOT]
+    for element, inner in ordered:
+        if not inner or DOT in inner:
             yield (*path, element)
-        else:
+    for element, inner in ordered:
+        if inner:
             yield from paths(inner, (*path, element))
-
-
-def from_paths(fields: frozenset[Path]) -> Tree:
-    """Return the set of these fields."""
-    top: Tree = {}
-    for path in sorted(fields):
-        node = top
-        for element in path:
-            node = node.setdefault(element, {})
-        node[DOT] = LEAF
-    return {element: _without_lone_dots(node) for element, node in top.items() if element != DOT}
-
-
-def _without_lone_dots(node: Tree) -> Tree:
-    if set(node) == {DOT}:
-        return LEAF
-    return {element: LEAF if element == DOT else _without_lone_dots(inner) for element, inner in node.items()}

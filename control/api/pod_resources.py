@@ -7,7 +7,10 @@ moment needs. While a running pod is being resized, it holds what it has and wha
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
+
+import orjson
 
 from control.api import quantity
 from control.api.amounts import Amounts, are_equal, highest, total
@@ -118,6 +121,13 @@ def quality_of_service(pod: Object) -> str:
             for container in (*(spec.get("containers") or ()), *(spec.get("initContainers") or ()))
         ]
     )
+    return _quality_of(orjson.dumps(asking))
+
+
+@lru_cache(maxsize=1024)
+def _quality_of(resources_json: bytes) -> str:
+    """Return the class of pods whose parts ask for this; most pods ask as others of their workload do."""
+    asking: list[Object] = orjson.loads(resources_json)
     sums = {part: total(_counted(resources, part) for resources in asking) for part in ("requests", "limits")}
     if not sums["requests"] and not sums["limits"]:
         return "BestEffort"

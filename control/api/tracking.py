@@ -327,11 +327,13 @@ def keep_readable(obj: Object, before: Any, warnings: list[str]) -> None:
 
 
 def same_but_times(one: Object, other: Object) -> bool:
-    """Tell whether two objects differ in nothing but the times of their owners."""
+    """Tell whether two objects differ in the times of their owners, and in nothing else."""
     first, second = entries_of(one), entries_of(other)
-    if not first or len(first) != len(second):
+    if len(first) != len(second):
         return False
-    if any(_timeless(a) != _timeless(b) for a, b in zip(first, second, strict=True)):
+    # Most changes are told apart here: no time is new, or somebody owns something else.
+    pairs = [(a, b) for a, b in zip(first, second, strict=True) if a is not b and a != b]
+    if not pairs or any(_timeless(a) != _timeless(b) for a, b in pairs):
         return False
     return bare(one) == bare(other)
 

@@ -123,15 +123,30 @@ def _reader(path: str) -> Callable[[dict[str, Any]], str]:
         parts = ["status", "succeeded"]
     absent = "false" if path in _FALSE_WHEN_ABSENT else "0" if path in _ZERO_WHEN_ABSENT else ""
 
-    def read(obj: dict[str, Any]) -> str:
-        value: Any = obj
-        for part in parts:
-            value = value.get(part) if isinstance(value, dict) else None
+    def text(value: Any) -> str:
+        if isinstance(value, str):
+            return value
         if isinstance(value, bool):
             return "true" if value else "false"
         return absent if value is None else str(value)
 
-    return read
+    def read(obj: dict[str, Any]) -> str:
+        value: Any = obj
+        for part in parts:
+            value = value.get(part) if isinstance(value, dict) else None
+        return text(value)
+
+    if len(parts) != 2:
+        return read
+    outer, inner = parts
+
+    def read_two(obj: dict[str, Any]) -> str:
+        """Read what nearly all paths are: a field of a field."""
+        around = obj.get(outer)
+        value = around.get(inner) if isinstance(around, dict) else None
+        return value if isinstance(value, str) else text(value)
+
+    return read_two
 
 
 _STORAGE_VERSIONS = {("", "events"): ("", "v1"), ("autoscaling", "horizontalpodautoscalers"): ("autoscaling", "v2")}

@@ -182,10 +182,8 @@ class Metrics:
                 collector(registry=self._registry)
         return self._registry
 
-    async def text(self) -> bytes:
-        """Return everything in Prometheus' text format."""
-        from prometheus_client import generate_latest
-
+    async def text(self, *, process: bool = True) -> bytes:
+        """Return everything in Prometheus' text format, with what the process itself is like or without."""
         for refresh in self._refresh:
             await refresh()
         parts: list[str] = []
@@ -194,8 +192,12 @@ class Metrics:
             lines = list(metric.lines())
             if lines:
                 parts += (f"# HELP {name} {_escaped(metric.help_text)}", f"# TYPE {name} {metric.kind}", *lines)
-        own = "\n".join(parts)
-        return own.encode() + (b"\n" if own else b"") + generate_latest(self.registry)
+        own = "\n".join(parts).encode() + (b"\n" if parts else b"")
+        if not process:
+            return own
+        from prometheus_client import generate_latest
+
+        return own + generate_latest(self.registry)
 
 
 def _escaped(text: str) -> str:

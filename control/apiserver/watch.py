@@ -19,6 +19,8 @@ from control.apiserver.paging import REVISION_MAX
 REVISION_DIGITS_MAX = 19
 BOOKMARK_INTERVAL_S = 60.0
 INITIAL_BATCH = 500
+AHEAD_PAUSE_S = 1.0
+"""How often a watch that waits for a revision to come looks whether its time is over."""
 INITIAL_EVENTS_END = "k8s.io/initial-events-end"
 
 
@@ -89,6 +91,8 @@ class Watch:
         self._position = 0
         self._epoch = 0
         self._refusal: Delivery | None = None
+        self._ahead = 0
+        """The revision to wait for before anything is told; 0 for none."""
         self.initialized: Callable[[], None] | None = None
         """Called once what was there at the beginning has been read."""
 
@@ -100,10 +104,13 @@ class Watch:
         if initial is None:
             initial = revision == 0
         if revision > self._feed.revision:
-            try:
-                await self._feed.reach(revision)
-            except TimeoutError:
-                raise too_large(revision, self._feed.revision) from None
+            if not initial:
+                self._ahead = revision
+            else:
+                try:
+                    await self._feed.reach(revision)
+                except TimeoutError:
+                    raise too_large(revision, self._feed.revision) from None
         elif not options.resource_version:
             await self._feed.fresh()
         # No await from here on: list, position and epoch must belong together.
@@ -122,6 +129,23 @@ class Watch:
                 return
             self._position = cache.position(revision) if revision else cache.next_position
 
+    async def _catch_up(self, end: float) -> None:
+        """Stay silent until the revision is reached from which events are wanted, or the watch's time is over."""
+        if self.initialized is not None:
+            self.initialized()
+            self.initialized = None
+        now, feed, cache = asyncio.get_running_loop().time, self._feed, self._cache
+        while feed.revision < self._ahead and not feed.ended and now() < end:
+            try:
+                await feed.reach(self._ahead, min(AHEAD_PAUSE_S, end - now()))
+            except TimeoutError:
+                continue
+        self._epoch = cache.epoch
+        if self._ahead < cache.floor:
+            self._refusal = error_delivery(too_old(self._ahead, cache.floor))
+        else:
+            self._position = cache.position(self._ahead)
+
     def _bookmark(self, initial_end: bool = False) -> Delivery:
         metadata: dict[str, object] = {"resourceVersion": str(max(self._feed.revision, self._cache.changed))}
         if initial_end:
@@ -135,6 +159,8 @@ class Watch:
         now = asyncio.get_running_loop().time
         end = now() + self._options.timeout_s
         bookmark_at = now() + BOOKMARK_INTERVAL_S * random.uniform(0.75, 1.0)
+        if self._ahead:
+            await self._catch_up(end)
         if self._refusal is not None:
             yield Batch([self._refusal])
             return

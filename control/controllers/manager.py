@@ -29,6 +29,7 @@ from control.controllers.namespacedefaults import root_ca_controller, service_ac
 from control.controllers.nodeipam import NodeIpamController, mask_sizes
 from control.controllers.nodelifecycle import NodeLifecycleController
 from control.controllers.podeviction import PodCollector, TaintEvictionController
+from control.controllers.policystatus import PolicyStatusController
 from control.controllers.protection import ClaimProtection, VolumeProtection
 from control.controllers.replicaset import ReplicaSetController
 from control.controllers.resourcequota import ResourceQuotaController
@@ -62,6 +63,7 @@ NAMES = (
     "serviceaccount",
     "taint-eviction-controller",
     "token-cleaner-controller",
+    "validatingadmissionpolicy-status-controller",
 )
 
 
@@ -85,6 +87,7 @@ def build(context: Context, config: ControllersConfig) -> list[Controller]:
         "disruption-target": DisruptionTargetController,
         "pvc-protection": ClaimProtection,
         "pv-protection": VolumeProtection,
+        "validatingadmissionpolicy-status-controller": PolicyStatusController,
     }
     for name, make in makers.items():
         if config.wants(name):

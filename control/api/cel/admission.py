@@ -97,6 +97,10 @@ class Expressions:
         self._variables[name] = program.type
         return program
 
+    def unknown(self, name: str) -> None:
+        """Let a variable be named of which nothing is known."""
+        self._variables[name] = DYN
+
 
 @lru_cache(maxsize=1024)
 def compile_condition(text: str) -> Program:

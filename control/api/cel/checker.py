@@ -9,7 +9,7 @@ from collections.abc import Mapping as MappingOf
 
 from control.api.cel.declarations import Overload
 from control.api.cel.errors import Issue
-from control.api.cel.parser import Uint
+from control.api.cel.parser import RESERVED, Uint
 from control.api.cel.syntax import (
     Call,
     Comprehension,
@@ -47,6 +47,7 @@ from control.api.cel.unification import Mapping, less_specific
 _LITERALS: dict[type, Type] = {
     bool: BOOL, int: INT, Uint: UINT, float: DOUBLE, str: STRING, bytes: BYTES, type(None): NULL,
 }  # fmt: skip
+KEYWORDS = RESERVED | {"true", "false", "null", "in"}
 Variables = MappingOf[str, Type]
 FunctionTable = MappingOf[str, tuple[Overload, ...]]
 
@@ -154,8 +155,13 @@ class Checker:
             result = held.parameters[1]
         elif held.kind == "object":
             assert held.fields is not None
+            keyword = f"__{field}__"
             if field in held.fields:
                 result = held.fields[field]
+            elif field in KEYWORDS and keyword in held.fields:
+                # Fields that are called like keywords have escaped names, but may be written as they are.
+                result = held.fields[keyword]
+                _rename(node, keyword)
             else:
                 self._issue(node.at, f"undefined field '{field}'")
         elif held.kind == "parameter":
@@ -335,6 +341,13 @@ class Checker:
 
     def _mismatch(self, at: int, wanted: Type, found: Type) -> None:
         self._issue(at, f"expected type '{self._shown(wanted)}' but found '{self._shown(found)}'")
+
+
+def _rename(node: Node, field: str) -> None:
+    if isinstance(node, Select):
+        node.field = field
+    elif isinstance(node, Call) and isinstance(name := node.arguments[1], Literal):
+        name.value = field
 
 
 def _renamed(found: Type, fresh: dict[str, Type]) -> Type:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from control.api.cel.errors import CelError, Issue
+from control.api.cel.formatting import format_issues
 from control.api.cel.syntax import Call, Comprehension, Ident, ListNode, Literal, MapNode, Node, Select, StructNode
 from control.api.cel.types import Type, unwrapped
 from control.api.cel.values import Duration, Timestamp
@@ -28,6 +29,8 @@ def constant_issues(node: Node) -> list[Issue]:
             pattern = arguments[-1]
             if isinstance(pattern, Literal) and isinstance(pattern.value, str) and patterns.fault(pattern.value):
                 found.append(Issue(pattern.at, "invalid matches argument"))
+        elif call.function == "format" and "string_format" in call.overloads:
+            found += format_issues(call)
         elif call.function in _CHECKS and len(arguments) == 1 and isinstance(text := arguments[0], Literal):
             try:
                 if isinstance(text.value, str):

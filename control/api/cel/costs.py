@@ -150,7 +150,9 @@ class _Estimator:
 
     def _select(self, node: Select) -> Span:
         if not node.field:
-            return self.cost(node.operand)
+            total = self.cost(node.operand)
+            self._paths[node] = self._path(node.operand)
+            return total
         if node.test_only:
             return self.cost(node.operand)
         total = self.cost(node.operand)

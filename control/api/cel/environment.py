@@ -67,16 +67,19 @@ class Program:
         """The type of what it yields, as far as that is known before it runs."""
         return self.node.type
 
+    def plan(self) -> tuple[Step, bool]:
+        """Return how the expression is run; raises CelError where its constants are already at fault."""
+        if self._planned is None:
+            self._planned = plan(self.node)
+        return self._planned
+
     def run(self, values: Mapping[str, Any]) -> Any:
         """Return what the expression yields over its variables; raises CelError."""
         return self.spend(values, CALL_COST_MAX)[0]
 
     def spend(self, values: Mapping[str, Any], limit: int) -> tuple[Any, int]:
         """Return what the expression yields, and what that cost; raises CelError, LimitError where it costs more."""
-        planned = self._planned
-        if planned is None:
-            planned = self._planned = plan(self.node)
-        step, writes = planned
+        step, writes = self._planned or self.plan()
         frame = Frame({**values} if writes or type(values) is not dict else values, limit)
         try:
             found = step(frame)

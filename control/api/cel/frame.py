@@ -8,8 +8,8 @@ from typing import Any
 from control.api.cel.errors import ENDLESS, LimitError
 
 LIMIT_TEXT = "operation cancelled: actual cost limit exceeded"
-STEPS_MAX = 5_000_000
-"""The most steps that the comparisons of one evaluation may take, whatever they are said to cost."""
+STEPS_FACTOR = 5
+"""So many steps may comparisons take for each unit of the limit, whatever they are said to cost."""
 
 
 class Frame:
@@ -20,7 +20,7 @@ class Frame:
     def __init__(self, values: dict[str, Any], limit: int) -> None:
         self.values = values
         self.left = limit
-        self.steps_left = STEPS_MAX
+        self.steps_left = STEPS_FACTOR * limit
 
     def spend(self, cost: int) -> None:
         """Take a cost from what is left; raises LimitError where that is not enough."""

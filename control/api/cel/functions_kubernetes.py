@@ -14,9 +14,10 @@ from control.api.cel import authorizer
 from control.api.cel.declarations import FORMAT_NAMES
 from control.api.cel.errors import CelError
 from control.api.cel.parser import INT_MAX, INT_MIN
-from control.api.cel.values import NONE, Cidr, Format, Optional, Quantity, Semver, Url
+from control.api.cel.values import NONE, Cidr, Format, NoOverload, Optional, Quantity, Semver, Url
 from control.api.custom.formats import FORMATS
 from control.api.validation import names
+from control.api.validation.faults import quoted
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -79,27 +80,40 @@ _QUANTITIES: dict[str, Callable[..., Any]] = {
 
 def _address(text: str) -> Address:
     if "%" in text:
-        raise CelError(f"IP address with zone value is not allowed: {text!r}")
+        raise CelError(f"IP address {quoted(text)} with zone value is not allowed")
     try:
         found = ipaddress.ip_address(text)
     except ValueError:
-        raise CelError(f"IP Address {text!r} parse error during conversion from string") from None
+        why = f"ParseAddr({quoted(text)}): unable to parse IP"
+        raise CelError(f"IP Address {quoted(text)} parse error during conversion from string: {why}") from None
     if found.version == 6 and found.ipv4_mapped is not None:
-        raise CelError(f"IPv4-mapped IPv6 address is not allowed: {text!r}")
+        raise CelError(f"IPv4-mapped IPv6 address {quoted(text)} is not allowed")
     return found
 
 
 def _network(text: str) -> Cidr:
     _, slash, length = text.rpartition("/")
-    if not slash or not length.isdigit() or "%" in text:
-        raise CelError(f"network address parse error during conversion from string: {text!r}")
+    about = "network address parse error during conversion from string"
+    parsed = f"{about}: {about}: netip.ParsePrefix({quoted(text)})"
+    if not slash:
+        raise CelError(f"{parsed}: no '/'")
+    if not length.isdigit() or "%" in text:
+        raise CelError(f"{parsed}: bad bits after slash: {quoted(length)}")
     try:
         found = ipaddress.ip_interface(text)
-    except ValueError:
-        raise CelError(f"network address parse error during conversion from string: {text!r}") from None
+    except ValueError as error:
+        raise CelError(f"{parsed}: {error}") from None
     if found.version == 6 and found.ip.ipv4_mapped is not None:
-        raise CelError(f"IPv4-mapped IPv6 address is not allowed: {text!r}")
+        raise CelError(f"{about}: IPv4-mapped IPv6 address {quoted(text)} is not allowed")
     return Cidr(found)
+
+
+def _taken(parse: Callable[[str], Any], text: str) -> Any:
+    """Return what a text means that is no argument where it cannot be read."""
+    try:
+        return parse(text)
+    except CelError:
+        raise NoOverload("no such overload") from None
 
 
 def _contains_ip(network: Cidr, address: Address) -> bool:
@@ -136,9 +150,9 @@ _ADDRESSES: dict[str, Callable[..., Any]] = {
     "string_to_cidr": _network,
     "is_cidr": _holds(_network),
     "cidr_ip": lambda network: network.interface.ip,
-    "cidr_contains_ip_string": lambda network, text: _contains_ip(network, _address(text)),
+    "cidr_contains_ip_string": lambda network, text: _contains_ip(network, _taken(_address, text)),
     "cidr_contains_ip_ip": _contains_ip,
-    "cidr_contains_cidr_string": lambda network, text: _contains_cidr(network, _network(text)),
+    "cidr_contains_cidr_string": lambda network, text: _contains_cidr(network, _taken(_network, text)),
     "cidr_contains_cidr": _contains_cidr,
     "cidr_prefix_length": lambda network: network.interface.network.prefixlen,
     "cidr_masked": lambda network: Cidr(ipaddress.ip_interface(str(network.interface.network))),
@@ -169,7 +183,9 @@ def _url_fault(text: str) -> str:
         found = urlsplit(text)
         found.port  # noqa: B018 - it is read, and wrong ones are found, where it is asked for
     except ValueError as error:
-        return str(error)
+        host = text.partition("//")[2].partition("/")[0].rpartition("@")[2]
+        port = host[host.rfind(":") :] if "]" not in host or host.rfind(":") > host.rfind("]") else ""
+        return f"invalid port {quoted(port)} after host" if port[1:] and not port[1:].isdigit() else str(error)
     if not found.scheme and not text.startswith("/"):
         return "invalid URI for request"
     if found.scheme and not found.netloc and not found.path.startswith("/"):
@@ -203,7 +219,10 @@ _SEMVER_CHARACTERS_MAX = 1024
 def _semver(text: str, normalizes: bool = False) -> Semver:
     match = _SEMVER.fullmatch(_normalized(text) if normalizes else text) if len(text) < _SEMVER_CHARACTERS_MAX else None
     if match is None:
-        raise CelError(f"parse error: {text!r} is no semantic version")
+        told = (
+            "No Major.Minor.Patch elements found" if text.count(".") < 2 else f"{quoted(text)} is no semantic version"
+        )
+        raise CelError(told)
     before = tuple(match[4].split(".")) if match[4] else ()
     return Semver((int(match[1]), int(match[2]), int(match[3])), before, match[5] or "")
 

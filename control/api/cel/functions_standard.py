@@ -151,11 +151,14 @@ def double_text(value: float) -> str:
     text = repr(value)
     mantissa, _, exponent = text.partition("e")
     power = int(exponent) if exponent else (math.floor(math.log10(abs(value))) if value else 0)
-    if -5 < power < 21:
+    if -5 < power < 6:
         return format(value, "f").rstrip("0").rstrip(".") if exponent else mantissa.removesuffix(".0")
-    if exponent:
-        return f"{mantissa.removesuffix('.0')}e{'-' if power < 0 else '+'}{abs(power):02d}"
-    return mantissa.removesuffix(".0")
+    if not exponent:
+        # The shortest digits that mean the number, of which Go writes all but the first behind the point.
+        digits = mantissa.lstrip("-").replace(".", "").strip("0")
+        sign = "-" if value < 0 else ""
+        mantissa = f"{sign}{digits[0]}.{digits[1:]}" if digits[1:] else f"{sign}{digits[0]}"
+    return f"{mantissa.removesuffix('.0')}e{'-' if power < 0 else '+'}{abs(power):02d}"
 
 
 def _bytes_to_string(value: bytes) -> str:
@@ -199,7 +202,7 @@ def type_of_value(value: Any) -> Type:
 
 def matches(text: str, pattern: str) -> bool:
     """Tell whether a pattern is found in a text; raises CelError where it is none."""
-    if why := patterns.fault(pattern):
+    if why := patterns.go_fault(pattern):
         raise CelError(f"error parsing regexp: {why}")
     return patterns.found(pattern, text)
 
@@ -223,7 +226,7 @@ def _zone(text: str) -> Any:
             return timezone.utc  # noqa: UP017 - beside the other zones of its module
         try:
             return ZoneInfo(text)
-        except (ValueError, OSError):
+        except (ValueError, OSError, KeyError):
             raise CelError(f"unknown time zone {text}") from None
     hours, _, minutes = text.partition(":")
     if not (hours.lstrip("+-").isdigit() and minutes.isdigit()):
@@ -271,9 +274,7 @@ _TIMES: dict[str, Implementation] = {
     "duration_to_hours": _truncated(3600 * _SECOND_NS),
     "duration_to_minutes": _truncated(60 * _SECOND_NS),
     "duration_to_seconds": _truncated(_SECOND_NS),
-    "duration_to_milliseconds": lambda length: _rest(length.ns, _SECOND_NS) // 10**6
-    if length.ns >= 0
-    else -(-length.ns % _SECOND_NS // 10**6),
+    "duration_to_milliseconds": _truncated(10**6),
 }  # fmt: skip
 IMPLEMENTATIONS: dict[str, Implementation] = {
     **_ARITHMETIC,

@@ -93,7 +93,7 @@ def _find(text: str, pattern: str) -> str:
 
 
 def _find_all(text: str, pattern: str, limit: int = -1) -> list[str]:
-    if why := patterns.fault(pattern):
+    if why := patterns.go_fault(pattern):
         raise CelError(f"Illegal regex: error parsing regexp: {why}")
     return patterns.find_all(pattern, text, limit)
 
@@ -153,7 +153,7 @@ def _shown(value: Any) -> str:
         return f"[{', '.join(_inner(item) for item in value)}]"
     if isinstance(value, dict):
         entries = sorted((_inner(key), _inner(item)) for key, item in value.items())
-        return f"{{{', '.join(f'{key}: {item}' for key, item in entries)}}}"
+        return f"{{{', '.join(f'{key}:{item}' for key, item in entries)}}}"
     raise CelError(f"no formatting function for {type_name(value)}")
 
 

@@ -9,20 +9,24 @@ from control.api.cel.errors import Issue
 
 END = "<EOF>"
 KEYWORDS = frozenset({"true", "false", "null", "in"})
+_ESCAPED_PART = r"\\(?:[abfnrtv\\'\"`?]|[xX][0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8}|[0-3][0-7]{2})"
+_RAW = r"""[rR](?:\"{3}.*?\"{3}|'{3}.*?'{3}|"[^"\r\n]*"|'[^'\r\n]*')"""
+_QUOTED = (
+    rf"(?:\"{{3}}(?:{_ESCAPED_PART}|[^\\])*?\"{{3}}|'{{3}}(?:{_ESCAPED_PART}|[^\\])*?'{{3}}"
+    rf"|\"(?:{_ESCAPED_PART}|[^\"\\\r\n])*\"|'(?:{_ESCAPED_PART}|[^'\\\r\n])*')"
+)
 _TOKEN = re.compile(
-    r"""
+    rf"""
     (?P<SPACE>[\t \r\n\f]+|//[^\n]*)
-  | (?P<BYTES>[bB](?:[rR](?:\"{3}.*?\"{3}|'{3}.*?'{3}|"[^"\r\n]*"|'[^'\r\n]*')
-              |\"{3}(?:\\.|.)*?\"{3}|'{3}(?:\\.|.)*?'{3}|"(?:\\.|[^"\\\r\n])*"|'(?:\\.|[^'\\\r\n])*'))
-  | (?P<STRING>[rR](?:\"{3}.*?\"{3}|'{3}.*?'{3}|"[^"\r\n]*"|'[^'\r\n]*')
-              |\"{3}(?:\\.|.)*?\"{3}|'{3}(?:\\.|.)*?'{3}|"(?:\\.|[^"\\\r\n])*"|'(?:\\.|[^'\\\r\n])*')
+  | (?P<BYTES>[bB](?:{_RAW}|{_QUOTED}))
+  | (?P<STRING>{_RAW}|{_QUOTED})
   | (?P<NUM_FLOAT>[0-9]+\.[0-9]+(?:[eE][+-]?[0-9]+)?|[0-9]+[eE][+-]?[0-9]+|\.[0-9]+(?:[eE][+-]?[0-9]+)?)
   | (?P<NUM_UINT>(?:0x[0-9a-fA-F]+|[0-9]+)[uU])
   | (?P<NUM_INT>0x[0-9a-fA-F]+|[0-9]+)
   | (?P<IDENTIFIER>[A-Za-z_][A-Za-z0-9_]*)
-  | (?P<ESCAPED>`[A-Za-z0-9_.\-/ ]+`)
-  | (?P<MARK>==|!=|<=|>=|&&|\|\||[<>\[\]{}().,\-!?:+*/%])
-  | (?P<WRONG>.)
+  | (?P<ESCAPED>`[A-Za-z0-9_.\-/\ ]+`)
+  | (?P<MARK>==|!=|<=|>=|&&|\|\||[<>\[\]{{}}().,\-!?:+*/%])
+  | (?P<WRONG>'(?:{_ESCAPED_PART}|[^'\\\r\n])*(?:\\.|.)?|"(?:{_ESCAPED_PART}|[^"\\\r\n])*(?:\\.|.)?|[|&=].?|.)
     """,
     re.VERBOSE | re.DOTALL,
 )
@@ -46,23 +50,14 @@ def tokens(source: str) -> tuple[list[Token], list[Issue]]:
         if kind == "SPACE":
             continue
         if kind == "WRONG":
-            issues.append(Issue(match.start(), f"Syntax error: token recognition error at: '{_wrong(source, match)}'"))
+            shown = text.replace("\n", "\\n").replace("\r", "\\r").replace("\t", "\\t")
+            issues.append(Issue(match.start(), f"Syntax error: token recognition error at: '{shown}'"))
             continue
         if kind == "MARK" or text in KEYWORDS:
             kind = text
         found.append(Token(kind, text, match.start()))
     found.append(Token(END, END, len(source)))
     return found, issues
-
-
-def _wrong(source: str, match: re.Match[str]) -> str:
-    """Return what cannot be read: a character, or a text without its end up to the end of the line."""
-    if match.group() not in "'\"|&=":
-        return match.group()
-    if match.group() in "|&=":
-        # It was to be a mark of two characters: the one behind it is what does not fit.
-        return source[match.start() : match.start() + 2]
-    return source[match.start() :].split("\n")[0]
 
 
 _SIMPLE = {"a": "\a", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v", "\\": "\\", "'": "'", '"': '"',

@@ -15,6 +15,11 @@ from control.api.cel.sizes import LIST_COST
 from control.api.cel.values import MapList, NoOverload, SetList, type_name
 
 _LISTS = (list, SetList, MapList)
+_GO_TYPES = {
+    "int": "types.Int", "uint": "types.Uint", "double": "types.Double", "bool": "types.Bool", "string": "types.String",
+    "bytes": "types.Bytes", "null_type": "types.Null", "google.protobuf.Timestamp": "types.Timestamp",
+    "google.protobuf.Duration": "types.Duration",
+}  # fmt: skip
 Places = tuple[str, str]
 
 
@@ -40,7 +45,7 @@ def _pairs(held: Any, places: Places) -> Iterable[Any]:
         return held.items() if places[1] else held
     if type(held) in _LISTS:
         return enumerate(held) if places[1] else held
-    raise NoOverload(f"got '{type_name(held)}', expected iterable type")
+    raise CelError(f"got '{_GO_TYPES.get(type_name(held), type_name(held))}', expected iterable type")
 
 
 def _set(frame: Frame, places: Places, pair: Any) -> None:

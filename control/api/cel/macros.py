@@ -190,7 +190,6 @@ MACROS: dict[tuple[str, int, bool], Expand] = {
     ("all", 2, True): _quantifier("all", 1),
     ("exists", 2, True): _quantifier("exists", 1),
     ("exists_one", 2, True): _quantifier("exists_one", 1),
-    ("existsOne", 2, True): _quantifier("exists_one", 1),
     ("map", 2, True): _transform_list(1),
     ("map", 3, True): _transform_list(1),
     ("filter", 2, True): _filter,

@@ -9,17 +9,17 @@ from control.api.cel import functions_lists
 from control.api.cel.errors import CelError, LimitError
 from control.api.cel.frame import Frame, Step
 from control.api.cel.runtimecosts import smaller
-from control.api.cel.values import NONE, Late, MapList, NoOverload, Optional, SetList, contains, equal, type_name
+from control.api.cel.values import NONE, Late, MapList, NoOverload, Optional, SetList, contains, equal
 
 LISTS = (list, SetList, MapList)
 
 
-def has(held: Any, field: str) -> bool:
-    """Tell whether a field is there."""
+def has(held: Any, field: str, *, of_object: bool = False) -> bool:
+    """Tell whether a field is there; one of an object that is null is not."""
     if type(held) is dict:
-        return field in held
+        return field in held and not (of_object and held[field] is None)
     if type(held) is Optional:
-        return held.has and has(held.value, field)
+        return held.has and has(held.value, field, of_object=of_object)
     return isinstance(held, Late)
 
 
@@ -35,9 +35,10 @@ def selected(held: Any, field: str) -> Any:
     raise NoOverload("no such overload")
 
 
-def no_overload(function: str, values: list[Any]) -> NoOverload:
+def no_overload(function: str) -> NoOverload:
     """Return the fault of a call of a function that does not take such values."""
-    return NoOverload(f"no such overload: {function}({', '.join(map(type_name, values))})")
+    # Operators are told without their names.
+    return NoOverload(f"no such overload: {function}" if function[:1].isalpha() else "no such overload")
 
 
 def in_constants(step: Step, constants: list[Any]) -> Step:
@@ -123,7 +124,7 @@ def _in(one: Step, two: Step) -> Step:
         if type(held) in LISTS:
             frame.spend(len(held))
             return contains(held, sought, frame)
-        raise no_overload("@in", [sought, held])
+        raise no_overload("@in")
 
     return run
 
@@ -150,7 +151,7 @@ def _indexed(held: Any, index: Any) -> Any:
         if not 0 <= index < len(held):
             raise CelError(f"index out of bounds: {index}")
         return held[index]
-    raise no_overload("_[_]", [held, index])
+    raise no_overload("_[_]")
 
 
 def _index(one: Step, two: Step) -> Step:
@@ -219,7 +220,7 @@ def added_lists(one: Step, two: Step) -> Step:
     def run(frame: Frame) -> Any:
         left, right = one(frame), two(frame)
         if type(left) not in LISTS or type(right) not in LISTS:
-            raise no_overload("_+_", [left, right])
+            raise no_overload("_+_")
         frame.spend(1)
         frame.walk(len(left) + len(right))
         return functions_lists.joined(frame, left, right)

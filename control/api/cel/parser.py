@@ -101,6 +101,12 @@ class _Parser:
             raise self._syntax(f"missing '{kinds[0]}' at '<EOF>'")
         raise self._unexpected(kinds)
 
+    def _close(self, kind: str) -> None:
+        """Take the end of a list or map, where another item might have come."""
+        if self._token.kind != kind:
+            raise self._unexpected((kind, ","))
+        self._take()
+
     # Expressions, from what binds least to what binds most
 
     def _expression(self) -> Node:
@@ -181,6 +187,8 @@ class _Parser:
                 optional = self._token.kind == "?"
                 if optional:
                     self._take()
+                elif self._token.kind == "]":
+                    raise self._unexpected((*_STARTS[:6], "?", *_STARTS[6:]))
                 index = self._expression()
                 self._expect("]")
                 node = Call(mark.at, "_[?_]" if optional else "_[_]", None, [node, index])
@@ -195,19 +203,17 @@ class _Parser:
         if optional:
             self._take()
         name = self._token
-        if name.kind == "ESCAPED":
-            self.issues.append(Issue(name.at, "unsupported syntax: '`'"))
-            raise _Stop
         if name.kind in ("true", "false", "null"):
             raise self._syntax(f"mismatched input '{name.text}' expecting IDENTIFIER")
-        if name.kind != "IDENTIFIER":
-            text = "" if name.kind == END else name.text
-            raise self._syntax(f"no viable alternative at input '.{text}'" if text else _EXPECTS_NAME)
+        if name.kind not in ("IDENTIFIER", "ESCAPED"):
+            told = "" if name.kind == END else name.text
+            raise self._syntax(f"no viable alternative at input '.{told}'")
         self._take()
+        text = name.text.strip("`")
         if optional:
-            return Call(dot.at, "_?._", None, [node, Literal(name.at, name.text)])
-        if self._token.kind != "(":
-            return Select(dot.at, node, name.text)
+            return Call(dot.at, "_?._", None, [node, Literal(name.at, text)])
+        if self._token.kind != "(" or name.kind == "ESCAPED":
+            return Select(dot.at, node, text)
         place = self._take().at
         return self._called(place, name.text, node, self._arguments())
 
@@ -289,7 +295,7 @@ class _Parser:
             if self._token.kind != ",":
                 break
             self._take()
-        self._expect("]")
+        self._close("]")
         return ListNode(place, items, frozenset(optional))
 
     def _entries(self) -> list[Entry]:
@@ -304,7 +310,7 @@ class _Parser:
             if self._token.kind != ",":
                 break
             self._take()
-        self._expect("}")
+        self._close("}")
         return entries
 
     def _structure(self, name: str) -> Node:
@@ -315,14 +321,12 @@ class _Parser:
             if optional:
                 self._take()
             field = self._expect("IDENTIFIER", "ESCAPED")
-            if field.kind == "ESCAPED":
-                self.issues.append(Issue(field.at, "unsupported syntax: '`'"))
             colon = self._expect(":")
-            entries.append(Entry(colon.at, field.text, self._expression(), optional))
+            entries.append(Entry(colon.at, field.text.strip("`"), self._expression(), optional))
             if self._token.kind != ",":
                 break
             self._take()
-        self._expect("}")
+        self._close("}")
         return StructNode(place, name, entries)
 
     def _text(self) -> Node:
@@ -357,9 +361,6 @@ class _Parser:
         if not INT_MIN <= number <= INT_MAX:
             self.issues.append(Issue(first.at, "invalid int literal"))
         return Literal(first.at, number)
-
-
-_EXPECTS_NAME = "no viable alternative at input '.'"
 
 
 def _qualified(node: Node) -> str:

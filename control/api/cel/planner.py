@@ -29,12 +29,14 @@ from control.api.cel.syntax import (
     Select,
     StructNode,
 )
-from control.api.cel.types import Type
+from control.api.cel.types import Type, unwrapped
 from control.api.cel.values import CLASSES, type_name
+from control.api.custom import patterns
 
 WHAT = "~"
 """The key under which a structure says of which type it is."""
 FOLD_COST_MAX = 10_000
+_PATTERNS = frozenset({"matches", "find", "findAll"})
 _CONVERSIONS = frozenset({"bool", "bytes", "double", "duration", "dyn", "int", "string", "timestamp", "type", "uint"})
 
 
@@ -113,7 +115,8 @@ class _Planner:
             return self._name(_ident(node.operand))
         if node.test_only:
             operand, field = self.step(node.operand), node.field
-            return lambda frame: has(operand(frame), field)
+            of_object = unwrapped(node.operand.type)[0].kind == "object"
+            return lambda frame: has(operand(frame), field, of_object=of_object)
         fields: list[str] = []
         held: Node = node
         while isinstance(held, Select) and held.field and not held.test_only:
@@ -133,6 +136,9 @@ class _Planner:
             steps = [steps[0], *map(_uncounted, steps[1:], nodes[1:])]
         if node.function == "@in" and (folded := self._folded(nodes[1])) is not None and isinstance(folded[0], list):
             return in_constants(steps[0], folded[0])
+        pattern = nodes[1] if node.function in _PATTERNS else None
+        if isinstance(pattern, Literal) and (why := patterns.go_fault(str(pattern.value))):
+            raise CelError(f"error parsing regexp: {why}")
         special = SPECIAL.get(node.function)
         if special is not None:
             return special(*steps)
@@ -179,10 +185,7 @@ class _Planner:
                     steps = [_constant(found[0])]
                     overloads = functions()[node.function]
                     candidates = [_candidate(overload) for overload in overloads if overload.id in node.overloads]
-                    try:
-                        return (_dispatching(steps, candidates, node.function)(Frame({}, FOLD_COST_MAX)),)
-                    except CelError:
-                        return None
+                    return (_dispatching(steps, candidates, node.function)(Frame({}, FOLD_COST_MAX)),)
         return None
 
     def _map(self, node: MapNode) -> Step:
@@ -341,7 +344,7 @@ def _dispatching(steps: list[Step], candidates: list[Candidate], function: str) 
             if _fits(values, classes):
                 frame.spend(1 if cost is None else cost(*values))
                 return apply(frame, *values) if compares else apply(*values)
-        raise no_overload(function, values)
+        raise no_overload(function)
 
     return run
 
@@ -354,7 +357,7 @@ def _unary(step: Step, candidate: Candidate, function: str) -> Step:
     def run(frame: Frame) -> Any:
         value = step(frame)
         if allowed is not None and type(value) not in allowed:
-            raise no_overload(function, [value])
+            raise no_overload(function)
         frame.spend(1 if cost is None else cost(value))
         return apply(value)
 
@@ -369,7 +372,7 @@ def _binary(one: Step, two: Step, candidate: Candidate, function: str) -> Step:
     def run(frame: Frame) -> Any:
         left, right = one(frame), two(frame)
         if (first is not None and type(left) not in first) or (second is not None and type(right) not in second):
-            raise no_overload(function, [left, right])
+            raise no_overload(function)
         if cost is None:
             frame.left -= 1
             if frame.left < 0:

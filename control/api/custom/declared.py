@@ -55,15 +55,12 @@ def declared(schema: Schema, *, is_root: bool = False, name: str = TYPE_NAME) ->
         case "string":
             return _string(schema)
         case "boolean":
-            return Declared(BOOL, _NO_LIMIT, 4)
+            return Declared(BOOL, 0, 4)
         case "number":
-            return Declared(DOUBLE, _NO_LIMIT, 1)
+            return Declared(DOUBLE, 0, 1)
         case "integer":
-            return Declared(INT, _NO_LIMIT, 1)
+            return Declared(INT, 0, 1)
     return None
-
-
-_NO_LIMIT = 2**63 - 1
 
 
 def _list(schema: Schema, name: str) -> Declared | None:
@@ -84,7 +81,7 @@ def _map(schema: Schema, others: Schema, name: str) -> Declared | None:
         return None
     most = schema.get("maxProperties")
     most = max(int(most), 0) if most is not None else (REQUEST_BYTES_MAX - 2) // (value.serialized_min + 6)
-    key = Declared(STRING, _NO_LIMIT, 2)
+    key = Declared(STRING, 0, 2)
     return Declared(map_of(STRING, value.type), most, 2, key=key, element=value)
 
 

@@ -38,6 +38,26 @@ def fault(pattern: str) -> str:
     return ""
 
 
+_GO_WORDS = {
+    "missing )": "missing closing )",
+    "missing ]": "missing closing ]",
+    "no argument for repetition operator": "missing argument to repetition operator",
+    "invalid perl operator": "invalid or unsupported Perl syntax",
+    "bad repetition operator": "invalid nested repetition operator",
+    "invalid repetition size": "invalid repeat count",
+    "trailing \\": "trailing backslash at end of expression",
+}
+
+
+def go_fault(pattern: str) -> str:
+    """Return why a pattern is none, in the words of Go's parser; empty where it is one."""
+    why = fault(pattern)
+    if not why:
+        return ""
+    about, _, part = why.partition(": ")
+    return f"{_GO_WORDS.get(about, about)}: `{part}`"
+
+
 def find_all(pattern: str, text: str, limit: int = -1) -> list[str]:
     """Return the parts of a text that match, at most ``limit`` of them; raises ValueError for what is no pattern."""
     if why := fault(pattern):

@@ -148,6 +148,7 @@ def _check(entry: dict[str, Any], known: Declared, place: _Place, faults: Faults
     environment = rule_environment(known, optional_old=bool(entry.get("optionalOldSelf")))
     program = _compiled(entry, "rule", environment, place.path, faults)
     if program is None:
+        _optional_faults(entry, place.path, faults)
         return
     often = place.times if place.times is not None else REQUEST_BYTES_MAX // (known.serialized_min + 1)
     cost = multiply(estimate(program.node, known).high, often)
@@ -166,8 +167,13 @@ def _check(entry: dict[str, Any], known: Declared, place: _Place, faults: Faults
         if place.unknown_past:
             text = f"oldSelf cannot be used on the uncorrelatable portion of the schema within {place.unknown_past}"
             faults.invalid(f"{place.path}.rule", entry["rule"], text)
-    elif (optional := entry.get("optionalOldSelf")) is not None:
-        faults.invalid(f"{place.path}.optionalOldSelf", optional, "may not be set if oldSelf is not used in rule")
+    else:
+        _optional_faults(entry, place.path, faults)
+
+
+def _optional_faults(entry: dict[str, Any], path: str, faults: Faults) -> None:
+    if (optional := entry.get("optionalOldSelf")) is not None:
+        faults.invalid(f"{path}.optionalOldSelf", optional, "may not be set if oldSelf is not used in rule")
 
 
 def _compiled(entry: dict[str, Any], name: str, environment: Environment, path: str, faults: Faults) -> Program | None:
@@ -179,7 +185,12 @@ def _compiled(entry: dict[str, Any], name: str, environment: Environment, path: 
         told = f"{about}compilation failed: {error}"
     else:
         if program.type.kind == wanted:
-            return program
+            try:
+                program.plan()
+            except CelError as error:
+                told = f"{about or 'program '}instantiation failed: {error}"
+            else:
+                return program
     shown = {key: entry.get(source, default) for key, (source, default) in _FIELDS.items()}
     faults.invalid(f"{path}.{name}", shown, told)
     return None

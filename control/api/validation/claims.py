@@ -9,8 +9,10 @@ from control.api.meta import Object
 from control.api.patch import copy_json
 from control.api.validation import names
 from control.api.validation.amounts import check_amount, is_native
+from control.api.validation.differences import difference
 from control.api.validation.faults import Faults
 from control.api.validation.forms import metadata_of
+from control.api.validation.internal import internal
 from control.api.validation.metadata import check_selector, check_template_metadata
 from control.api.validation.nodeselectors import check_node_selector
 from control.api.validation.volume_sources import INSIDE, check_common_source
@@ -22,6 +24,12 @@ _INLINE = "may not be specified in the context of inline volumes"
 _CLAIM_UPDATE = (
     "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims"
 )
+_SOURCES = (
+    "hostPath", "gcePersistentDisk", "awsElasticBlockStore", "glusterfs", "flocker", "nfs", "rbd", "quobyte", "cephfs",
+    "iscsi", "cinder", "fc", "flexVolume", "azureFile", "vsphereVolume", "photonPersistentDisk", "portworxVolume",
+    "azureDisk", "scaleIO", "local", "storageos", "csi",
+)  # fmt: skip
+"""Where a volume may be, in the order in which Kubernetes looks."""
 _RESIZING = ("ControllerResizeInProgress", "ControllerResizeInfeasible", "NodeResizeInProgress", "NodeResizeInfeasible",
              "NodeResizePending")  # fmt: skip
 _GA_LABELS = {
@@ -131,7 +139,8 @@ def check_claim_update(new: Object, old: Object, faults: Faults) -> None:
         if now.get("volumeAttributesClassName") is not None:
             now["volumeAttributesClassName"] = was.get("volumeAttributesClassName")
     if _given(now) != _given(was):
-        faults.forbidden("spec", _CLAIM_UPDATE)
+        lines = difference(*(internal("core.v1.PersistentVolumeClaimSpec", spec) for spec in (now, was)))
+        faults.forbidden("spec", f"{_CLAIM_UPDATE}\n{lines}")
     sizes = [quantity.parse(_size(obj, "spec", "resources", "requests")) for obj in (new, old)]
     if sizes[0] < sizes[1] and sizes[0] <= quantity.parse(_size(old, "status", "capacity")):
         faults.forbidden("spec.resources.requests.storage", "field can not be less than status.capacity")
@@ -163,9 +172,9 @@ def check_claim_status(new: Object, old: Object, faults: Faults) -> None:
     for name, amount in (status.get("capacity") or {}).items():
         _check_basic(amount, f"status.capacity[{name}]", faults)
     for name, state in (status.get("allocatedResourceStatuses") or {}).items():
-        _check_resource_key(name, "status.allocatedResourceStatus", faults)
+        _check_resource_key(name, "status.allocatedResourceStatuses", faults)
         if state not in _RESIZING:
-            faults.not_supported("status.allocatedResourceStatus", name, sorted(_RESIZING))
+            faults.not_supported("status.allocatedResourceStatuses", name, sorted(_RESIZING))
     for name, amount in (status.get("allocatedResources") or {}).items():
         here = f"status.allocatedResources[{name}]"
         if _check_resource_key(name, "status.allocatedResources", faults) and _check_basic(amount, here, faults):
@@ -253,13 +262,15 @@ def _check_capacity(capacity: dict[str, Any], path: str, faults: Faults) -> None
 
 
 def _check_volume_source(spec: dict[str, Any], path: str, faults: Faults, name: str) -> None:
-    sources = [key for key in schema.definition("core.v1.PersistentVolumeSource").fields if spec.get(key) is not None]
+    sources = [key for key in _SOURCES if spec.get(key) is not None]
     if not sources:
         faults.required(path, "must specify a volume type")
         return
     kind, source = sources[0], spec[sources[0]]
     check_common_source(kind, source, f"{path}.{INSIDE.get(kind, kind)}", faults, persistent=True)
     for extra in sources[1:]:
+        if extra == "flexVolume":
+            continue  # Kubernetes lets it stand beside others
         told = "cephFS" if extra == "cephfs" else extra
         faults.forbidden(f"{path}.{told}", "may not specify more than 1 volume type")
     if kind == "local" and spec.get("nodeAffinity") is None:
@@ -286,11 +297,14 @@ def check_volume_update(new: Object, old: Object, faults: Faults) -> None:
         now["csi"] = {key: value for key, value in now["csi"].items() if key != "controllerExpandSecretRef"}
     sources = schema.definition("core.v1.PersistentVolumeSource").fields
     if any(now.get(key) != was.get(key) for key in sources):
-        faults.forbidden("spec.persistentvolumesource", "spec.persistentvolumesource is immutable after creation")
+        held = ({key: spec[key] for key in sources if key in spec} for spec in (now, was))
+        lines = difference(*(internal("core.v1.PersistentVolumeSource", source) for source in held))
+        text = f"spec.persistentvolumesource is immutable after creation\n{lines}"
+        faults.forbidden("spec.persistentvolumesource", text)
     faults.unchanged("volumeMode", now.get("volumeMode"), was.get("volumeMode"))
     if was.get("nodeAffinity") is not None and not _is_same_affinity(now.get("nodeAffinity"), was["nodeAffinity"]):
         text = "field is immutable, except for updating from beta label to GA"
-        faults.invalid("nodeAffinity", now.get("nodeAffinity"), text)
+        faults.invalid("nodeAffinity", internal("core.v1.VolumeNodeAffinity", now.get("nodeAffinity")), text)
     _check_attributes_class(new, old, faults, may_be_empty=True)
 
 

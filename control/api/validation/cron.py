@@ -13,6 +13,7 @@ _MONTHS = {
 }
 _DAYS = {word: n for n, word in enumerate(["sun", "mon", "tue", "wed", "thu", "fri", "sat"])}
 _WORDS = ("@yearly", "@annually", "@monthly", "@weekly", "@daily", "@midnight", "@hourly")
+_ZONE = re.compile(r"^(CRON_)?TZ=\S* +")
 _EVERY = re.compile(r"^@every (\d+(\.\d+)?(h|m|s|ms|us|ns))+$")
 
 
@@ -70,6 +71,6 @@ def parse_schedule(text: str) -> tuple[tuple[tuple[int, int, int], ...], ...] | 
 def check_schedule(text: str, path: str, faults: Faults) -> None:
     """Check the schedule of a CronJob."""
     try:
-        parse_schedule(text)
+        parse_schedule(_ZONE.sub("", text))
     except ScheduleError as error:
         faults.invalid(path, text, str(error))

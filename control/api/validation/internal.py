@@ -23,7 +23,7 @@ _NAMES = {
     "wwids": "WWIDs", "targetWWNs": "TargetWWNs", "podIPs": "PodIPs", "hostIPs": "HostIPs", "clusterIPs": "ClusterIPs",
     "externalIPs": "ExternalIPs", "podCIDRs": "PodCIDRs", "cidrs": "CIDRs", "ips": "IPs", "lun": "Lun",
     "nonResourceURLs": "NonResourceURLs", "nodeID": "NodeID", "capabilities": "Capabilities", "cephfs": "CephFS",
-    "storageos": "StorageOS",
+    "storageos": "StorageOS", "tty": "TTY",
 }  # fmt: skip
 _RENAMED = {
     "resource.v1.DeviceAttribute": {

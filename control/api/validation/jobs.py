@@ -10,6 +10,7 @@ from control.api.meta import Object
 from control.api.patch import copy_json
 from control.api.validation import names
 from control.api.validation.cron import check_schedule
+from control.api.validation.differences import internal_pod_spec
 from control.api.validation.faults import IMMUTABLE, Faults, quoted
 from control.api.validation.forms import check_domain_prefixed_path, metadata_of
 from control.api.validation.indexes import IndexesError, count_indexes
@@ -281,9 +282,9 @@ def _check_template_update(new: Object, old: Object, faults: Faults) -> None:
                 if container.get("name") == other.get("name"):
                     _take(container, other, "resources")
         if pod != before:
-            faults.invalid("spec.template.spec", internal("core.v1.PodSpec", pod), IMMUTABLE)
+            faults.invalid("spec.template.spec", internal_pod_spec(pod), IMMUTABLE)
         return
-    shown = {**(now.get("metadata") or {}), "Spec": internal("core.v1.PodSpec", now.get("spec") or {})}
+    shown = {**(now.get("metadata") or {}), "Spec": internal_pod_spec(now.get("spec") or {})}
     faults.invalid("spec.template", shown, IMMUTABLE)
 
 

@@ -19,7 +19,10 @@ from control.api.validation.tables import (
     Check,
     CheckUpdate,
 )
+from control.api.validation.verdicts import Verdicts, likeness
 
+PODS = ("", "pods")
+_VERDICTS = Verdicts()
 _WISHES = ("", "ephemeralcontainers", "resize")
 """Updates through these change the wish; others change status, approval or the like."""
 
@@ -36,7 +39,7 @@ def validate(resource: Resource, obj: Object, old: Object | None = None, subreso
             _check_beside(check, obj, old, faults)
         return faults.causes
     update = UPDATE_CHECKS.get((*name, subresource)) if old is not None else None
-    if old is not None and name == ("", "pods"):
+    if old is not None and name == PODS:
         # What a running pod once passed is not asked of it again, only that it changes where it may.
         if update is not None:
             update(obj, old, faults)
@@ -52,6 +55,9 @@ def validate(resource: Resource, obj: Object, old: Object | None = None, subreso
 
 
 def _check_wish(resource: Resource, name: tuple[str, str], obj: Object, old: Object | None, faults: Faults) -> None:
+    alike = likeness(obj) if old is None and name == PODS else None
+    if _VERDICTS.is_faultless(alike):
+        return
     found = Faults()
     served = None if name in WHOLLY_RULED else by_plural(resource.group, resource.version, resource.plural)
     check = CHECKS.get(name)
@@ -64,6 +70,8 @@ def _check_wish(resource: Resource, name: tuple[str, str], obj: Object, old: Obj
         before = Faults()
         _check_all(check, old, before, served.definition if served is not None else None)
         found.causes = _new(found.causes, before.causes)
+    if not found:
+        _VERDICTS.note(alike)
     faults.causes.extend(found.causes)
 
 

@@ -8,7 +8,8 @@ from typing import Any
 from control.api.meta import Object
 from control.api.patch import copy_json
 from control.api.validation import ip_forms, names
-from control.api.validation.faults import Faults, shown
+from control.api.validation.differences import difference, internal_pod_spec
+from control.api.validation.faults import Faults
 from control.api.validation.forms import is_dual_stack, metadata_of
 from control.api.validation.internal import internal
 from control.api.validation.nodeselectors import check_tolerations
@@ -57,9 +58,8 @@ def check_pod_update(new: Object, old: Object, faults: Faults) -> None:
         return
     permitted = _with_permitted_changes(now, was, faults)
     if permitted != was:
-        changed = sorted(key for key in {*permitted, *was} if permitted.get(key) != was.get(key))
-        lines = "\n".join(f"  {key}: {shown(was.get(key))} -> {shown(now.get(key))}" for key in changed)
-        faults.forbidden("spec", f"{_UPDATE_FORBIDDEN}\n{lines}\n")
+        lines = difference(internal_pod_spec(permitted), internal_pod_spec(was))
+        faults.forbidden("spec", f"{_UPDATE_FORBIDDEN}\n{lines}")
 
 
 def check_whole_anew(new: Object, old: Object, faults: Faults) -> None:
@@ -208,7 +208,9 @@ def check_ephemeral_update(new: Object, old: Object, faults: Faults) -> None:
         if name not in now:
             faults.forbidden(path, f'existing ephemeral containers "{name}" may not be removed\n')
         elif now[name] != container:
-            faults.forbidden(path, f'existing ephemeral containers "{name}" may not be changed\n')
+            before, after = (internal("core.v1.EphemeralContainer", one) for one in (container, now[name]))
+            text = f'existing ephemeral containers "{name}" may not be changed\n{difference(before, after)}'
+            faults.forbidden(path, text)
 
 
 def check_pod_status(new: Object, old: Object, faults: Faults) -> None:

@@ -454,6 +454,9 @@ approve sign | certificates.k8s.io | signers | kubernetes.io/kubelet-serving raf
 patch | certificates.k8s.io | certificatesigningrequests certificatesigningrequests/status
 patch | certificates.k8s.io | certificatesigningrequests/approval
 patch delete | core | secrets
+read | admissionregistration.k8s.io | validatingadmissionpolicies
+get update patch | admissionregistration.k8s.io | validatingadmissionpolicies/status
+get | apiextensions.k8s.io | customresourcedefinitions
 """
 """What our controllers do beyond upstream's tables: they approve serving certificates of known nodes, and patch."""
 

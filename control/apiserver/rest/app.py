@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from hashlib import sha256
@@ -30,6 +31,7 @@ from control.apiserver.request import (
     Send,
     StreamRequest,
     UserInfo,
+    is_long_running,
     parse,
 )
 from control.apiserver.rest.bounds import Bounds
@@ -40,6 +42,7 @@ from control.apiserver.rest.negotiate import choose_discovery
 from control.apiserver.rest.openapi import OpenAPI
 from control.apiserver.rest.verbs import Verbs
 from control.apiserver.service import Service, not_allowed, unknown_path
+from control.client.flags import parse_duration
 
 if TYPE_CHECKING:
     # Imported for real where audit is configured.
@@ -69,6 +72,16 @@ def translate(error: Exception) -> status.ApiError:
     if isinstance(error, TimeoutError):
         return status.failure(504, "Timeout", "Timeout: request did not complete within the allotted timeout")
     return status.internal_error("an error that is described in the server's log")
+
+
+def asked_timeout_s(text: str) -> float:
+    """Return how long a request may take by its own wish, 0 where it has none; raises BadRequest."""
+    try:
+        return max(parse_duration(text.removeprefix("+")), 0.0) if text and not text.startswith("-") else 0.0
+    except ValueError:
+        fault = "missing unit in" if text.replace(".", "", 1).isdecimal() else "invalid"
+        told = f'invalid timeout specified in the request URL - time: {fault} duration "{text}"'
+        raise status.bad_request(told) from None
 
 
 class App:
@@ -149,6 +162,8 @@ class App:
             await exchange.fail(translate(error))
 
     async def _serve(self, exchange: Exchange, info: RequestInfo) -> None:
+        if exchange.query and "timeout" in exchange.query and not is_long_running(info):
+            exchange.timeout_s = asked_timeout_s(exchange.parameter("timeout"))
         user = self._recalled(exchange) or await self._service.authenticate(exchange.credentials)
         gate = self._service.gate
         if gate is None or info.subresource in LONG_RUNNING:
@@ -238,6 +253,10 @@ class App:
     async def _bounded(self, exchange: Exchange, user: UserInfo, info: RequestInfo, kind: Kind) -> None:
         self.in_flight += 1
         try:
+            if 0.0 < exchange.timeout_s < self._service.config.request_timeout_s:
+                async with asyncio.timeout(exchange.timeout_s):
+                    await self._verbs.serve(exchange, user, info, kind)
+                return
             if info.verb in _READS:
                 # What a read may wait for, the store and the feed, has bounds of its own.
                 await self._verbs.serve(exchange, user, info, kind)
@@ -269,6 +288,8 @@ class App:
                 await self._openapi.serve_v2(exchange)
             case ["openapi", "v3", *rest]:
                 await self._openapi.serve(exchange, "/".join(rest))
+            case ["metrics", "slis"]:
+                await exchange.answer(200, await self._health.slis.text(process=False), METRICS_TYPE.encode())
             case ["metrics"]:
                 await exchange.answer(200, await self._metrics.text(), METRICS_TYPE.encode())
             case ["healthz" | "livez" | "readyz", *_]:
@@ -298,11 +319,13 @@ class App:
             "/healthz",
             "/livez",
             "/metrics",
+            "/metrics/slis",
             "/openapi/v2",
             "/openapi/v3",
             "/readyz",
             "/version",
         ]
+        found += [*self._service.handlers.paths, *self._health.paths]
         versions = self._discovery.group_versions
         groups = {f"/apis/{group}" for group, _ in versions if group}
         return sorted({*found, *groups, *(f"/apis/{group}/{version}" for group, version in versions if group)})

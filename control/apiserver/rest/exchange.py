@@ -96,6 +96,8 @@ class Exchange:
         self.passage: Passage | None = None
         self.started = False
         self._audit_id = b""
+        self.timeout_s = 0.0
+        """How long the request may take by its own wish; 0 for what the server gives every request."""
         self.wants_layout = False
         """Whether JSON is to be laid out although nothing but the Accept header says so."""
         self.code = 0

@@ -197,14 +197,14 @@ class Verbs:
             await exchange.answer(code, entry.data if not self._converts(kind) else orjson.dumps(obj))
 
     async def _options_body(self, exchange: Exchange) -> Object:
-        """Return the DeleteOptions of body and query together."""
+        """Return the DeleteOptions of the body; the query counts where there is none, as in Kubernetes."""
         options: Object = {}
         body = await exchange.body(self._service.config.body_bytes_max)
         if body:
             value, _ = objects.parse_body(body, exchange.header("content-type"), "Ignore")
             if not isinstance(value, dict):
                 raise status.bad_request("the body is no DeleteOptions object")
-            options = value
+            return value
         if exchange.parameter("gracePeriodSeconds"):
             options.setdefault("gracePeriodSeconds", number(exchange.parameter("gracePeriodSeconds")))
         if propagation := exchange.parameter("propagationPolicy"):

@@ -104,9 +104,10 @@ async def test_owners_may_be_written_and_wiped() -> None:
                 "PATCH", f"{CONFIG_MAPS}/a?fieldManager=x", {"metadata": {"managedFields": broken}}, content_type=MERGE
             )
             assert (kept.code, owned(kept, "heir")) == (200, {"f:data": {"f:x": {}}})
-        for nobody in ([], [{}]):
-            patch = {"metadata": {"managedFields": nobody}, "data": {"x": "2"}}
-            wiped = await api.ask("PATCH", f"{CONFIG_MAPS}/a", patch, content_type=MERGE)
+        owned_by_nobody: list[list[Any]] = [[], [{}]]
+        for nobody in owned_by_nobody:
+            wipe: Any = {"metadata": {"managedFields": nobody}, "data": {"x": "2"}}
+            wiped = await api.ask("PATCH", f"{CONFIG_MAPS}/a", wipe, content_type=MERGE)
             assert "managedFields" not in wiped.json["metadata"]
             await apply(api, config_map("a", x="2"), force=True)
         sent = {**config_map("b", k="v"), "metadata": {"name": "b", "managedFields": [{"fieldsV1": 5}]}}

@@ -29,7 +29,7 @@ GOLDEN = Path(__file__).parents[3] / "golden" / "kubectl"
 STORIES = sorted(path.stem for path in GOLDEN.glob("*.txt"))
 VERSIONS = {"1.36": "sid", "1.32": "trixie"}
 AT_ONCE = 4
-OLDER = ("apply", "nouns", "pods", "reading", "streams")
+OLDER = ("apply", "nouns", "owners", "pods", "reading", "streams")
 """The sessions in which kubectl 1.32 asks for other things than 1.36 does, or hears of them otherwise."""
 SESSIONS = [("1.36", story) for story in STORIES] + [("1.32", story) for story in OLDER]
 
