@@ -51,17 +51,18 @@ def encode_body(obj: Object) -> bytes:
     name = definition_of(obj["apiVersion"], obj["kind"])
     if not name:
         raise KeyError(obj["kind"])
-    return _unknown(obj["apiVersion"], obj["kind"], message(obj, name))
+    return encode_message(obj["apiVersion"], obj["kind"], message(obj, name))
 
 
 def encode_list(api_version: str, kind: str, metadata: Object, items: Iterable[bytes]) -> bytes:
     """Return a list as a body; its items are messages already."""
     head = _bytes_field(1, message(metadata, "meta.v1.ListMeta"))
     parts = [_field(_ITEMS, item) for item in items]
-    return _unknown(api_version, kind, head + b"".join(parts))
+    return encode_message(api_version, kind, head + b"".join(parts))
 
 
-def _unknown(api_version: str, kind: str, raw: bytes) -> bytes:
+def encode_message(api_version: str, kind: str, raw: bytes) -> bytes:
+    """Return a body around an object's message."""
     type_meta = _bytes_field(1, api_version.encode()) + _bytes_field(2, kind.encode())
     return b"%b%b%b" % (MAGIC, _bytes_field(1, type_meta), _bytes_field(2, raw))
 

@@ -42,7 +42,7 @@ COMPACT_KEY = b"compact_rev_key"
 _RETRIED = frozenset({UNAVAILABLE, DEADLINE_EXCEEDED, CANCELLED})
 _KV, _WATCH, _LEASE = "/etcdserverpb.KV/", "/etcdserverpb.Watch/Watch", "/etcdserverpb.Lease/"
 _MAINTENANCE = "/etcdserverpb.Maintenance/"
-_TXN = _KV + "Txn"
+_RANGE, _TXN = _KV + "Range", _KV + "Txn"
 _REVISION = rpc_pb2.RangeRequest(key=COMPACT_KEY, limit=1, count_only=True).SerializeToString()
 _NEEDS_LEADER = (("hasleader", "true"),)
 
@@ -156,15 +156,13 @@ class _Member:
 
     async def range(self, request: rpc_pb2.RangeRequest, timeout_s: float) -> rpc_pb2.RangeResponse:
         """KV.Range."""
-        return await self.range_of(request.SerializeToString(), timeout_s)
+        body = await self.channel.unary(_RANGE, request.SerializeToString(), timeout_s)
+        return rpc_pb2.RangeResponse.FromString(body)
 
-    async def range_of(self, request: bytes, timeout_s: float) -> rpc_pb2.RangeResponse:
-        """KV.Range, of a serialized RangeRequest."""
-        return rpc_pb2.RangeResponse.FromString(await self.channel.unary(_KV + "Range", request, timeout_s))
-
-    async def txn(self, request: bytes, timeout_s: float) -> rpc_pb2.TxnResponse:
-        """KV.Txn, of a serialized TxnRequest."""
-        return rpc_pb2.TxnResponse.FromString(await self.channel.unary(_TXN, request, timeout_s))
+    async def txn(self, request: rpc_pb2.TxnRequest, timeout_s: float) -> rpc_pb2.TxnResponse:
+        """KV.Txn."""
+        body = await self.channel.unary(_TXN, request.SerializeToString(), timeout_s)
+        return rpc_pb2.TxnResponse.FromString(body)
 
     async def put(self, request: rpc_pb2.PutRequest, timeout_s: float) -> rpc_pb2.PutResponse:
         """KV.Put."""
@@ -282,11 +280,12 @@ class Etcd:
 
     async def revision(self) -> int:
         """Return the store's revision: everything that was acknowledged before the call is in it."""
-        answer: rpc_pb2.RangeResponse
-        answer, _ = await self._noted(
-            "getCurrentResourceRV", COMPACT_KEY, lambda member, timeout_s: member.range_of(_REVISION, timeout_s)
+        body, _ = await self._noted(
+            "getCurrentResourceRV",
+            COMPACT_KEY,
+            lambda member, timeout_s: member.channel.unary(_RANGE, _REVISION, timeout_s),
         )
-        return answer.header.revision
+        return rpc_pb2.RangeResponse.FromString(body).header.revision
 
     async def page(self, prefix: str, *, limit: int = 0, revision: int = 0, after: str = "") -> Page:
         """Return keys with a prefix in order, at an exact revision where one is named, behind ``after``."""
@@ -316,8 +315,10 @@ class Etcd:
         else:
             operation = "update" if revision else "create"
             request = transaction.guarded_put(raw, revision, value, lease)
-        answer: rpc_pb2.TxnResponse
-        answer, uncertain = await self._noted(operation, raw, lambda member, timeout_s: member.txn(request, timeout_s))
+        body, uncertain = await self._noted(
+            operation, raw, lambda member, timeout_s: member.channel.unary(_TXN, request, timeout_s)
+        )
+        answer = rpc_pb2.TxnResponse.FromString(body)
         if answer.succeeded:
             return answer.header.revision, None
         found = answer.responses[0].response_range.kvs
@@ -399,7 +400,7 @@ class Etcd:
         )
         put = rpc_pb2.RequestOp(request_put=rpc_pb2.PutRequest(key=COMPACT_KEY, value=str(seen_revision).encode()))
         read = rpc_pb2.RequestOp(request_range=rpc_pb2.RangeRequest(key=COMPACT_KEY))
-        request = rpc_pb2.TxnRequest(compare=[guard], success=[put], failure=[read]).SerializeToString()
+        request = rpc_pb2.TxnRequest(compare=[guard], success=[put], failure=[read])
         answer: rpc_pb2.TxnResponse
         answer, _ = await self._call(lambda member, timeout_s: member.txn(request, timeout_s))
         if not answer.succeeded:

@@ -8,7 +8,7 @@ from typing import Any, Literal, cast
 import orjson
 
 from control.api import status
-from control.api.cel.errors import ENDLESS
+from control.api.cel.errors import ENDLESS, TooLongError
 from control.api.decode import decode, duplicate_fields
 from control.api.defaulting import apply_defaults
 from control.api.meta import Object
@@ -25,6 +25,10 @@ from control.client.client import APPLY_PATCH, JSON_PATCH, MERGE_PATCH, STRATEGI
 JSON, YAML, PROTOBUF = "application/json", "application/yaml", "application/vnd.kubernetes.protobuf"
 YAML_TYPES = frozenset({YAML, "text/yaml", "application/x-yaml", "text/x-yaml"})
 PATCH_TYPES = (JSON_PATCH, MERGE_PATCH, STRATEGIC_MERGE_PATCH, APPLY_PATCH)
+
+EXPRESSIVE = frozenset({"apiextensions.k8s.io", "admissionregistration.k8s.io"})
+EXPRESSIVE_BYTES = 32 << 10
+"""Objects of these groups that are longer may hold expressions of which the check takes long."""
 
 
 def media_type(content_type: str) -> str:
@@ -197,6 +201,8 @@ def validate_served(kind: Kind, obj: Object) -> None:
 
 def validate(kind: Kind, obj: Object, old: Object | None, subresource: str = "", most: int = aside.INLINE_COST) -> None:
     """Raise Invalid with a cause for each fault of the object, and TooLongError where its rules cost more than most."""
+    if kind.resource.group in EXPRESSIVE and most != ENDLESS and len(orjson.dumps(obj)) > EXPRESSIVE_BYTES:
+        raise TooLongError
     causes = check_object(kind.resource, obj, old, subresource)
     if kind.custom is not None:
         causes = [*causes, *kind.custom.check(obj, old, most)]

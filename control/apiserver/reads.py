@@ -46,6 +46,9 @@ class Reads:
                 return await self._stored_entry(kind, cache, namespace, name)
         else:
             await self._reach(resource_version)
+        if not cache.loaded:
+            # It was lost meanwhile: what it still holds may be older than what was asked for.
+            cache = await self.feed.cache(kind)
         entry: Entry | None = cache.entries.get(f"{namespace}/{name}" if kind.resource.namespaced else name)
         if entry is None:
             if cache.sealed:

@@ -57,6 +57,8 @@ log = logging.getLogger(__name__)
 
 COMPACT_INTERVAL_S = 300.0
 START_RETRY_S = 0.5
+GARBAGE_OBJECTS = 20_000
+"""How many objects more than before make the collector look: requests leave few cycles, and it walks through all."""
 WAITING_SHARE = 0.25
 """How much of its time a request may wait for a seat."""
 
@@ -310,6 +312,7 @@ class ApiServer:
             # What stands now stays: the collector need not look at it again.
             gc.collect()
             gc.freeze()
+            gc.set_threshold(GARBAGE_OBJECTS, *gc.get_threshold()[1:])
             gc.enable()
             log.info("ready address=%s port=%s grpc=%s", *bound.getsockname()[:2], hub.port if hub else "none")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import lru_cache
+from typing import Any
 
 from control.api.cel.authorizer import REQUEST_RESOURCE
 from control.api.cel.environment import Environment, Program, compile_in
@@ -22,6 +23,7 @@ from control.api.cel.types import (
     map_of,
     object_of,
 )
+from control.api.cel.values import Timestamp
 
 _TEXTS = list_of(STRING)
 _KIND = object_of("kubernetes.GroupVersionKind", {"group": STRING, "version": STRING, "kind": STRING})
@@ -58,6 +60,22 @@ NAMESPACE = object_of(
         "status": object_of("kubernetes.NamespaceStatus", {"conditions": list_of(_CONDITION), "phase": STRING}),
     },
 )
+
+
+_TIMES = ("creationTimestamp", "deletionTimestamp")
+
+
+def namespace_value(space: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return a Namespace as expressions see it, None where there is none: its times are instants."""
+    if not space:
+        return None
+    metadata = dict(space.get("metadata") or {})
+    for name in _TIMES:
+        if isinstance(text := metadata.get(name), str):
+            metadata[name] = Timestamp.parse(text)
+    if "uid" in metadata:
+        metadata["UID"] = metadata["uid"]
+    return {**space, "metadata": metadata}
 
 
 class Expressions:

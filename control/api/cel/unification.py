@@ -14,6 +14,8 @@ class Mapping:
 
     def __init__(self) -> None:
         self._found: dict[str, Type] = {}
+        self._learnt: list[tuple[str, Type | None]] = []
+        """What the last question taught, with what was known before."""
 
     def assignable(self, wanted: Type, given: Type) -> bool:
         """Tell whether a type fits, and learn from it where it does."""
@@ -21,11 +23,19 @@ class Mapping:
 
     def all_assignable(self, wanted: Sequence[Type], given: Sequence[Type]) -> bool:
         """Tell whether each type fits; where one does not, nothing is learnt."""
-        before = dict(self._found)
+        self._learnt.clear()
         if len(wanted) == len(given) and all(self._fits(one, two) for one, two in zip(wanted, given, strict=True)):
             return True
-        self._found = before
+        for name, known in reversed(self._learnt):
+            if known is None:
+                del self._found[name]
+            else:
+                self._found[name] = known
         return False
+
+    def _learn(self, name: str, found: Type) -> None:
+        self._learnt.append((name, self._found.get(name)))
+        self._found[name] = found
 
     def substituted(self, found: Type, *, unknown_is_dyn: bool = False) -> Type:
         """Return a type with what is known in place of what was not."""
@@ -73,11 +83,11 @@ class Mapping:
             if self._fits(found, known):
                 wider = found if less_specific(found, known) else known
                 if self._free_of(unknown, wider):
-                    self._found[unknown.name] = wider
+                    self._learn(unknown.name, wider)
                 return True, True
             return False, True
         if self._free_of(unknown, found):
-            self._found[unknown.name] = found
+            self._learn(unknown.name, found)
             return True, False
         return False, False
 

@@ -86,9 +86,9 @@ def _check_data_sources(spec: dict[str, Any], path: str, faults: Faults) -> None
         return
     if reference.get("namespace"):
         text = "may not be specified when dataSourceRef.namespace is specified"
-        faults.invalid(path, f"{path}.dataSource", text)
+        faults.invalid(path, {}, text)  # it would show a path, which has no form in JSON
     elif any(source.get(field) != reference.get(field) for field in ("apiGroup", "kind", "name")):
-        faults.invalid(path, f"{path}.dataSource", "must match dataSourceRef")
+        faults.invalid(path, {}, "must match dataSourceRef")
 
 
 def _check_data_source(source: dict[str, Any], path: str, faults: Faults) -> None:
@@ -136,32 +136,39 @@ def check_claim_update(new: Object, old: Object, faults: Faults) -> None:
         requests = (now.get("resources") or {}).get("requests")
         if requests is not None:
             requests["storage"] = _size(old, "spec", "resources", "requests")
-        if now.get("volumeAttributesClassName") is not None:
-            now["volumeAttributesClassName"] = was.get("volumeAttributesClassName")
+        now["volumeAttributesClassName"] = was.get("volumeAttributesClassName")
     if _given(now) != _given(was):
-        lines = difference(*(internal("core.v1.PersistentVolumeClaimSpec", spec) for spec in (now, was)))
+        lines = difference(*(internal("core.v1.PersistentVolumeClaimSpec", spec) for spec in (was, now)))
         faults.forbidden("spec", f"{_CLAIM_UPDATE}\n{lines}")
     sizes = [quantity.parse(_size(obj, "spec", "resources", "requests")) for obj in (new, old)]
     if sizes[0] < sizes[1] and sizes[0] <= quantity.parse(_size(old, "status", "capacity")):
         faults.forbidden("spec.resources.requests.storage", "field can not be less than status.capacity")
     modes = [(obj.get("spec") or {}).get("volumeMode") for obj in (new, old)]
     faults.unchanged("volumeMode", modes[0], modes[1])
-    _check_attributes_class(new, old, faults, may_be_empty=False)
+    _check_claim_attributes(new, old, faults)
 
 
 def _given(spec: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in spec.items() if value is not None}
 
 
-def _check_attributes_class(new: Object, old: Object, faults: Faults, *, may_be_empty: bool) -> None:
+def _check_claim_attributes(new: Object, old: Object, faults: Faults) -> None:
+    """Check that a claim whose volume has a class of attributes keeps one."""
+    now, was = ((obj.get("spec") or {}).get("volumeAttributesClassName") for obj in (new, old))
+    if now == was or now or (old.get("status") or {}).get("currentVolumeAttributesClassName") is None:
+        return
+    word = "nil" if now is None else "empty string"
+    text = f"update to {word} is forbidden when status.currentVolumeAttributesClassName is not nil"
+    faults.forbidden("spec.volumeAttributesClassName", text)
+
+
+def _check_attributes_class(new: Object, old: Object, faults: Faults) -> None:
     now, was = ((obj.get("spec") or {}).get("volumeAttributesClassName") for obj in (new, old))
     path = "spec.volumeAttributesClassName"
     if was is None or now == was:
         return
     if now is None:
         faults.forbidden(path, "update from non-nil value to nil is forbidden")
-    elif not now and not may_be_empty:
-        faults.forbidden(path, "update from non-nil value to an empty string is forbidden")
 
 
 def check_claim_status(new: Object, old: Object, faults: Faults) -> None:
@@ -297,7 +304,7 @@ def check_volume_update(new: Object, old: Object, faults: Faults) -> None:
         now["csi"] = {key: value for key, value in now["csi"].items() if key != "controllerExpandSecretRef"}
     sources = schema.definition("core.v1.PersistentVolumeSource").fields
     if any(now.get(key) != was.get(key) for key in sources):
-        held = ({key: spec[key] for key in sources if key in spec} for spec in (now, was))
+        held = ({key: spec[key] for key in sources if key in spec} for spec in (was, now))
         lines = difference(*(internal("core.v1.PersistentVolumeSource", source) for source in held))
         text = f"spec.persistentvolumesource is immutable after creation\n{lines}"
         faults.forbidden("spec.persistentvolumesource", text)
@@ -305,7 +312,7 @@ def check_volume_update(new: Object, old: Object, faults: Faults) -> None:
     if was.get("nodeAffinity") is not None and not _is_same_affinity(now.get("nodeAffinity"), was["nodeAffinity"]):
         text = "field is immutable, except for updating from beta label to GA"
         faults.invalid("nodeAffinity", internal("core.v1.VolumeNodeAffinity", now.get("nodeAffinity")), text)
-    _check_attributes_class(new, old, faults, may_be_empty=True)
+    _check_attributes_class(new, old, faults)
 
 
 def _is_same_affinity(new: Any, old: Any) -> bool:

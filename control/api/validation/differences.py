@@ -32,9 +32,9 @@ def internal_pod_spec(spec: dict[str, Any]) -> dict[str, Any]:
     return {field: shown[field] for field in _ORDER}
 
 
-def difference(new: Any, old: Any) -> str:
-    """Return the lines in which two values differ, with three lines around them; "-" is the new one's."""
-    lines = difflib.unified_diff(_lines(new), _lines(old))
+def difference(old: Any, new: Any) -> str:
+    """Return the lines in which two values differ, with three lines around them; "-" is the old one's."""
+    lines = difflib.unified_diff(_lines(old), _lines(new))
     return "".join(list(lines)[2:])
 
 

@@ -58,7 +58,7 @@ def check_pod_update(new: Object, old: Object, faults: Faults) -> None:
         return
     permitted = _with_permitted_changes(now, was, faults)
     if permitted != was:
-        lines = difference(internal_pod_spec(permitted), internal_pod_spec(was))
+        lines = difference(internal_pod_spec(was), internal_pod_spec(permitted))
         faults.forbidden("spec", f"{_UPDATE_FORBIDDEN}\n{lines}")
 
 

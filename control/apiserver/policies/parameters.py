@@ -56,11 +56,13 @@ class Parameters:
 
 def values_of(request: AdmissionRequest, space: Object) -> dict[str, Any]:
     """Return the values of the variables that expressions of policies may name."""
+    from control.api.cel.admission import namespace_value
+
     return {
         "object": request.object,
         "oldObject": request.old_object,
         "request": {**request_of(request), "object": None, "oldObject": None},
-        "namespaceObject": space or None,
+        "namespaceObject": namespace_value(space),
         "params": None,
         **authorizer_of(request),
     }

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import orjson
 
 from control.api.meta import Object
 from control.api.protobuf_encoding import CONTENT_TYPE as PROTOBUF
-from control.api.protobuf_encoding import definition_of, encode_list, message
+from control.api.protobuf_encoding import definition_of, encode_list, encode_message, message
+from control.apiserver.cache import Entry
 from control.apiserver.kinds import Kind
 from control.apiserver.reads import ListResult
 from control.apiserver.rest import table
 from control.apiserver.rest.encodings import encoded
 from control.apiserver.rest.exchange import Exchange
+from control.apiserver.rest.messages import Messages
 from control.apiserver.rest.negotiate import JSON, MediaType, refuse_transform
 
 ENCODED_AT_ONCE = 50
@@ -56,6 +58,29 @@ async def answer_list(exchange: Exchange, shown: list[Object], metadata: Object,
     else:
         body = {**list_head(kind), "metadata": metadata, "items": shown}
     await write(exchange, 200, body, media)
+
+
+async def answer_entries(
+    exchange: Exchange, entries: Sequence[Entry], metadata: Object, kind: Kind, messages: Messages
+) -> None:
+    """Answer with a list of stored objects in protobuf."""
+    head = list_head(kind)
+    items: list[bytes] = []
+    made = 0
+    for entry in entries:
+        if not messages.has(entry):
+            made += 1
+            if made % ENCODED_AT_ONCE == 0:
+                await asyncio.sleep(0)
+        items.append(messages.of(kind, entry))
+    await exchange.answer(200, encode_list(head["apiVersion"], head["kind"], metadata, items), PROTOBUF.encode())
+
+
+async def answer_entry(exchange: Exchange, code: int, entry: Entry, kind: Kind, messages: Messages) -> None:
+    """Answer with one stored object in protobuf."""
+    resource = kind.resource
+    body = encode_message(resource.api_version, resource.kind, messages.of(kind, entry))
+    await exchange.answer(code, body, PROTOBUF.encode())
 
 
 async def _answer_messages(exchange: Exchange, shown: list[Object], metadata: Object, kind: Kind) -> None:

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from control.api import status
-from control.api.protobuf_encoding import CONTENT_TYPE as PROTOBUF
+from control.api.protobuf_encoding import CONTENT_TYPE
 
 JSON = "application/json"
 YAML = "application/yaml"
+PROTOBUF = CONTENT_TYPE
 SERVED = (JSON, YAML, PROTOBUF)
 STREAMED = (JSON, PROTOBUF)
 ENTRIES_MAX = 64

@@ -19,10 +19,19 @@ from control.apiserver.paging import ListQuery
 from control.apiserver.registry import Context
 from control.apiserver.request import RequestInfo, RequestOptions, UserInfo, flag
 from control.apiserver.rest import table
-from control.apiserver.rest.answers import answer_list, answer_object, list_bytes, list_metadata, write
+from control.apiserver.rest.answers import (
+    answer_entries,
+    answer_entry,
+    answer_list,
+    answer_object,
+    list_bytes,
+    list_metadata,
+    write,
+)
 from control.apiserver.rest.events import Events
 from control.apiserver.rest.exchange import Exchange, success_status
-from control.apiserver.rest.negotiate import PLAIN, MediaType, choose, choose_stream
+from control.apiserver.rest.messages import Messages
+from control.apiserver.rest.negotiate import PLAIN, PROTOBUF, MediaType, choose, choose_stream
 from control.apiserver.service import Service, not_allowed
 from control.apiserver.streams.web_socket import accept, wants_web_socket
 from control.apiserver.watch import Watch, WatchOptions
@@ -34,6 +43,7 @@ class Verbs:
 
     def __init__(self, service: Service) -> None:
         self._service = service
+        self._messages = Messages()
 
     async def serve(self, exchange: Exchange, user: UserInfo, info: RequestInfo, kind: Kind) -> None:
         """Answer one request; raises ApiError before an answer has begun."""
@@ -66,11 +76,18 @@ class Verbs:
             if media is PLAIN and not self._converts(kind):
                 await exchange.answer(200, found.data)
                 return
+            if self._is_message(media, kind):
+                await answer_entry(exchange, 200, found, kind, self._messages)
+                return
             found = await self._service.shown(kind, found)
         await answer_object(exchange, 200, found, media, kind)
 
     def _converts(self, kind: Kind) -> bool:
         return self._service.registry.kinds.converts(kind)
+
+    def _is_message(self, media: MediaType, kind: Kind) -> bool:
+        """Tell whether what is stored is what is answered, in protobuf."""
+        return media.type == PROTOBUF and not media.transform and not self._converts(kind)
 
     def _filter(self, exchange: Exchange, info: RequestInfo, kind: Kind) -> Filter:
         labels, fields = exchange.parameter("labelSelector"), exchange.parameter("fieldSelector")
@@ -81,6 +98,9 @@ class Verbs:
         query = _list_query(exchange)
         result = await self._service.page(kind, self._filter(exchange, info, kind), query)
         metadata = list_metadata(result)
+        if self._is_message(media, kind):
+            await answer_entries(exchange, result.entries, metadata, kind, self._messages)
+            return
         if media is not PLAIN:
             shown = await self._service.all_shown(kind, result.entries)
             await answer_list(exchange, shown, metadata, media, kind)
@@ -279,6 +299,8 @@ def _list_query(exchange: Exchange) -> ListQuery:
 
 
 def _context(exchange: Exchange, user: UserInfo, verb: str) -> Context:
+    if not exchange.query:
+        return Context(user, RequestOptions(user_agent=exchange.header("user-agent")), exchange.warnings)
     dry_run, force = exchange.query.get("dryRun", ()), exchange.query.get("force")
     options = RequestOptions(
         "All" in dry_run,

@@ -36,9 +36,16 @@ def renamed() -> Object:
     return made
 
 
-def with_image() -> Object:
+def with_image(kind: str = "containers") -> Object:
     made = pod()
-    made["spec"]["containers"][0]["image"] = "other"
+    made["spec"][kind][0]["image"] = "other"
+    return made
+
+
+def whole(**resources: Any) -> Object:
+    """Return a pod with resources of its own."""
+    made = pod()
+    made["spec"]["resources"] = resources
     return made
 
 
@@ -60,6 +67,8 @@ CASES: list[tuple[str, Object, list[str]]] = [
      ["spec: Forbidden: only cpu and memory resources are mutable"]),
     ("turned round", renamed(), [
         f"spec.containers[{index}].name: Forbidden: containers may not be renamed or reordered on resize" for index in (0, 1)]),
+    ("an image of an init step", with_image("initContainers"),
+     ["spec.initContainers[0]: Forbidden: only cpu and memory resources for init or sidecar containers are mutable"]),
     ("an image", with_image(), ["spec: Forbidden: only cpu and memory resources are mutable"]),
 ]  # fmt: skip
 
@@ -68,6 +77,46 @@ CASES: list[tuple[str, Object, list[str]]] = [
 def test_a_resize(new: Object, told: list[str]) -> None:
     causes = validate(PODS, new, pod(), "resize")
     assert [f"{cause.field}: {cause.message}" for cause in causes] == told
+
+
+OWN = {"requests": {"cpu": "1", "memory": "1Gi"}}
+
+
+@pytest.mark.parametrize(
+    ("new", "told"),
+    [
+        (whole(requests={"cpu": "2", "memory": "1Gi"}), []),
+        (pod(), ["spec.resources: Forbidden: pod-level resources cannot be removed"]),
+        (whole(requests={"cpu": "1"}),
+         ["spec.resources.requests: Forbidden: pod-level resource requests cannot be removed"]),
+        (whole(requests={**OWN["requests"], "hugepages-2Mi": "2Mi"}, limits={"hugepages-2Mi": "2Mi"}),
+         ["spec: Forbidden: only cpu and memory resources are mutable at pod-level"]),
+    ],
+    ids=["more", "none", "less", "pages"],
+)  # fmt: skip
+def test_a_resize_of_the_pod_itself(new: Object, told: list[str]) -> None:
+    causes = validate(PODS, new, whole(**OWN), "resize")
+    assert [f"{cause.field}: {cause.message}" for cause in causes][: len(told) or None] == told
+
+
+def test_a_node_that_cannot_resize() -> None:
+    old = pod()
+    old["status"]["containerStatuses"] = [{"name": "a", "state": {"running": {}}}]
+    found = [f"{cause.field}: {cause.message}" for cause in validate(PODS, copy_json(old), old, "resize")]
+    assert found == ["spec: Forbidden: Pod running on node without support for resize"]
+
+
+def test_an_init_step_that_wants_a_restart() -> None:
+    old, new = pod(), pod(step={"limits": {"cpu": "1", "memory": "64Mi"}})
+    for made in (old, new):
+        made["spec"]["initContainers"][0]["resizePolicy"] = [
+            {"resourceName": "cpu", "restartPolicy": "RestartContainer"}
+        ]
+    found = [f"{cause.field}: {cause.message}" for cause in validate(PODS, new, old, "resize")]
+    assert found[-1] == (
+        "spec.initContainers[0]: Forbidden: non-sidecar init containers with a resize policy of RestartContainer "
+        "cannot be resized"
+    )
 
 
 def test_a_static_pod_stays_as_it_is() -> None:

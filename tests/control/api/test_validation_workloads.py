@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from control.api.status import Cause, invalid
 from tests.control.api.validating import change_faults, faults_of
 
 POD: dict[str, Any] = {"containers": [{"name": "a", "image": "i"}]}
@@ -168,18 +169,18 @@ CHANGED: dict[str, tuple[str, dict[str, Any], dict[str, Any], list[str]]] = {
          "`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing "
          "tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)\n"
          "@@ -64,7 +64,7 @@\n"
-         '   "SELinuxChangePolicy": null\n  },\n  "ImagePullSecrets": null,\n- "Hostname": "b",\n+ "Hostname": "",\n'
+         '   "SELinuxChangePolicy": null\n  },\n  "ImagePullSecrets": null,\n- "Hostname": "",\n+ "Hostname": "b",\n'
          '  "Subdomain": "",\n  "SetHostnameAsFQDN": null,\n  "Affinity": null,\n']),
     "a claim's modes": (
         "/persistentvolumeclaims", CLAIM, {"spec/accessModes": ["ReadOnlyMany"]},
         ["spec: Forbidden: spec is immutable after creation except resources.requests and volumeAttributesClassName for "
-         'bound claims\n@@ -1,6 +1,6 @@\n {\n  "AccessModes": [\n-  "ReadOnlyMany"\n+  "ReadWriteOnce"\n  ],\n'
+         'bound claims\n@@ -1,6 +1,6 @@\n {\n  "AccessModes": [\n-  "ReadWriteOnce"\n+  "ReadOnlyMany"\n  ],\n'
          '  "Selector": null,\n  "Resources": {\n']),
     "a volume's source": (
         "/persistentvolumes", VOLUME, {"spec/hostPath": {"path": "/b"}},
         ["spec.persistentvolumesource: Forbidden: spec.persistentvolumesource is immutable after creation\n"
          '@@ -2,7 +2,7 @@\n  "GCEPersistentDisk": null,\n  "AWSElasticBlockStore": null,\n  "HostPath": {\n'
-         '-  "Path": "/b",\n+  "Path": "/a",\n   "Type": ""\n  },\n  "Glusterfs": null,\n']),
+         '-  "Path": "/a",\n+  "Path": "/b",\n   "Type": ""\n  },\n  "Glusterfs": null,\n']),
 }  # fmt: skip
 
 
@@ -193,3 +194,24 @@ def test_a_new_object(name: str) -> None:
 def test_a_change(name: str) -> None:
     what, obj, changes, wanted = CHANGED[name]
     assert change_faults(what, obj, changes) == wanted
+
+
+def test_a_fault_that_is_found_twice_is_said_once() -> None:
+    cause = Cause("FieldValueInvalid", "Invalid value: 1", "a")
+    told = invalid("Pod", "p", [cause, cause])
+    assert told.status["message"] == 'Pod "p" is invalid: a: Invalid value: 1'
+    assert len(told.status["details"]["causes"]) == 2
+
+
+def test_a_claim_keeps_a_class_of_attributes_that_its_volume_has() -> None:
+    before = {
+        "spec/volumeAttributesClassName": "c",
+        "status": {"phase": "Bound", "currentVolumeAttributesClassName": "c"},
+    }
+    for after, word in (
+        ({"spec/volumeAttributesClassName": ""}, "empty string"),
+        ({"spec/volumeAttributesClassName": "d"}, ""),
+    ):
+        found = change_faults("/persistentvolumeclaims", CLAIM, after, before=before)
+        text = f"update to {word} is forbidden when status.currentVolumeAttributesClassName is not nil"
+        assert found == ([f"spec.volumeAttributesClassName: Forbidden: {text}"] if word else [])

@@ -9,6 +9,7 @@ import orjson
 import pytest
 
 from control.api.resources import CONFIG_MAPS
+from control.apiserver import feed
 from tests.control.apiserver.harness import running
 from tests.fakes.fake_store import FakeStore
 
@@ -95,3 +96,41 @@ async def test_a_revision_that_does_not_come_is_not_waited_for_for_ever() -> Non
     async with running() as api:
         with pytest.raises(TimeoutError):
             await api.feed.reach(1_000_000, timeout_s=0.05)
+
+
+async def test_reads_that_share_a_question_wait_for_a_watch_that_lags(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = FakeStore()
+    async with running(store) as api:
+        store.held = True
+        await store.create(PREFIX + "d/a", value("a"))
+        waiting = [asyncio.ensure_future(api.feed.fresh()) for _ in range(3)]
+        await asyncio.wait(waiting, timeout=0.02)
+        assert not any(each.done() for each in waiting)
+        waiting.pop().cancel()
+        store.held = False
+        store.wake()
+        assert set(await asyncio.gather(*waiting)) == {store.at}
+        monkeypatch.setattr(feed, "REACH_TIMEOUT_S", 0.05)
+        store.held = True
+        await store.create(PREFIX + "d/b", value("b"))
+        late = await asyncio.gather(*(api.feed.fresh() for _ in range(3)), return_exceptions=True)
+        assert [type(each) for each in late] == [TimeoutError] * 3
+
+
+async def test_a_get_does_not_answer_from_what_was_lost_while_it_waited() -> None:
+    store = FakeStore()
+    written = await store.create(PREFIX + "d/a", value("a"))
+    async with running(store) as api:
+        kind = api.feed.kinds.of(CONFIG_MAPS)
+        cache = await api.feed.cache(kind)
+        original = api.feed.fresh
+
+        async def loses() -> int:
+            revision = await original()
+            store.held = True
+            await store.update(PREFIX + "d/a", value("a", x="y"), written)
+            cache.lose()
+            return revision
+
+        api.feed.fresh = loses  # type: ignore[method-assign]
+        assert (await api.registry.get(kind, "d", "a")).object()["data"] == {"x": "y"}

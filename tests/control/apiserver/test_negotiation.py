@@ -10,6 +10,7 @@ import pytest
 from control.api.protobuf import decode_body
 from control.api.protobuf_leaves import read_fields
 from control.api.status import ApiError
+from control.apiserver.rest.messages import Messages
 from control.apiserver.rest.negotiate import choose, choose_stream, parse_accept
 from tests.control.apiserver.harness import CONFIG_MAPS, PODS, config_map, deployment, pod, running
 
@@ -155,3 +156,22 @@ async def test_events_in_protobuf() -> None:
             found = await _frames(api, f"{CONFIG_MAPS}?watch=1&resourceVersion=0", accept, 2)
             assert [obj["metadata"]["name"] for _, obj in found] == ["a", "b"]
         assert found[0][1]["data"] == {"a": "b"}
+
+
+async def test_messages_are_made_once_and_bounded() -> None:
+    async with running() as api:
+        for name in ("a", "b", "c"):
+            await api.ask("POST", CONFIG_MAPS, config_map(name, k=name * 100))
+        kind = next(kind for kind in api.feed.kinds.all if kind.resource.plural == "configmaps")
+        entries = list((await api.feed.cache(kind)).entries.values())
+        messages = Messages(2 * (len(entries[0].data) + 300))
+        first = messages.of(kind, entries[0])
+        assert messages.of(kind, entries[0]) is first
+        for entry in entries:
+            messages.of(kind, entry)
+        assert [messages.has(entry) for entry in entries] == [False, True, True]
+        listed = await api.ask("GET", CONFIG_MAPS, accept=PROTOBUF)
+        await api.ask("PATCH", f"{CONFIG_MAPS}/a", {"data": {"k": "new"}}, content_type="application/merge-patch+json")
+        again = await api.ask("GET", CONFIG_MAPS, accept=PROTOBUF)
+        values = [decode_body(answer.body)["items"][0]["data"]["k"] for answer in (listed, again)]
+        assert values == ["a" * 100, "new"]

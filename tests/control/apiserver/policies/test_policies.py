@@ -84,6 +84,9 @@ CASES: list[tuple[str, list[tuple[Resource, Object]], AdmissionRequest, str | No
      DENIED + "expression 'object.nothing > 1' resulted in error: no such key: nothing"),
     ("error that may pass", [policy({"expression": "object.nothing > 1"}, failurePolicy="Ignore"), binding()],
      deployment(), None),
+    ("namespace's times", [policy({"expression": "!has(namespaceObject.metadata.creationTimestamp) || "
+     "namespaceObject.metadata.creationTimestamp > timestamp('2020-01-01T00:00:00Z')"}), binding()],
+     deployment(), None),
     ("namespace object", [policy({"expression": "namespaceObject.metadata.labels.sea == 'black'"}), binding()],
      deployment(), DENIED + "failed expression: namespaceObject.metadata.labels.sea == 'black'"),
 ]  # fmt: skip
