@@ -11,7 +11,7 @@ from typing import Any
 
 from control.api import schema, status
 from control.api.comparing import KeysMissingError
-from control.api.fieldsets import Shape, check_unique, is_element, merge, path_text, remove, root
+from control.api.fieldsets import Shape, UntypedError, check_unique, is_element, merge, path_text, remove, root
 from control.api.fieldtrees import Path, Tree, difference, intersection, paths, union
 from control.api.meta import Object
 from control.api.patch import copy_json
@@ -52,7 +52,10 @@ def apply(
     shape = root(scope.definition)
     wanted = copy_json(wanted)
     (wanted.get("metadata") or {}).pop("managedFields", None)
-    check_unique(wanted, shape)
+    try:
+        check_unique(wanted, shape)
+    except UntypedError as error:
+        raise not_typed(wanted, str(error)) from None
     entries = _entries(live, manager, scope, now, version_of)
     scope = replace(scope, sparse=True)
     mine = next((entry for entry in entries if manager_of(entry).key == manager.key), None)
@@ -66,7 +69,7 @@ def apply(
             result = remove(result, shape, dropped, kept)
         changes = scope.changes(before, result)
     except KeysMissingError as error:
-        raise status.bad_request(f"failed to create typed patch object: {error}") from None
+        raise not_typed(wanted, str(error)) from None
     if not force:
         _check_conflicts(others, changes[0], manager, scope, (before, result), version_of, forgiven)
     left = surviving(others, changes, manager, scope, before, result, version_of)
@@ -77,6 +80,21 @@ def apply(
     made = {**result, "metadata": dict(result.get("metadata") or {})}
     set_entries(made, left)
     return made
+
+
+def not_typed(wish: Any, fault: str) -> status.ApiError:
+    """500, as Kubernetes answers where a configuration does not fit its type."""
+    metadata = wish.get("metadata") or {}
+    about = f"{metadata.get('namespace', '')}/{metadata.get('name', '')}; {type_text(wish)}"
+    error = status.failure(500, "", f"failed to create typed patch object ({about}): {fault}")
+    del error.status["reason"]
+    return error
+
+
+def type_text(obj: Any) -> str:
+    """Return an object's type as Kubernetes' texts name it: ``apps/v1, Kind=Deployment``."""
+    version = obj.get("apiVersion") or ""
+    return f"{version if '/' in version else '/' + version}, Kind={obj.get('kind') or ''}"
 
 
 def restore_zeroes(wish: Any, sent: Any, kind: str) -> None:

@@ -17,7 +17,7 @@ from control.api.fieldtrees import DOT, LEAF, Path, Tree
 
 Changes: TypeAlias = "tuple[Tree | None, Tree | None]"
 """What was written and what is gone below one place."""
-_MISSING = object()
+MISSING: Any = object()
 SHAPES_MAX = 4096
 ELEMENTS_MAX = 4096
 NOT_OWNED = frozenset(
@@ -89,7 +89,7 @@ class Structure(Shape):
                 continue
             inner = frozenset(path[1:] for path in ignored if path[0] == name and len(path) > 1)
             shape = self.fields[name] = (f"f:{name}", _of_field(field, inner, sparse=sparse))
-            if (zero := _zero(field)) is not _MISSING:
+            if (zero := zero_of(field)) is not MISSING:
                 self.zeroes[name] = zero
                 if not sparse:
                     always.append((name, shape[0], shape[1].added(zero)))
@@ -128,20 +128,20 @@ class Structure(Shape):
         removed: Tree = {}
         skipped = self.skipped
         for name, item in new.items():
-            before = old.get(name, _MISSING)
-            if before is _MISSING:
-                before = zeroes.get(name, _MISSING)
+            before = old.get(name, MISSING)
+            if before is MISSING:
+                before = zeroes.get(name, MISSING)
             if name in skipped or before == item:
                 continue
             element, shape = fields.get(name) or ("f:" + name, self.others)
-            if before is _MISSING:
+            if before is MISSING:
                 written[element] = shape.added(item)
             else:
                 _note(element, shape.compare(before, item), written, removed)
         for name in old.keys() - new.keys() - skipped:
             element, shape = fields.get(name) or ("f:" + name, self.others)
-            after = zeroes.get(name, _MISSING)
-            if after is _MISSING:
+            after = zeroes.get(name, MISSING)
+            if after is MISSING:
                 removed[element] = shape.gone(old[name])
             elif after != old[name]:
                 _note(element, shape.compare(old[name], after), written, removed)
@@ -210,8 +210,8 @@ class Map(Shape):
         written: Tree = {}
         removed: Tree = {}
         for name, item in new.items():
-            before = old.get(name, _MISSING)
-            if before is _MISSING:
+            before = old.get(name, MISSING)
+            if before is MISSING:
                 written["f:" + name] = self.inner.added(item)
             elif before != item:
                 _note("f:" + name, self.inner.compare(before, item), written, removed)
@@ -257,7 +257,7 @@ class Keyed(Shape):
 
     def __init__(self, inner: Shape, keys: tuple[schema.Field, ...], full: Keyed | None = None) -> None:
         self.inner = inner
-        self.keys = tuple((field.name, field.default or _zero(field)) for field in keys)
+        self.keys = tuple((field.name, field.default or zero_of(field)) for field in keys)
         """The fields by which elements are known, and what stands for one that an element leaves out."""
         self.full = full or self
 
@@ -275,7 +275,7 @@ class Keyed(Shape):
         values = {}
         for name, otherwise in self.keys:
             value = item.get(name, otherwise)
-            if value is None or value is _MISSING:
+            if value is None or value is MISSING:
                 raise KeysMissingError(name)
             values[name] = value
         return f"k:{element_json(values)}"
@@ -358,14 +358,14 @@ def _element(value: str) -> str:
     return f"v:{element_json(value)}"
 
 
-def _zero(field: schema.Field) -> Any:
-    """Return what stands in a field that the JSON leaves out; nothing does in most."""
+def zero_of(field: schema.Field) -> Any:
+    """Return what stands in a field that the JSON leaves out; MISSING in most."""
     pointer, omitted = "p" in field.flags, "o" in field.flags
     kind = field.type
     if "z" in field.flags or kind == "" or kind == "JSON":
-        return _MISSING
+        return MISSING
     if pointer or kind.startswith(("[]", "{}")):
-        return _MISSING if omitted else None
+        return MISSING if omitted else None
     if kind in _NULL_TYPES:
         return None
     if schema.resolve(kind) is not None:
@@ -373,7 +373,7 @@ def _zero(field: schema.Field) -> Any:
     if kind in ("Quantity", "IntOrString", "Duration"):
         return _ZEROES[kind]
     if omitted:
-        return _MISSING
+        return MISSING
     word = schema.definition(kind).scalar if schema.is_reference(kind) else kind
     return _ZEROES.get(word)
 

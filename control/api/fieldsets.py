@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 import orjson
 
 from control.api import schema, status
-from control.api.comparing import element_json
+from control.api.comparing import MISSING, element_json, zero_of
 from control.api.fieldtrees import Path
 
 FieldSet: TypeAlias = "frozenset[Path]"
@@ -77,8 +77,8 @@ def key_of(shape: Shape, item: Any) -> str:
     for field in shape.keys:
         value = item.get(field.name) if isinstance(item, dict) else None
         if value is None:
-            value = field.default or None
-        if value is None:
+            value = field.default or zero_of(field)
+        if value is None or value is MISSING:
             names = ", ".join(f'"{key.name}"' for key in shape.keys)
             fault = f'associative list with keys [{names}] has an element that omits key field "{field.name}"'
             raise status.bad_request(f"{fault} (and doesn't have default value)")
@@ -188,17 +188,51 @@ def _remove(value: Any, shape: Shape, path: Path, gone: FieldSet, kept: set[Path
     return [item for _, item in parts]
 
 
+class UntypedError(ValueError):
+    """A configuration does not fit its type; the text says where."""
+
+
 def check_unique(value: Any, shape: Shape, path: Path = ()) -> None:
-    """Raise BadRequest where elements of a list have the same key, so that nobody could tell which one is meant."""
+    """Raise UntypedError where elements of a list have the same key, so that nobody could tell which one is meant."""
     if _is_whole(shape, value):
         return
+    if shape.kind == "keyed":
+        _check_keys(value, shape, path)
     seen: set[str] = set()
     for element, item, inner in _items(shape, value):
         if element in seen:
             where, what = path_text(path), path_text((element,))
-            raise status.bad_request(f"failed to create typed patch object: {where}: duplicate entries for key {what}")
+            raise UntypedError(f"{where}: duplicate entries for key {what}")
         seen.add(element)
         check_unique(item, inner, (*path, element))
+
+
+def _check_keys(items: list[Any], shape: Shape, path: Path) -> None:
+    """Raise UntypedError where an element has nothing by which it could be known."""
+    if not shape.keys or any(field.default or zero_of(field) not in (None, MISSING) for field in shape.keys):
+        return
+    for index, item in enumerate(items):
+        if isinstance(item, dict) and all(item.get(field.name) is None for field in shape.keys):
+            keys = " ".join(f'"{field.name}"' for field in shape.keys)
+            raise UntypedError(
+                f"{path_text(path)}: element {index}: associative list with keys has an element that omits all key "
+                f"fields [{keys}] (and doesn't have default values for any key fields)"
+            )
+
+
+def undeclared(value: Any, shape: Shape, path: Path = ()) -> list[str]:
+    """Return the places of fields that a type lacks."""
+    if _is_whole(shape, value):
+        return []
+    known = schema.definition(shape.type).fields if shape.kind == "structure" else None
+    found = []
+    for element, item, inner in _items(shape, value):
+        here = (*path, element)
+        if known is not None and element[2:] not in known:
+            found.append(path_text(here))
+        else:
+            found += undeclared(item, inner, here)
+    return found
 
 
 def path_text(path: Path) -> str:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache, partial
-from typing import Any, Literal, cast
+from typing import Any
 
 from control.api import lastapplied, status
-from control.api.apply import apply, restore_zeroes
+from control.api.apply import apply, not_typed, restore_zeroes, type_text
 from control.api.decode import decode
+from control.api.fieldsets import root, undeclared
 from control.api.fieldtrees import DOT, Path, Tree
 from control.api.meta import Object
 from control.api.patch import copy_json
@@ -122,43 +123,56 @@ def track(kinds: Kinds, kind: Kind, subresource: str, context: Context, old: Obj
     )  # fmt: skip
 
 
+_WORDS = {list: "array", str: "string", bool: "bool"}
+"""What JSON calls values that are no configuration."""
+
+
 def read_wish(kind: Kind, info: RequestInfo, value: Any, context: Context) -> Object:
     """Return the applied configuration, checked but without defaults; raises ApiError."""
-    _check_wish(value, context)
-    mode = _mode(context)
+    resource, definition = kind.resource, kind.served.definition
+    _check_wish(value, resource.api_version, resource.kind, context)
     if kind.custom is not None:
-        wish, warnings = kind.custom.read(copy_json(value), mode)
+        wish, faults = kind.custom.read(copy_json(value), "Warn")
     else:
-        resource = kind.resource
-        wish, warnings = decode(value, resource.group, resource.version, resource.kind, mode)
-        restore_zeroes(wish, value, kind.served.definition)
-    return _checked_wish(wish, warnings, info, context)
+        wish, faults = decode(value, resource.group, resource.version, resource.kind, "Warn")
+        restore_zeroes(wish, value, definition)
+    return _checked_wish(wish, value, faults, definition, info, context)
 
 
-def _mode(context: Context) -> Literal["Strict", "Warn", "Ignore"]:
-    return cast(Literal["Strict", "Warn", "Ignore"], context.options.field_validation or "Warn")
-
-
-def _check_wish(value: Any, context: Context) -> None:
+def _check_wish(value: Any, api_version: str, kind: str, context: Context) -> None:
     causes = check_field_manager(context.options.field_manager)
     if not context.options.field_manager:
         causes = [status.Cause("FieldValueRequired", "Required value: is required for apply patch", "fieldManager")]
     if causes:
         raise status.invalid("PatchOptions", "", causes, "meta.k8s.io")
-    if not isinstance(value, dict):
-        raise status.bad_request("error decoding YAML: the configuration is not an object")
+    if value is not None and not isinstance(value, dict):
+        raise status.bad_request(
+            "error decoding YAML: error unmarshaling JSON: while decoding JSON: json: cannot unmarshal "
+            f"{_WORDS.get(type(value), 'number')} into Go value of type map[string]interface {{}}"
+        )
+    value = value or {}
+    if (value.get("apiVersion"), value.get("kind")) != (api_version, kind):
+        raise status.bad_request(f"invalid object type: {type_text(value)}")
+    metadata = value.get("metadata")
+    if isinstance(metadata, dict) and isinstance(metadata.get("managedFields"), list):
+        raise status.bad_request("metadata.managedFields must be nil")
 
 
-def _checked_wish(wish: Object, warnings: list[str], info: RequestInfo, context: Context) -> Object:
-    context.warnings.extend(warnings)
+def _checked_wish(
+    wish: Object, value: Any, faults: list[str], definition: str, info: RequestInfo, context: Context
+) -> Object:
+    if faults:
+        places = undeclared(value, root(definition)) or [
+            "." + fault.removeprefix('unknown field "').removesuffix('"') for fault in faults
+        ]
+        told = [f"{place}: field not declared in schema" for place in places]
+        raise not_typed(value, told[0] if len(told) == 1 else "errors:\n" + "".join(f"  {each}\n" for each in told))
     if context.options.duplicates:
-        fault = "yaml: unmarshal errors:\n  " + "\n  ".join(context.options.duplicates)
-        if _mode(context) == "Strict":
-            raise status.bad_request(f"error strict decoding YAML: {fault}")
+        if context.options.field_validation == "Strict":
+            fault = "yaml: unmarshal errors:\n  " + "\n  ".join(context.options.duplicates)
+            raise status.bad_request(f"error strict decoding YAML: error converting YAML to JSON: {fault}")
         context.warnings.extend(context.options.duplicates)
     metadata = wish.setdefault("metadata", {})
-    if metadata.get("managedFields"):
-        raise status.bad_request("metadata.managedFields must be nil")
     if metadata.setdefault("name", info.name) != info.name:
         raise status.bad_request(
             f"the name of the object ({metadata['name']}) does not match the name on the URL ({info.name})"
@@ -200,9 +214,10 @@ def scale_change(context: Context, make: Callable[[Object], Any]) -> ScaleChange
 
 def scale_wish(info: RequestInfo, value: Any, context: Context) -> ScaleChange:
     """Return a change of a Scale by server-side apply; raises ApiError."""
-    _check_wish(value, context)
+    _check_wish(value, scale.API_VERSION, scale.KIND, context)
     group, _, version = scale.API_VERSION.partition("/")
-    wish = _checked_wish(*decode(value, group, version, scale.KIND, _mode(context)), info, context)
+    decoded, faults = decode(value, group, version, scale.KIND, "Warn")
+    wish = _checked_wish(decoded, value, faults, scale.SCOPE.definition, info, context)
     manager = _scaler(context, "Apply")
     return lambda old: apply(old, wish, manager, scale.SCOPE, now_text(), force=context.options.force)
 

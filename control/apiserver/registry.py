@@ -329,7 +329,11 @@ class Registry(Reads):
     def _check_preconditions(kind: Kind, name: str, obj: Object, old: Object) -> None:
         wanted, stored = obj["metadata"], old["metadata"]
         resource = kind.resource
-        if wanted.get("name", name) != name:
+        if not wanted.get("name"):
+            raise status.bad_request(
+                f"the name of the object ({name} based on URL) was undeterminable: name must be provided"
+            )
+        if wanted["name"] != name:
             raise status.bad_request(
                 f"the name of the object ({wanted['name']}) does not match the name on the URL ({name})"
             )

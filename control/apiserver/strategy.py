@@ -185,6 +185,12 @@ def _devices(obj: Object, user: UserInfo | None = None) -> None:
                 taint["timeAdded"] = this_second()
 
 
+def _definition(obj: Object, user: UserInfo) -> None:
+    versions = (obj.get("spec") or {}).get("versions") or ()
+    stored = [version["name"] for version in versions if version.get("storage")][:1]
+    obj["status"] = {"conditions": None, "acceptedNames": {"plural": "", "kind": ""}, "storedVersions": stored}
+
+
 PREPARE_CREATE: dict[Name, Prepare] = {
     ("", "pods"): _pod,
     ("", "namespaces"): _namespace,
@@ -192,6 +198,7 @@ PREPARE_CREATE: dict[Name, Prepare] = {
     ("", "persistentvolumeclaims"): _volume,
     ("", "services"): _service,
     ("", "secrets"): _secret,
+    ("apiextensions.k8s.io", "customresourcedefinitions"): _definition,
     ("apiregistration.k8s.io", "apiservices"): _api_service,
     ("batch", "jobs"): _job,
     _ENDPOINTS: _slice,

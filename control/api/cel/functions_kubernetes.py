@@ -15,7 +15,7 @@ from control.api.cel.declarations import FORMAT_NAMES
 from control.api.cel.errors import CelError
 from control.api.cel.parser import INT_MAX, INT_MIN
 from control.api.cel.values import NONE, Cidr, Format, NoOverload, Optional, Quantity, Semver, Url
-from control.api.custom.checking import FORMATS
+from control.api.custom.formats import FORMATS
 from control.api.validation import names
 from control.api.validation.faults import quoted
 

@@ -6,41 +6,53 @@ uniqueness that list types ask for.
 
 from __future__ import annotations
 
-import base64
-import binascii
-import ipaddress
-import re
-from collections.abc import Callable
-from datetime import date, datetime
 from typing import Any
-from urllib.parse import urlsplit
 
 from control.api.custom import patterns
+from control.api.custom.formats import FORMATS
 from control.api.custom.pruning import Schema
 from control.api.validation.faults import Faults, shown
 
+ABSENT: Any = object()
+"""Stands for the old value where there is none to compare with."""
+NOWHERE = "<nil>"
+"""The field of faults that Kubernetes' validator has no path for."""
+_BITS = {"int32": 31, "int64": 63}
+_FLOAT_MAX = 3.4028234663852886e38
 _GO_TYPES = {"str": "string", "bool": "boolean", "int": "integer", "float": "number", "dict": "object", "list": "array"}
 
 
-def check(value: Any, schema: Schema, path: str, faults: Faults) -> None:
-    """Add a fault for everything at and below ``path`` that the schema forbids."""
+def check(value: Any, schema: Schema, path: str, faults: Faults, old: Any = ABSENT) -> None:
+    """Add a fault for everything at and below ``path`` that the schema forbids, beside what stood in ``old``."""
+    if old is not ABSENT and value == old and type(value) is type(old):
+        # What a stricter schema would refuse may stay while nobody touches it.
+        return
     if value is None:
         if not schema.get("nullable") and not _is_open(schema):
             _wrong_type(path, _types(schema) or "object", "null", faults)
         return
+    if isinstance(value, int) and not -(1 << 63) <= value < 1 << 63:
+        # JSON's larger numbers are floats to Go.
+        value = float(value)
     if not _has_type(value, schema):
-        _wrong_type(path, _types(schema), _GO_TYPES[type(value).__name__], faults)
-        return
+        _wrong_type(path, *_types_told(value, schema), faults)
     _check_enum(value, schema, path, faults)
     if isinstance(value, str):
         _check_text(value, schema, path, faults)
     elif isinstance(value, list):
-        _check_list(value, schema, path, faults)
+        _check_list(value, schema, path, faults, old)
     elif isinstance(value, dict):
-        _check_fields(value, schema, path, faults)
+        _check_fields(value, schema, path, faults, old)
     elif not isinstance(value, bool):
         _check_number(value, schema, path, faults)
     _check_junctors(value, schema, path, faults)
+
+
+def _types_told(value: Any, schema: Schema) -> tuple[str, str]:
+    form = schema.get("format")
+    if isinstance(value, float) and schema.get("type") == "integer" and form in _BITS:
+        return form, "float64"
+    return _types(schema), _GO_TYPES[type(value).__name__]
 
 
 def _is_open(schema: Schema) -> bool:
@@ -60,7 +72,7 @@ def _has_type(value: Any, schema: Schema) -> bool:
             return True
         case "integer":
             return not isinstance(value, bool) and (
-                isinstance(value, int) or (isinstance(value, float) and value.is_integer())
+                isinstance(value, int) or (isinstance(value, float) and value.is_integer() and abs(value) < 1 << 63)
             )
         case "number":
             return isinstance(value, int | float) and not isinstance(value, bool)
@@ -96,36 +108,61 @@ def _check_number(value: float, schema: Schema, path: str, faults: Faults) -> No
             faults.invalid(path, value, f"{path} in body should be greater than or equal to {shown(minimum)}")
     if step and abs(value / step - round(value / step)) > 1e-9:
         faults.invalid(path, value, f"{path} in body should be a multiple of {shown(step)}")
-    bits = {"int32": 31, "int64": 63}.get(schema.get("format") or "")
-    if bits and not -(1 << bits) <= value < 1 << bits:
-        faults.invalid(path, value, f"{path} in body must be of type {schema['format']}: {shown(value)}")
+    _check_range(value, schema, path, faults)
+
+
+def _check_range(value: float, schema: Schema, path: str, faults: Faults) -> None:
+    kind, form = schema.get("type"), schema.get("format") or ""
+    if kind == "integer":
+        bits = _BITS.get(form, 63)
+        fits = value == int(value) and -(1 << bits) <= value < 1 << bits
+        told = f"format {form}" if form in _BITS else "(default format)"
+    else:
+        fits = kind != "number" or form != "float" or abs(value) <= _FLOAT_MAX
+        told = f"format {form}"
+    if not fits:
+        with_ = "" if told.startswith("(") else "with "
+        faults.invalid(NOWHERE, "", f"Checked value must be of type {kind} {with_}{told} in {path}")
 
 
 def _check_text(value: str, schema: Schema, path: str, faults: Faults) -> None:
     maximum, minimum = schema.get("maxLength"), schema.get("minLength")
     if maximum is not None and len(value) > maximum:
         faults.too_long(path, maximum)
-    if minimum is not None and len(value) < minimum:
+    elif minimum is not None and len(value) < minimum:
         faults.invalid(path, value, f"{path} in body should be at least {minimum} chars long")
-    if (pattern := schema.get("pattern")) and not patterns.found(pattern, value):
+    elif (pattern := schema.get("pattern")) and not patterns.found(pattern, value):
         faults.invalid(path, value, f"{path} in body should match '{pattern}'")
     known = FORMATS.get((schema.get("format") or "").replace("-", ""))
-    if known is not None and not known(value):
-        faults.invalid(path, value, f"{path} in body must be of type {schema['format']}: {shown(value)}")
+    if known is not None and schema.get("type") == "string" and not known(value):
+        _wrong_type(path, schema["format"], value, faults)
 
 
-def _check_list(value: list[Any], schema: Schema, path: str, faults: Faults) -> None:
+def _check_list(value: list[Any], schema: Schema, path: str, faults: Faults, old: Any) -> None:
     maximum, minimum = schema.get("maxItems"), schema.get("minItems")
     if maximum is not None and len(value) > maximum:
         faults.too_many(path, len(value), maximum)
     if minimum is not None and len(value) < minimum:
         faults.invalid(path, len(value), f"{path} in body should have at least {minimum} items")
     if isinstance(items := schema.get("items"), dict):
+        before = _by_key(old, schema)
         for index, item in enumerate(value):
-            check(item, items, f"{path}[{index}]", faults)
+            check(item, items, f"{path}[{index}]", faults, before.get(_key(item, schema), ABSENT) if before else ABSENT)
 
 
-def _check_fields(value: dict[str, Any], schema: Schema, path: str, faults: Faults) -> None:
+def _by_key(old: Any, schema: Schema) -> dict[str, Any]:
+    """Return the items of a list that is a map, by their keys: only they can be known again."""
+    if not isinstance(old, list) or schema.get("x-kubernetes-list-type") != "map":
+        return {}
+    return {_key(item, schema): item for item in old}
+
+
+def _key(item: Any, schema: Schema) -> str:
+    keys = schema.get("x-kubernetes-list-map-keys") or ()
+    return shown([item.get(key) for key in keys]) if isinstance(item, dict) else ""
+
+
+def _check_fields(value: dict[str, Any], schema: Schema, path: str, faults: Faults, old: Any) -> None:
     maximum, minimum = schema.get("maxProperties"), schema.get("minProperties")
     if maximum is not None and len(value) > maximum:
         faults.too_many(path, len(value), maximum)
@@ -136,41 +173,48 @@ def _check_fields(value: dict[str, Any], schema: Schema, path: str, faults: Faul
             faults.required(_below(path, name))
     properties: dict[str, Schema] = schema.get("properties") or {}
     others = schema.get("additionalProperties")
+    before = old if isinstance(old, dict) else {}
     for name, item in value.items():
         if name in properties:
             if item is not None or properties[name].get("nullable") or name in (schema.get("required") or ()):
-                check(item, properties[name], _below(path, name), faults)
+                check(item, properties[name], _below(path, name), faults, before.get(name, ABSENT))
         elif isinstance(others, dict):
-            check(item, others, _below(path, name), faults)
+            check(item, others, _below(path, name), faults, before.get(name, ABSENT))
 
 
 def _below(path: str, name: str) -> str:
     return f"{path}.{name}" if path else name
 
 
-def _holds(value: Any, schema: Schema, path: str) -> bool:
+def _faults_of(value: Any, schema: Schema, path: str) -> Faults:
     found = Faults()
     check(value, schema, path, found)
-    return not found
+    return found
 
 
 def _check_junctors(value: Any, schema: Schema, path: str, faults: Faults) -> None:
-    for part in schema.get("allOf") or ():
-        check(value, part, path, faults)
     named = f'"{path}"'
-    if (choices := schema.get("anyOf")) and not any(_holds(value, part, path) for part in choices):
-        faults.invalid(path, _abridged(value), f"{named} must validate at least one schema (anyOf)")
+    if parts := schema.get("allOf"):
+        found = [_faults_of(value, part, path) for part in parts]
+        for each in found:
+            faults.causes += each.causes
+        if any(found):
+            none = "" if not all(found) else ". None validated"
+            faults.invalid(NOWHERE, "", f"{named} must validate all the schemas (allOf){none}")
+    if choices := schema.get("anyOf"):
+        found = [_faults_of(value, part, path) for part in choices]
+        if all(found):
+            faults.invalid(NOWHERE, "", f"{named} must validate at least one schema (anyOf)")
+            faults.causes += found[0].causes
     if choices := schema.get("oneOf"):
-        valid = sum(_holds(value, part, path) for part in choices)
+        found = [_faults_of(value, part, path) for part in choices]
+        valid = sum(not each for each in found)
         if valid != 1:
-            found = f"Found {valid} valid alternatives" if valid else "Found none valid"
-            faults.invalid(path, _abridged(value), f"{named} must validate one and only one schema (oneOf). {found}")
-    if (refused := schema.get("not")) is not None and _holds(value, refused, path):
-        faults.invalid(path, _abridged(value), f"{named} must not validate the schema (not)")
-
-
-def _abridged(value: Any) -> Any:
-    return _GO_TYPES[type(value).__name__] if isinstance(value, dict | list) else value
+            told = f"Found {valid} valid alternatives" if valid else "Found none valid"
+            faults.invalid(NOWHERE, "", f"{named} must validate one and only one schema (oneOf). {told}")
+            faults.causes += found[0].causes if not valid else []
+    if (refused := schema.get("not")) is not None and not _faults_of(value, refused, path):
+        faults.invalid(NOWHERE, "", f"{named} must not validate the schema (not)")
 
 
 def check_lists(value: Any, schema: Schema, path: str, faults: Faults) -> None:
@@ -193,7 +237,7 @@ def check_lists(value: Any, schema: Schema, path: str, faults: Faults) -> None:
 
 
 def _check_unique(value: list[Any], schema: Schema, items: Schema, path: str, faults: Faults) -> None:
-    seen: set[str] = set()
+    seen: dict[str, int] = {}
     keys = schema.get("x-kubernetes-list-map-keys") or ()
     fields: dict[str, Schema] = items.get("properties") or {}
     for index, item in enumerate(value):
@@ -201,78 +245,6 @@ def _check_unique(value: list[Any], schema: Schema, items: Schema, path: str, fa
         if schema["x-kubernetes-list-type"] == "map" and isinstance(item, dict):
             told = {key: item.get(key, fields.get(key, {}).get("default")) for key in keys}
         text = shown(told)
-        if text in seen:
+        seen[text] = seen.get(text, 0) + 1
+        if seen[text] == 2:
             faults.duplicate(f"{path}[{index}]", told)
-        seen.add(text)
-
-
-# Formats that Kubernetes checks; others are taken as they come.
-
-
-def _parses(parse: Callable[[str], object]) -> Callable[[str], bool]:
-    def parsed(text: str) -> bool:
-        try:
-            parse(text)
-        except (ValueError, binascii.Error):
-            return False
-        return True
-
-    return parsed
-
-
-def _date_time(text: str) -> object:
-    if not re.fullmatch(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)", text):
-        raise ValueError(text)
-    return datetime.fromisoformat(text.upper())
-
-
-def _address(version: int) -> Callable[[str], object]:
-    def parse(text: str) -> object:
-        found = ipaddress.ip_address(text)
-        if found.version != version:
-            raise ValueError(text)
-        return found
-
-    return parse
-
-
-def _uri(text: str) -> object:
-    if not urlsplit(text).scheme:
-        raise ValueError(text)
-    return text
-
-
-def _form(pattern: str) -> Callable[[str], bool]:
-    compiled = re.compile(pattern)
-    return lambda text: compiled.fullmatch(text) is not None
-
-
-_UUID = "[0-9a-fA-F]{8}-?[0-9a-fA-F]{4}-?%s-?%s-?[0-9a-fA-F]{12}"
-_ANY, _VARIANT = "[0-9a-fA-F]{4}", "[89abAB][0-9a-fA-F]{3}"
-_LENGTH = r"(\d+(\.\d*)?|\.\d+)\s*(ns|us|µs|μs|ms|s|m|h|d|w)"
-_HOST_LABEL = "[a-zA-Z0-9]([a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?"
-FORMATS: dict[str, Callable[[str], bool]] = {
-    "byte": _parses(lambda text: base64.b64decode(text, validate=True)),
-    "date": _parses(date.fromisoformat),
-    "datetime": _parses(_date_time),
-    "duration": _form(
-        r"[+-]?(\d+(\.\d*)?|\.\d+)\s*(ns|us|µs|μs|ms|s|m|h|d|w)(\s*(\d+(\.\d*)?)\s*(ns|us|µs|ms|s|m|h|d|w))*|0"
-    ),
-    "email": _form(r"[^@\s<>]+@[^@\s<>]+"),
-    "hostname": _form(rf"{_HOST_LABEL}(\.{_HOST_LABEL})*\.?"),
-    "ipv4": _parses(_address(4)),
-    "ipv6": _parses(_address(6)),
-    "cidr": _parses(lambda text: ipaddress.ip_interface(text) if "/" in text else int("")),
-    "mac": _form("([0-9A-Fa-f]{2}[:-]){5}[0-9A-Fa-f]{2}"),
-    "uri": _parses(_uri),
-    "uuid": _form(_UUID % (_ANY, _ANY)),
-    "uuid3": _form(_UUID % ("3[0-9a-fA-F]{3}", _ANY)),
-    "uuid4": _form(_UUID % ("4[0-9a-fA-F]{3}", _VARIANT)),
-    "uuid5": _form(_UUID % ("5[0-9a-fA-F]{3}", _VARIANT)),
-    "hexcolor": _form("#?([0-9a-fA-F]{3}|[0-9a-fA-F]{6})"),
-    "rgbcolor": _form(r"rgb\(\s*\d{1,3}\s*,\s*\d{1,3}\s*,\s*\d{1,3}\s*\)"),
-    "isbn10": _form("(?:[0-9]{9}X|[0-9]{10})"),
-    "isbn13": _form("(?:[0-9]{13})"),
-    "ssn": _form(r"\d{3}[- ]?\d{2}[- ]?\d{4}"),
-}
-"""By name without hyphens, as Kubernetes compares them."""

@@ -51,10 +51,15 @@ def _prune(value: Any, schema: Schema, path: str, cut: list[str], *, is_object: 
 
 
 def fill_defaults(value: Any, schema: Schema) -> None:
-    """Fill in defaults in place, parents before children; a null where none may stand gives way to its default."""
+    """Fill in defaults in place, parents before children.
+
+    A null where none may stand gives way to the default, or goes; a float that is whole becomes an integer.
+    """
     if isinstance(value, list):
         if isinstance(items := schema.get("items"), dict):
-            for item in value:
+            for index, item in enumerate(value):
+                if type(item) is float:
+                    value[index] = _whole(item)
                 fill_defaults(item, items)
         return
     if not isinstance(value, dict):
@@ -64,12 +69,28 @@ def fill_defaults(value: Any, schema: Schema) -> None:
         if "default" in inner and (name not in value or (value[name] is None and not inner.get("nullable"))):
             value[name] = copy_json(inner["default"])
         if name in value:
-            fill_defaults(value[name], inner)
+            _complete(value, name, inner)
     others = schema.get("additionalProperties")
     if isinstance(others, dict):
-        for name, item in value.items():
+        for name in list(value):
             if name not in properties:
-                fill_defaults(item, others)
+                _complete(value, name, others)
+
+
+def _complete(value: dict[str, Any], name: str, schema: Schema) -> None:
+    item = value[name]
+    if item is None:
+        if not schema.get("nullable"):
+            del value[name]
+    elif type(item) is float:
+        value[name] = _whole(item)
+    else:
+        fill_defaults(item, schema)
+
+
+def _whole(number: float) -> float:
+    # As Go writes them: 3.0 is 3.
+    return int(number) if number.is_integer() and abs(number) < 1 << 53 else number
 
 
 def has_rules(schema: Schema) -> bool:

@@ -12,7 +12,7 @@ from control.api import schema as facts
 from control.api import status, times
 from control.api.cel.errors import ENDLESS
 from control.api.custom import jsonpath, shapes
-from control.api.custom.checking import check, check_lists
+from control.api.custom.checking import NOWHERE, check, check_lists
 from control.api.custom.pruning import PRESERVES, Schema, fill_defaults, has_rules, prune
 from control.api.decode import DecodeError, clean
 from control.api.meta import Object
@@ -25,6 +25,18 @@ if TYPE_CHECKING:
     from control.api.custom.rules import Ruled
 
 VERBS = ("delete", "deletecollection", "get", "list", "patch", "create", "update", "watch")
+BLOCKING = (
+    "FieldValueNotSupported",
+    "FieldValueRequired",
+    "FieldValueTooLong",
+    "FieldValueTooMany",
+    "FieldValueTypeInvalid",
+)
+"""Reasons of faults with which rules cannot be asked."""
+NOT_CHECKED = (
+    "some validation rules were not checked because the object was invalid; correct the existing errors to complete "
+    "validation"
+)
 META_DEFINITION = "meta.v1.ObjectMeta"
 REVIEW_VERSIONS = ("v1", "v1beta1")
 """Versions of ConversionReview that we speak."""
@@ -97,7 +109,11 @@ class CustomVersion:
             )
         about = f'{sent[1]} in version "{resource.version}" cannot be handled as a {resource.kind}'
         if sent[1] != resource.kind:
-            raise status.bad_request(f"{about}: unexpected kind {sent[1]}")
+            wrong = Faults()
+            wrong.invalid("kind", sent[1], f"must be {resource.kind}")
+            metadata = value.get("metadata")
+            called = metadata.get("name") if isinstance(metadata, dict) else ""
+            raise status.invalid(str(sent[1]), str(called or ""), wrong.causes, resource.group)
         obj: Object = {**value, "apiVersion": resource.api_version, "kind": resource.kind}
         faults = list(duplicates or ())
         try:
@@ -105,7 +121,7 @@ class CustomVersion:
         except DecodeError as error:
             raise status.bad_request(f"{about}: {error}") from None
         faults += [fault.replace('"', '"metadata.', 1) for fault in unknown]
-        faults += [f'unknown field "{path}"' for path in prune(obj, self.schema)]
+        faults += sorted(f'unknown field "{path}"' for path in prune(obj, self.schema))
         if faults and validation == "Strict":
             raise status.bad_request(f"{about}: strict decoding error: {', '.join(faults)}")
         return obj, faults if validation == "Warn" else []
@@ -127,13 +143,27 @@ class CustomVersion:
         faults = Faults()
         rest = {name: value for name, value in obj.items() if name != "metadata"}
         check(rest, self.schema, "", faults)
-        if not faults:
-            check_lists(rest, self.schema, "", faults)
-        if not faults and self.rules is not None:
-            from control.api.custom.rules import check_rules
+        if faults and old is not None:
+            faults = Faults()
+            check(rest, self.schema, "", faults, {name: value for name, value in old.items() if name != "metadata"})
+        duplicates = Faults()
+        check_lists(rest, self.schema, "", duplicates)
+        if duplicates and old is not None and self._holds_duplicates(old):
+            duplicates = Faults()
+        faults.causes += duplicates.causes
+        if self.rules is not None:
+            if any(cause.reason in BLOCKING for cause in faults.causes):
+                faults.invalid(NOWHERE, None, NOT_CHECKED)
+            else:
+                from control.api.custom.rules import check_rules
 
-            check_rules(self.rules, obj, old, faults, most)
+                check_rules(self.rules, obj, old, faults, most)
         return faults.causes
+
+    def _holds_duplicates(self, old: Object) -> bool:
+        found = Faults()
+        check_lists({name: value for name, value in old.items() if name != "metadata"}, self.schema, "", found)
+        return bool(found)
 
     @cached_property
     def printer(self) -> Printer:

