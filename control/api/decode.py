@@ -164,7 +164,7 @@ _LEAVES: dict[str, Callable[[Any, str, str, str], Any]] = {
     "JSONSchemaPropsOrBool": _anything,
     "JSONSchemaPropsOrStringArray": _anything,
 }
-_ZEROES: dict[str, Any] = {"string": "", "bool": False, "int32": 0, "int64": 0}
+_ZEROES: dict[str, Any] = {"string": "", "bool": False, "int32": 0, "int64": 0, "Quantity": "0", "IntOrString": 0}
 _EXACT: dict[str, type] = {"string": str, "bool": bool}
 """Kinds of which a value of the right type needs no further look."""
 

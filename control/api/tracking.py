@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 from control.api import comparing, status
@@ -342,6 +343,7 @@ def _timeless(entry: Mapping[str, Any]) -> Entry:
     return {name: value for name, value in entry.items() if name != "time"}
 
 
+@lru_cache(maxsize=1024)
 def manager_name(field_manager: str, user_agent: str) -> str:
     """Return the name of who writes: the one that a request gives, else what its program calls itself up to a slash."""
     if field_manager:

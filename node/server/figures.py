@@ -2,15 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from node.runtime import ContainerUsage
 from node.status import timestamp
 
 
+def lives_as_one(usages: Iterable[ContainerUsage]) -> list[ContainerUsage]:
+    """Return one usage for each name: a restarted container is there twice, until its life before is removed."""
+    found: dict[tuple[str, str], ContainerUsage] = {}
+    for usage in usages:
+        before = found.get((usage.pod_uid, usage.name))
+        if before is not None:
+            latest = max(before, usage, key=lambda life: life.timestamp_ns)
+            usage = replace(
+                latest,
+                cpu_core_nanoseconds=before.cpu_core_nanoseconds + usage.cpu_core_nanoseconds,
+                memory_working_set_bytes=before.memory_working_set_bytes + usage.memory_working_set_bytes,
+                memory_usage_bytes=before.memory_usage_bytes + usage.memory_usage_bytes,
+                memory_rss_bytes=before.memory_rss_bytes + usage.memory_rss_bytes,
+                writable_layer_bytes=before.writable_layer_bytes + usage.writable_layer_bytes,
+            )
+        found[usage.pod_uid, usage.name] = usage
+    return list(found.values())
+
+
 def summary(node_name: str, usages: Sequence[ContainerUsage], now: float) -> dict[str, Any]:
     """Return the Summary API's answer."""
+    usages = lives_as_one(usages)
     pods: dict[str, list[ContainerUsage]] = {}
     for usage in usages:
         pods.setdefault(usage.pod_uid, []).append(usage)
@@ -50,7 +71,8 @@ def _container(usage: ContainerUsage) -> dict[str, Any]:
 
 
 def metrics(*, pods: int, containers: int, usages: Sequence[ContainerUsage]) -> str:
-    """Return the figures in Prometheus' text form."""
+    """Return the figures in Prometheus' text form, no series twice."""
+    usages = lives_as_one(usages)
     lines = [
         "# TYPE kubelet_running_pods gauge",
         f"kubelet_running_pods {pods}",
