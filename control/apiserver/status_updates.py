@@ -18,7 +18,7 @@ _KEPT: dict[Name, tuple[str, ...]] = {
     **dict.fromkeys(
         [
             ("admissionregistration.k8s.io", "validatingadmissionpolicies"),
-            ("apiextensions.k8s.io", "customresourcedefinitions"), ("apiregistration.k8s.io", "apiservices"),
+            ("apiregistration.k8s.io", "apiservices"),
             ("flowcontrol.apiserver.k8s.io", "flowschemas"),
             ("flowcontrol.apiserver.k8s.io", "prioritylevelconfigurations"), ("networking.k8s.io", "servicecidrs"),
             ("resource.k8s.io", "resourceclaims"), ("storage.k8s.io", "volumeattachments"),

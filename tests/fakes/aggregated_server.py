@@ -35,7 +35,7 @@ RESOURCES = [
     },
     {"name": "ships/bell", "singularName": "", "namespaced": True, "kind": "Ship", "verbs": ["get", "create"]},
 ]
-SHIP = {
+SHIP: dict[str, Any] = {
     "type": "object",
     "description": "Ship is something that floats.",
     "properties": {

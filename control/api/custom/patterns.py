@@ -39,23 +39,28 @@ def fault(pattern: str) -> str:
 
 
 _GO_WORDS = {
-    "missing )": "missing closing )",
-    "missing ]": "missing closing ]",
-    "no argument for repetition operator": "missing argument to repetition operator",
+    "invalid character class": "invalid character class", "bad character class": "invalid character class",
+    "invalid character class range": "invalid character class range",
+    "bad character range": "invalid character class range", "invalid escape sequence": "invalid escape sequence",
+    "invalid named capture group": "invalid named capture",
     "invalid perl operator": "invalid or unsupported Perl syntax",
-    "bad repetition operator": "invalid nested repetition operator",
-    "invalid repetition size": "invalid repeat count",
-    "trailing \\": "trailing backslash at end of expression",
-}
+    "bad repetition operator": "invalid nested repetition operator", "invalid repetition size": "invalid repeat count",
+    "missing ]": "missing closing ]", "missing )": "missing closing )", "unexpected )": "unexpected )",
+    "no argument for repetition operator": "missing argument to repetition operator",
+    "trailing \\": "trailing backslash at end of expression", "invalid UTF-8": "invalid UTF-8",
+}  # fmt: skip
+"""What RE2 says → what Go says of the same."""
 
 
 def go_fault(pattern: str) -> str:
-    """Return why a pattern is none, in the words of Go's parser; empty where it is one."""
-    why = fault(pattern)
-    if not why:
+    """Return why a pattern is none in the words of Go; empty where it is one."""
+    if not (told := fault(pattern)):
         return ""
-    about, _, part = why.partition(": ")
-    return f"{_GO_WORDS.get(about, about)}: `{part}`"
+    words, _, part = told.partition(": ")
+    if words == "unexpected )":
+        part = pattern
+    shown = f": `{part}`" if part or words == "trailing \\" else ""
+    return f"{_GO_WORDS.get(words, words)}{shown}"
 
 
 def find_all(pattern: str, text: str, limit: int = -1) -> list[str]:

@@ -7,10 +7,10 @@ from typing import Any
 
 from control.api import times
 from control.api.meta import Object
-from control.api.printers.column import NONE, UNSET, Printer, age, columns, field, name
+from control.api.printers.column import NONE, UNSET, Column, Printer, age, columns, field, name
 from control.api.printers.core import plain
 
-_DEFAULT_CLASS = "storageclass.kubernetes.io/is-default-class"
+_DEFAULT_CLASS = ("storageclass.kubernetes.io/is-default-class", "storageclass.beta.kubernetes.io/is-default-class")
 
 
 def _binding(obj: Object, now: datetime) -> list[Any]:
@@ -41,7 +41,8 @@ def _signing_request(obj: Object, now: datetime) -> list[Any]:
 
 
 def _storage_class(obj: Object, now: datetime) -> list[Any]:
-    default = (field(obj, "metadata", "annotations") or {}).get(_DEFAULT_CLASS) == "true"
+    annotations = field(obj, "metadata", "annotations") or {}
+    default = any(annotations.get(key) == "true" for key in _DEFAULT_CLASS)
     return [
         name(obj) + (" (default)" if default else ""),
         obj.get("provisioner") or "",
@@ -68,6 +69,10 @@ def _attachment(obj: Object, now: datetime) -> list[Any]:
     return [name(obj), spec.get("attacher") or "", volume, spec.get("nodeName") or "", attached, age(obj, now)]
 
 
+def _capacity(obj: Object, now: datetime) -> list[Any]:
+    return [name(obj), obj.get("storageClassName") or "", obj.get("capacity") or UNSET]
+
+
 def _priority_class(obj: Object, now: datetime) -> list[Any]:
     policy = obj.get("preemptionPolicy") or ""
     return [name(obj), obj.get("value") or 0, bool(obj.get("globalDefault")), age(obj, now), policy]
@@ -90,11 +95,27 @@ def _policy(key: str) -> Any:
     return cells
 
 
+def _selector_struct(selector: dict[str, Any]) -> str:
+    """Return a selector as Go prints the structure; kubectl shows just that."""
+    labels = "".join(f"{key}: {value}," for key, value in sorted((selector.get("matchLabels") or {}).items()))
+    wanted = "".join(
+        f"LabelSelectorRequirement{{Key:{term.get('key', '')},Operator:{term.get('operator', '')},"
+        f"Values:[{' '.join(term.get('values') or [])}],}},"
+        for term in selector.get("matchExpressions") or []
+    )
+    return (
+        f"&LabelSelector{{MatchLabels:map[string]string{{{labels}}},"
+        f"MatchExpressions:[]LabelSelectorRequirement{{{wanted}}},}}"
+    )
+
+
 def _policy_binding(obj: Object, now: datetime) -> list[Any]:
-    reference = field(obj, "spec", "paramRef")
+    reference = field(obj, "spec", "paramRef") or {}
     text = UNSET
-    if reference:
-        text = "/".join(part for part in (reference.get("namespace"), reference.get("name") or "*") if part)
+    if reference.get("name"):
+        text = f"{reference.get('namespace') or '*'}/{reference['name']}"
+    elif (selector := reference.get("selector")) is not None:
+        text = _selector_struct(selector)
     return [name(obj), field(obj, "spec", "policyName") or "", text, age(obj, now)]
 
 
@@ -110,10 +131,12 @@ def _flow_schema(obj: Object, now: datetime) -> list[Any]:
 
 def _priority_level(obj: Object, now: datetime) -> list[Any]:
     spec = obj.get("spec") or {}
-    limited = spec.get("limited") or spec.get("exempt") or {}
-    queuing = field(limited, "limitResponse", "queuing") or {}
-    queues = [queuing.get(key) or NONE for key in ("queues", "handSize", "queueLengthLimit")]
-    return [name(obj), spec.get("type") or "", limited.get("nominalConcurrencyShares") or NONE, *queues, age(obj, now)]
+    limited = spec.get("limited")
+    shares = NONE if limited is None else limited.get("nominalConcurrencyShares") or 0
+    queuing = field(limited, "limitResponse", "queuing")
+    keys = ("queues", "handSize", "queueLengthLimit")
+    queues = [NONE if queuing is None else queuing.get(key) or 0 for key in keys]
+    return [name(obj), spec.get("type") or "", shares, *queues, age(obj, now)]
 
 
 def _service_of(obj: Object, now: datetime) -> list[Any]:
@@ -130,10 +153,12 @@ def _service_of(obj: Object, now: datetime) -> list[Any]:
 
 def _claim(obj: Object, now: datetime) -> list[Any]:
     status = obj.get("status") or {}
-    states = [word for word, key in (("allocated", "allocation"), ("reserved", "reservedFor")) if status.get(key)]
-    if field(obj, "metadata", "deletionTimestamp"):
-        states.insert(0, "deleted")
-    return [name(obj), ",".join(states) or "pending", age(obj, now)]
+    states = ["deleted"] if field(obj, "metadata", "deletionTimestamp") else []
+    if status.get("allocation") is not None:
+        states += ["allocated", "reserved"] if status.get("reservedFor") else ["allocated"]
+    elif not states:
+        states = ["pending"]
+    return [name(obj), ",".join(states), age(obj, now)]
 
 
 _ROLE_BINDING = Printer(columns("Role", "Age", "wide:Users", "wide:Groups", "wide:ServiceAccounts"), _binding)
@@ -163,10 +188,10 @@ PRINTERS: dict[tuple[str, str], Printer] = {
         _driver,
     ),
     (_STORAGE, "csinodes"): Printer(columns("integer:Drivers", "Age"), _count("drivers")),
-    (_STORAGE, "csistoragecapacities"): Printer(
-        columns("StorageClassName", "Capacity", "Age"), plain("storageClassName", "capacity")
+    (_STORAGE, "csistoragecapacities"): Printer(columns("StorageClassName", "Capacity"), _capacity),
+    (_STORAGE, "volumeattachments"): Printer(
+        columns(Column("Attacher", format="name"), "PV", "Node", "boolean:Attached", "Age"), _attachment
     ),
-    (_STORAGE, "volumeattachments"): Printer(columns("Attacher", "PV", "Node", "boolean:Attached", "Age"), _attachment),
     (_STORAGE, "volumeattributesclasses"): Printer(columns("DriverName", "Age"), plain("driverName")),
     ("scheduling.k8s.io", "priorityclasses"): Printer(
         columns("integer:Value", "boolean:Global-Default", "Age", "PreemptionPolicy"), _priority_class

@@ -26,6 +26,7 @@ from control.api.printers.column import (
 )
 
 _ROLE_PREFIX = "node-role.kubernetes.io/"
+_BETA_CLASS = "volume.beta.kubernetes.io/storage-class"
 _SHOWN_MAX = 3
 
 
@@ -76,7 +77,7 @@ def _endpoints(obj: Object, now: datetime) -> list[Any]:
             found.extend(address.get("ip") or "" for address in addresses)
         for port in subset.get("ports") or []:
             found.extend(_join(address.get("ip") or "", port.get("port") or 0) for address in addresses)
-    return [name(obj), limited(found, _SHOWN_MAX, NONE), age(obj, now)]
+    return [name(obj), limited(found, _SHOWN_MAX, "" if obj.get("subsets") else NONE), age(obj, now)]
 
 
 def _endpoint_slice(obj: Object, now: datetime) -> list[Any]:
@@ -137,7 +138,7 @@ def _event(obj: Object, now: datetime) -> list[Any]:
     if series := obj.get("series"):
         last, count = series.get("lastObservedTime") or last, series.get("count") or count
     about = obj.get("involvedObject") or obj.get("regarding") or {}
-    named = f"{str(about.get('kind') or '').lower()}/{about.get('name') or ''}"
+    named = str(about.get("kind") or "").lower() + (f"/{about['name']}" if about.get("name") else "")
     message = str(obj.get("message") or obj.get("note") or "").strip()
     facts = [obj.get("type") or "", obj.get("reason") or "", named, about.get("fieldPath") or ""]
     return [times.age(last, now), *facts, _event_source(obj), message, times.age(first, now), count, name(obj)]
@@ -163,6 +164,11 @@ def _phase(obj: Object) -> str:
     return "Terminating" if field(obj, "metadata", "deletionTimestamp") else str(field(obj, "status", "phase") or "")
 
 
+def _class(obj: Object) -> str:
+    annotated = (field(obj, "metadata", "annotations") or {}).get(_BETA_CLASS)
+    return str(field(obj, "spec", "storageClassName") or "") if annotated is None else str(annotated)
+
+
 def _volume(obj: Object, now: datetime) -> list[Any]:
     spec = obj.get("spec") or {}
     claim = spec.get("claimRef")
@@ -173,7 +179,7 @@ def _volume(obj: Object, now: datetime) -> list[Any]:
         spec.get("persistentVolumeReclaimPolicy") or "",
         _phase(obj),
         f"{claim.get('namespace', '')}/{claim.get('name', '')}" if claim else "",
-        spec.get("storageClassName") or "",
+        _class(obj),
         spec.get("volumeAttributesClassName") or UNSET,
         field(obj, "status", "reason") or "",
         age(obj, now),
@@ -190,7 +196,7 @@ def _claim(obj: Object, now: datetime) -> list[Any]:
         spec.get("volumeName") or "",
         (field(status, "capacity", "storage") or "0") if bound else "",
         access_modes(status.get("accessModes")) if bound else "",
-        spec.get("storageClassName") or "",
+        _class(obj),
         spec.get("volumeAttributesClassName") or UNSET,
         age(obj, now),
         spec.get("volumeMode") or UNSET,
@@ -210,19 +216,29 @@ def _quota(obj: Object, now: datetime) -> list[Any]:
     requests: list[str] = []
     limits: list[str] = []
     for resource in sorted(hard):
-        (limits if resource.startswith("limits") else requests).append(
+        (limits if resource.startswith("limits.") else requests).append(
             f"{resource}: {used.get(resource, '0')}/{hard[resource]}"
         )
     return [name(obj), ", ".join(requests), ", ".join(limits), age(obj, now)]
 
 
+def _hosts(rules: list[dict[str, Any]]) -> str:
+    """Return the first hosts; rules without one count among those that are not shown."""
+    shown: list[str] = []
+    for rule in rules:
+        if len(shown) == _SHOWN_MAX:
+            return f"{','.join(shown)} + {len(rules) - _SHOWN_MAX} more..."
+        if rule.get("host"):
+            shown.append(rule["host"])
+    return ",".join(shown) or "*"
+
+
 def _ingress(obj: Object, now: datetime) -> list[Any]:
     spec = obj.get("spec") or {}
-    hosts = [rule["host"] for rule in spec.get("rules") or [] if rule.get("host")]
     address = ",".join(_load_balancer(field(obj, "status", "loadBalancer")))
     ports = "80, 443" if spec.get("tls") else "80"
     kind = spec.get("ingressClassName") or NONE
-    return [name(obj), kind, limited(hosts, _SHOWN_MAX, "*"), address, ports, age(obj, now)]
+    return [name(obj), kind, _hosts(spec.get("rules") or []), address, ports, age(obj, now)]
 
 
 def _ingress_class(obj: Object, now: datetime) -> list[Any]:
@@ -239,9 +255,10 @@ def _network_policy(obj: Object, now: datetime) -> list[Any]:
 
 
 def _address(obj: Object, now: datetime) -> list[Any]:
-    parent = field(obj, "spec", "parentRef") or {}
-    resource = ".".join(part for part in (parent.get("resource"), parent.get("group")) if part)
-    text = "/".join(part for part in (resource, parent.get("namespace"), parent.get("name")) if part)
+    text = NONE
+    if parent := field(obj, "spec", "parentRef"):
+        resource = ".".join(part for part in (parent.get("resource"), parent.get("group")) if part)
+        text = "/".join(part for part in (resource.lower(), parent.get("namespace"), parent.get("name")) if part)
     return [name(obj), text]
 
 

@@ -13,6 +13,7 @@ from control.api.printers.column import (
     TEMPLATE,
     UNKNOWN,
     UNSET,
+    Column,
     Printer,
     age,
     columns,
@@ -205,7 +206,7 @@ def _scale(obj: Object, now: datetime) -> list[Any]:
 
 _REPLICAS = columns("integer:Desired", "integer:Current", "integer:Ready", "Age", *TEMPLATE, SELECTOR)
 _HPA = columns("Reference", "Targets", "MinPods", "MaxPods", "Replicas", "Age")
-SCALE = Printer(columns("integer:Desired", "integer:Available", "Age"), _scale)
+SCALE = Printer((Column("Name"), *columns("integer:Desired", "integer:Available", "Age")[1:]), _scale)
 PRINTERS: dict[tuple[str, str], Printer] = {
     ("", "replicationcontrollers"): Printer(_REPLICAS, _replication_controller),
     ("", "podtemplates"): Printer(columns("Containers", "Images", "Pod Labels"), _pod_template),

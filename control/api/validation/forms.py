@@ -117,13 +117,13 @@ def check_webhook_url(text: str, path: str, faults: Faults) -> None:
 
 def check_webhook_service(service: dict[str, Any], path: str, faults: Faults) -> None:
     """Check the service at which a webhook is called."""
-    if not service.get("name"):
-        faults.required(f"{path}.name", "service name is required")
-    if not service.get("namespace"):
-        faults.required(f"{path}.namespace", "service namespace is required")
+    # Kubernetes takes the one for the other, and tells of it under the other's path.
+    for field, told in (("namespace", "name"), ("name", "namespace")):
+        if not service.get(field):
+            faults.required(f"{path}.{told}")
     port = service.get("port", 443)
     if found := names.port_number(port):
-        faults.invalid(f"{path}.port", port, f"port is not valid: {','.join(found)}")
+        faults.invalid(f"{path}.port", port, f"port is not valid: {', '.join(found)}")
     _check_webhook_path(service.get("path"), f"{path}.path", faults)
 
 

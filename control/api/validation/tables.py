@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from control.api.custom.definition import check_definition, check_definition_update
+from control.api.custom.defining import check_definition, check_definition_update, check_new_definition
 from control.api.meta import Object
 from control.api.validation import (
     aggregation,
@@ -120,6 +120,7 @@ NEW_CHECKS: dict[tuple[str, str], Check] = {
     ("batch", "cronjobs"): jobs.check_new_cron_job,
     (_EVENTS, "events"): events.check_new_modern_event,
     (_NETWORKING, "ingresses"): ingress.check_new_ingress,
+    (_DEFINITIONS, "customresourcedefinitions"): check_new_definition,
 }
 """What is asked of new objects alone."""
 KEPT_FOR_GOOD: frozenset[tuple[str, str]] = frozenset({

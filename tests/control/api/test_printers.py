@@ -239,3 +239,36 @@ def test_a_table_carries_what_was_asked_for() -> None:
     assert table(shown, [obj], NOW, include="Object")["rows"][0]["object"] is obj
     assert table(shown, [obj], NOW, include="None", with_columns=False)["columnDefinitions"] == []
     assert column_definitions(shown)[5]["priority"] == 1
+
+
+@pytest.mark.parametrize(
+    ("group", "plural", "obj", "shown"),
+    [
+        ("storage.k8s.io", "csistoragecapacities", {"storageClassName": "fast"}, ["x", "fast", "<unset>"]),
+        ("storage.k8s.io", "storageclasses",
+         {"metadata": {"name": "x", "annotations": {"storageclass.beta.kubernetes.io/is-default-class": "true"}}},
+         ["x (default)"]),
+        ("", "resourcequotas", {"status": {"hard": {"limitsx": "1", "limits.cpu": "2"}}},
+         ["x", "limitsx: 0/1", "limits.cpu: 0/2"]),
+        ("networking.k8s.io", "ingresses", {"spec": {"rules": [{"host": "a"}, {"host": "b"}, {"host": "c"}, {}]}},
+         ["x", "<none>", "a,b,c + 1 more..."]),
+        ("", "events", {"involvedObject": {"kind": "Node"}}, ["<unknown>", "", "", "node"]),
+        ("resource.k8s.io", "resourceclaims", {"status": {"reservedFor": [{"uid": "u"}]}}, ["x", "pending"]),
+        ("resource.k8s.io", "resourceclaims", {"status": {"allocation": {}, "reservedFor": [{"uid": "u"}]}},
+         ["x", "allocated,reserved"]),
+        ("flowcontrol.apiserver.k8s.io", "prioritylevelconfigurations",
+         {"spec": {"type": "Exempt", "exempt": {"nominalConcurrencyShares": 5}}}, ["x", "Exempt", "<none>", "<none>"]),
+        ("flowcontrol.apiserver.k8s.io", "prioritylevelconfigurations",
+         {"spec": {"type": "Limited", "limited": {"nominalConcurrencyShares": 0}}}, ["x", "Limited", 0, "<none>"]),
+        ("admissionregistration.k8s.io", "validatingadmissionpolicybindings",
+         {"spec": {"policyName": "p", "paramRef": {"name": "q"}}}, ["x", "p", "*/q"]),
+        ("admissionregistration.k8s.io", "validatingadmissionpolicybindings",
+         {"spec": {"policyName": "p", "paramRef": {"selector": {"matchLabels": {"a": "b"}}}}},
+         ["x", "p", "&LabelSelector{MatchLabels:map[string]string{a: b,},MatchExpressions:[]LabelSelectorRequirement{},}"]),
+        ("", "persistentvolumeclaims",
+         {"metadata": {"name": "x", "annotations": {"volume.beta.kubernetes.io/storage-class": "old"}},
+          "spec": {"storageClassName": "new"}}, ["x", "", "", "", "", "old"]),
+    ],
+)  # fmt: skip
+def test_rows_as_kubernetes_makes_them(group: str, plural: str, obj: dict[str, Any], shown: list[Any]) -> None:
+    assert cells(group, plural, obj)[: len(shown)] == shown

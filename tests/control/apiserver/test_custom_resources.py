@@ -247,10 +247,10 @@ def test_a_bad_definition_names_every_fault(harbour: Harbour) -> None:
     bad = bad.replace("{type: string, pattern: '^[a-z]+$', maxLength: 10}", "{pattern: '(?=a)'}")
     bad = bad.replace("type: date", "type: time")
     told = harbour.refused("apply", "-f", "-", text=bad)
-    path = "spec.versions[0].schema.openAPIV3Schema.properties[spec].properties[port]"
+    path = "spec.validation.openAPIV3Schema.properties[spec].properties[port]"
     assert f"{path}.type: Required value: must not be empty for specified object fields" in told
     assert f'{path}.pattern: Invalid value: "(?=a)": must be a valid regular expression' in told
-    assert 'spec.versions[0].additionalPrinterColumns[3].type: Invalid value: "time"' in told
+    assert 'spec.additionalPrinterColumns[3].type: Invalid value: "time"' in told
 
 
 def test_a_rule_about_an_unknown_field_is_refused(harbour: Harbour) -> None:

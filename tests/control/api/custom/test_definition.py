@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from control.api.custom import jsonpath
-from control.api.custom.definition import accept, check_definition, check_definition_update, names_held
+from control.api.custom.defining import check_definition, check_definition_update, check_new_definition
+from control.api.custom.definition import accept, names_held
 from control.api.custom.jsonpath import JSONPathError
 from control.api.custom.structural import check_structural
 from control.api.patch import copy_json, merge_patch
@@ -47,20 +48,41 @@ DEFINITIONS: list[tuple[str, dict[str, Any], str, str]] = [
     ("list kind", spec_with(names={"listKind": "Raft"}), "spec.names.listKind",
      'Invalid value: "Raft": kind and listKind may not be the same'),
     ("no storage", version_with(storage=False), "spec.versions",
-     'Invalid value: ["v1"]: must have exactly one version marked as storage version'),
-    ("no schema", version_with(schema=None), "spec.versions[0].schema.openAPIV3Schema",
-     "Required value: schemas are required"),
+     'Invalid value: [{"Name":"v1","Served":true,"Storage":false,"Deprecated":false,"DeprecationWarning":null,"Schema":'
+     'null,"Subresources":null,"AdditionalPrinterColumns":null,"SelectableFields":null}]: must have exactly one version '
+     "marked as storage version"),
+    ("no schema", version_with(schema=None), "spec.versions[0].schema.openAPIV3Schema", "Required value"),
+    ("a protected group", merge_patch(spec_with(group="a.k8s.io"), {"metadata": {"name": "rafts.a.k8s.io"}}),
+     "metadata.annotations[api-approved.kubernetes.io]",
+     'Required value: protected groups must have approval annotation "api-approved.kubernetes.io", see '
+     "https://github.com/kubernetes/enhancements/pull/1111"),
+    ("a warning that is none", version_with(deprecated=True, deprecationWarning=""),
+     "spec.versions[0].deprecationWarning", 'Invalid value: "": must not be an empty string'),
+    ("a column without a path", version_with(additionalPrinterColumns=[{"name": "a", "type": "text"}]),
+     "spec.additionalPrinterColumns[0].JSONPath", "Required value"),
+    ("a field that is not there", version_with(selectableFields=[{"jsonPath": ".spec.x"}]),
+     "spec.selectableFields[0].jsonPath", 'Invalid value: ".spec.x": is an invalid path: does not refer to a valid field'),
+    ("a schema of all versions", version_with(schema={"openAPIV3Schema": {"type": "object", "properties": {"a": {}}}}),
+     "spec.validation.openAPIV3Schema.properties[a].type",
+     "Required value: must not be empty for specified object fields"),
+    ("a schema of one version",
+     spec_with(versions=[GOOD["spec"]["versions"][0], {"name": "v2", "served": True, "storage": False, "schema": {
+         "openAPIV3Schema": {"type": "object", "properties": {"a": {}}}}}]),
+     "spec.versions[1].schema.openAPIV3Schema.properties[a].type",
+     "Required value: must not be empty for specified object fields"),
     ("preserves unknown fields", spec_with(preserveUnknownFields=True), "spec.preserveUnknownFields",
      "Invalid value: true: cannot set to true, set x-kubernetes-preserve-unknown-fields to true in "
      "spec.versions[*].schema instead"),
-    ("webhook without its address", spec_with(conversion={"strategy": "Webhook"}), "spec.conversion.webhook",
+    ("webhook without its address", spec_with(conversion={"strategy": "Webhook"}), "spec.conversion.webhookClientConfig",
      "Required value: required when strategy is set to Webhook"),
     ("replicas outside of spec",
      version_with(subresources={"scale": {"specReplicasPath": ".replicas", "statusReplicasPath": ".status.r"}}),
-     "spec.versions[0].subresources.scale.specReplicasPath",
+     "spec.subresources.scale.specReplicasPath",
      'Invalid value: ".replicas": should be a json path under .spec'),
     ("stored version that is gone", {**GOOD, "status": {"storedVersions": ["v1beta1"]}}, "status.storedVersions[0]",
-     'Invalid value: "v1beta1": must appear in spec.versions'),
+     'Invalid value: "v1beta1": missing from spec.versions; v1beta1 was previously a storage version, and must remain in '
+     "spec.versions until a storage migration ensures no data remains persisted in v1beta1 and removes v1beta1 from "
+     "status.storedVersions"),
 ]  # fmt: skip
 
 
@@ -70,6 +92,7 @@ DEFINITIONS: list[tuple[str, dict[str, Any], str, str]] = [
 def test_faults_of_definitions(definition: dict[str, Any], field: str, message: str) -> None:
     faults = Faults()
     check_definition(definition, faults)
+    check_new_definition(definition, faults)
     assert (field, message) in [(cause.field, cause.message) for cause in faults.causes]
 
 
@@ -94,7 +117,7 @@ SCHEMAS: list[tuple[str, dict[str, Any], str, str]] = [
     ("type in a junctor", {**OBJECT, "properties": {"a": {"type": "string", "anyOf": [{"type": "string"}]}}},
      "s.properties[a].anyOf[0].type", "Forbidden: must be empty to be structural"),
     ("field in a junctor alone", {**OBJECT, "anyOf": [{"properties": {"b": {"minimum": 1}}}]}, "s.properties[b]",
-     "Required value: because it is defined in openAPIV3Schema"),
+     "Required value: because it is defined in s.anyOf[0].properties[b]"),
     ("fields and others", {**OBJECT, "properties": {"a": OBJECT}, "additionalProperties": OBJECT},
      "s.additionalProperties", "Forbidden: additionalProperties and properties are mutual exclusive"),
     ("list of maps without keys",
@@ -161,7 +184,7 @@ def test_what_objects_hang_on_may_not_change() -> None:
     held = {**GOOD, "status": accept(GOOD, {}, NOW)}
     faults = Faults()
     check_definition_update(merge_patch(held, {"spec": {"scope": "Cluster", "group": "x.y"}}), held, faults)
-    assert [cause.field for cause in faults.causes] == ["spec.group", "spec.scope"]
+    assert [cause.field for cause in faults.causes] == ["spec.scope", "spec.group"]
 
 
 @pytest.mark.parametrize(
