@@ -75,9 +75,7 @@ def test_lightkube_scales_waits_and_reads_logs(light: lightkube.Client, space: S
     assert light.patch(Deployment.Status, "web", {"status": {"replicas": 2}}).status.replicas == 2
     space.run_pod("p")
     light.wait(Pod, "p", for_conditions=["Ready"])
-    assert list(light.log("p", tail_lines=2)) == [
-        f"log of {space.name}/p c follow=false timestamps=false tailLines=2\n"
-    ]
+    assert list(light.log("p", tail_lines=2)) == [f"log of {space.name}/p c tailLines=2\n"]
 
 
 def test_lightkube_watches(light: lightkube.Client) -> None:
