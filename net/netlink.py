@@ -22,6 +22,7 @@ import os
 import socket
 import struct
 import sys
+import threading
 import types
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -273,25 +274,32 @@ def _split(data: bytes) -> Iterator[tuple[int, int, bytes]]:
         offset += (length + 3) & ~3
 
 
+_importing = threading.Lock()
+
+
 @cache
 def _decoder(name: str) -> Callable[[bytes], Any]:
-    """Import one of pyroute2's message classes, past the package's own front."""
-    front = sys.modules.get("pyroute2")
-    if front is None:
-        specification = importlib.util.find_spec("pyroute2")
-        assert specification is not None
-        front = types.ModuleType("pyroute2")
-        front.__path__ = list(specification.submodule_search_locations or ())
-        sys.modules["pyroute2"] = front
-        try:
-            module = importlib.import_module(f"pyroute2.netlink.rtnl.{name}")
-        finally:
-            # Whoever imports pyroute2 itself, now or later, gets the real one.
-            del sys.modules["pyroute2"]
-    else:
-        module = importlib.import_module(f"pyroute2.netlink.rtnl.{name}")
-    made: Callable[[bytes], Any] = getattr(module, name)
+    """Return one of pyroute2's message classes."""
+    with _importing:
+        made: Callable[[bytes], Any] = getattr(_message_module(name), name)
     return made
+
+
+def _message_module(name: str) -> types.ModuleType:
+    """Import a module of pyroute2's past the package's own front, which takes long; one thread at a time."""
+    front = sys.modules.get("pyroute2")
+    if front is not None:
+        return importlib.import_module(f"pyroute2.netlink.rtnl.{name}")
+    specification = importlib.util.find_spec("pyroute2")
+    assert specification is not None
+    front = types.ModuleType("pyroute2")
+    front.__path__ = list(specification.submodule_search_locations or ())
+    sys.modules["pyroute2"] = front
+    try:
+        return importlib.import_module(f"pyroute2.netlink.rtnl.{name}")
+    finally:
+        # Whoever imports pyroute2 itself, now or later, gets the real one.
+        del sys.modules["pyroute2"]
 
 
 class RouteEvents:

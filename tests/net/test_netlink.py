@@ -171,3 +171,25 @@ def test_a_dump_that_a_change_disturbed_is_asked_again(place: Namespace, times: 
         else:
             with pytest.raises(NetlinkError, match="changes while it is read"):
                 door.addresses()
+
+
+MANY_AT_ONCE = """
+import sys, threading
+from net import netlink
+sys.setswitchinterval(1e-6)
+failed = []
+def decode(name):
+    try:
+        netlink._decoder(name)
+    except BaseException as error:
+        failed.append(repr(error))
+threads = [threading.Thread(target=decode, args=(name,)) for name in ["ifinfmsg"] * 20]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+sys.exit("\\n".join(failed) or 0)
+"""
+
+
+def test_threads_that_decode_their_first_message_at_once_do_not_disturb_each_other() -> None:
+    done = subprocess.run([sys.executable, "-c", MANY_AT_ONCE], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
