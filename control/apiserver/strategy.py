@@ -8,7 +8,7 @@ from functools import cache
 from typing import Any
 
 from control.api import schema
-from control.api.custom.definition import CLEANUP_FINALIZER
+from control.api.custom.definition import CLEANUP_FINALIZER, stored_versions, with_storage_version
 from control.api.meta import Object
 from control.api.pod_resources import quality_of_service
 from control.apiserver.aggregation.registration import local_status
@@ -27,6 +27,7 @@ Name = tuple[str, str]
 Prepare = Callable[[Object, UserInfo], None]
 _ENDPOINTS: Name = ("discovery.k8s.io", "endpointslices")
 _DEVICES: Name = ("resource.k8s.io", "resourceslices")
+_DEFINITIONS: Name = ("apiextensions.k8s.io", "customresourcedefinitions")
 
 COUNTS_GENERATIONS: frozenset[Name] = frozenset({
     ("", "pods"), ("", "replicationcontrollers"),
@@ -186,9 +187,8 @@ def _devices(obj: Object, user: UserInfo | None = None) -> None:
 
 
 def _definition(obj: Object, user: UserInfo) -> None:
-    versions = (obj.get("spec") or {}).get("versions") or ()
-    stored = [version["name"] for version in versions if version.get("storage")][:1]
-    obj["status"] = {"conditions": None, "acceptedNames": {"plural": "", "kind": ""}, "storedVersions": stored}
+    status = {"conditions": None, "acceptedNames": {"plural": "", "kind": ""}}
+    obj["status"] = {**status, "storedVersions": stored_versions({**obj, "status": status})}
 
 
 PREPARE_CREATE: dict[Name, Prepare] = {
@@ -198,7 +198,7 @@ PREPARE_CREATE: dict[Name, Prepare] = {
     ("", "persistentvolumeclaims"): _volume,
     ("", "services"): _service,
     ("", "secrets"): _secret,
-    ("apiextensions.k8s.io", "customresourcedefinitions"): _definition,
+    _DEFINITIONS: _definition,
     ("apiregistration.k8s.io", "apiservices"): _api_service,
     ("batch", "jobs"): _job,
     _ENDPOINTS: _slice,
@@ -245,6 +245,8 @@ def prepare_update(kind: Kind, obj: Object, old: Object, subresource: str) -> Ob
         return obj
     if subresource == "status":
         obj = with_custom_status(obj, old) if kind.custom is not None else with_status(name, obj, old)
+        if name == _DEFINITIONS:
+            obj["status"] = {**(obj.get("status") or {}), "storedVersions": stored_versions(obj)}
     elif subresource == "resize":
         obj = _resized(obj, old)
     elif parts := PARTS.get((*name, subresource)):
@@ -260,6 +262,8 @@ def prepare_update(kind: Kind, obj: Object, old: Object, subresource: str) -> Ob
             _slice(obj)
         elif name == _DEVICES:
             _devices(obj)
+        elif name == _DEFINITIONS:
+            obj["status"] = {**(obj.get("status") or {}), "storedVersions": with_storage_version(obj)}
         elif name == ("", "namespaces"):
             finalizers = old.get("spec", {}).get("finalizers")
             if finalizers:

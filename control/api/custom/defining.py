@@ -37,9 +37,6 @@ def check_definition(obj: Object, faults: Faults) -> None:
     """Check a definition that is to be stored."""
     spec = obj.get("spec") or {"conversion": {"strategy": "None"}}
     group, held = spec.get("group") or "", spec.get("names") or {}
-    wanted = f"{held.get('plural') or ''}.{group}"
-    if (name := metadata_of(obj).get("name")) != wanted:
-        faults.invalid("metadata.name", name or "", 'must be spec.names.plural+"."+spec.group')
     _check_group(group, faults)
     faults.one_of("spec.scope", spec.get("scope"), ("Cluster", "Namespaced"))
     versions: list[dict[str, Any]] = spec.get("versions") or []
@@ -68,10 +65,20 @@ def check_definition_update(new: Object, old: Object, faults: Faults) -> None:
         check_approval(new, faults)
     if not was.get("preserveUnknownFields"):
         check_pruning(new, faults)
+    # Else what was wrong before may stay; a version that objects may be stored in is missed at every change.
+    found, before = Faults(), Faults()
+    _check_stored(new, now.get("versions") or [], found)
+    _check_stored(old, was.get("versions") or [], before)
+    faults.causes.extend(cause for cause in found.causes if cause in before.causes)
 
 
 def check_new_definition(obj: Object, faults: Faults) -> None:
     """Check what is asked of new definitions alone, or where it changes."""
+    spec, called = obj.get("spec") or {}, Faults()
+    wanted = f"{(spec.get('names') or {}).get('plural') or ''}.{spec.get('group') or ''}"
+    if (name := metadata_of(obj).get("name")) != wanted:
+        called.invalid("metadata.name", name or "", 'must be spec.names.plural+"."+spec.group')
+    faults.causes[:0] = called.causes  # it is told first
     check_approval(obj, faults)
     check_pruning(obj, faults)
 

@@ -9,6 +9,12 @@ from control.api.meta import Object
 
 CLEANUP_FINALIZER = "customresourcecleanup.apiextensions.k8s.io"
 _NAMES = ("plural", "singular", "kind", "listKind")
+_SHORT = "shortNames"
+_REASONS = {
+    "plural": "PluralConflict", "singular": "SingularConflict", _SHORT: "ShortNamesConflict", "kind": "KindConflict",
+    "listKind": "ListKindConflict",
+}  # fmt: skip
+"""What a conflict is called, in the order in which names are looked at."""
 
 
 def is_established(definition: Object) -> bool:
@@ -25,23 +31,11 @@ def condition(definition: Object, kind: str) -> str:
 def accept(definition: Object, taken: Mapping[str, str], now: str) -> Object:
     """Return the status of a definition by the names that others of its group hold: name → whose it is.
 
-    A plural name, a short name or a singular name that somebody else has is not accepted, nor is a kind; what had been
-    accepted before stays (Kubernetes' naming controller).
+    Each name that is free is accepted by itself; of one that somebody else has, what had been accepted before stays,
+    and the last of the conflicts is told (Kubernetes' naming controller).
     """
     spec, status = definition["spec"], dict(definition.get("status") or {})
-    wished, before = spec["names"], status.get("acceptedNames") or {}
-    own = wished["plural"]
-    conflicts = [(field, text) for field, text in _all_names(wished) if taken.get(_key(field, text), own) != own]
-    if conflicts:
-        accepted = {**before}
-        field, text = conflicts[0]
-        reason = {"plural": "PluralConflict", "singular": "SingularConflict", "kind": "KindConflict",
-                  "listKind": "ListKindConflict"}.get(field, "ShortNamesConflict")  # fmt: skip
-        verdict = ("False", reason, f'"{text}" is already in use')
-    else:
-        accepted = {key: value for key, value in wished.items() if value}
-        verdict = ("True", "NoConflicts", "no conflicts found")
-    status["acceptedNames"] = {"plural": "", "kind": "", **accepted}
+    status["acceptedNames"], verdict = _accepted(spec["names"], status.get("acceptedNames") or {}, taken)
     conditions = [dict(entry) for entry in status.get("conditions") or ()]
     _set_condition(conditions, "NamesAccepted", *verdict, now)
     if verdict[0] == "True" and condition(definition, "Established") != "True":
@@ -50,23 +44,60 @@ def accept(definition: Object, taken: Mapping[str, str], now: str) -> Object:
     elif verdict[0] != "True" and not condition(definition, "Established"):
         _set_condition(conditions, "Established", "False", "NotAccepted", "not all names are accepted", now)
     status["conditions"] = conditions
-    storage = next(version["name"] for version in spec["versions"] if version["storage"])
-    stored = list(status.get("storedVersions") or ())
-    status["storedVersions"] = stored if storage in stored else [*stored, storage]
+    status["storedVersions"] = stored_versions(definition)
     return status
+
+
+def _accepted(
+    wished: Mapping[str, Any], before: Mapping[str, Any], taken: Mapping[str, str]
+) -> tuple[Object, tuple[str, str, str]]:
+    """Return the names that a definition gets, and what NamesAccepted says of them: its status, reason and message."""
+    accepted: Object = {"plural": "", "kind": "", **before, "categories": wished.get("categories")}
+    verdict = ("True", "NoConflicts", "no conflicts found")
+    for field, reason in _REASONS.items():
+        value: Any = wished.get(field)
+        if field == _SHORT:
+            texts = [text for text in value or () if text not in (before.get(field) or ())]
+        else:
+            texts = [value or ""]
+        own = wished["plural"]
+        in_use = [text for text in texts if text != before.get(field) and taken.get(_key(field, text), own) != own]
+        if in_use:
+            told = [f'"{text}" is already in use' for text in dict.fromkeys(in_use)]
+            verdict = ("False", reason, told[0] if len(told) == 1 else f"[{', '.join(told)}]")
+        else:
+            accepted[field] = value
+    always = ("plural", "kind")
+    return {name: value for name, value in accepted.items() if value or name in always}, verdict
+
+
+def stored_versions(definition: Object) -> list[str]:
+    """Return the versions that objects may be stored in; before anything is known, the one that they are stored in."""
+    stored = (definition.get("status") or {}).get("storedVersions")
+    return list(stored) if stored else _storage_versions(definition)
+
+
+def with_storage_version(definition: Object) -> list[str]:
+    """Return the versions that objects may be stored in from now on."""
+    stored = list((definition.get("status") or {}).get("storedVersions") or ())
+    return stored + [name for name in _storage_versions(definition) if name not in stored]
+
+
+def _storage_versions(definition: Object) -> list[str]:
+    versions = (definition.get("spec") or {}).get("versions") or ()
+    return [version.get("name") or "" for version in versions if version.get("storage")][:1]
 
 
 def names_held(definition: Object) -> dict[str, str]:
     """Return the names that a definition has been given: name → its plural."""
     accepted = (definition.get("status") or {}).get("acceptedNames") or {}
-    if not accepted.get("plural"):
-        return {}
-    return {_key(field, text): accepted["plural"] for field, text in _all_names(accepted)}
+    own = accepted.get("plural") or definition["spec"]["names"]["plural"]
+    return {_key(field, text): own for field, text in _all_names(accepted)}
 
 
 def _all_names(held: Mapping[str, Any]) -> list[tuple[str, str]]:
     found = [(field, held[field]) for field in _NAMES if held.get(field)]
-    return found + [("shortNames", text) for text in held.get("shortNames") or ()]
+    return found + [(_SHORT, text) for text in held.get(_SHORT) or ()]
 
 
 def _key(field: str, text: str) -> str:

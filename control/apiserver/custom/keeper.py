@@ -147,7 +147,7 @@ class DefinitionKeeper:
             return REMOVAL_POLL_S
         metadata = dict(definition["metadata"])
         metadata["finalizers"] = [each for each in metadata["finalizers"] if each != CLEANUP_FINALIZER]
-        await self._client.update(DEFINITIONS, {**definition, "metadata": metadata})
+        await self._client.update(DEFINITIONS, {**definition, "metadata": metadata}, subresource="status")
         return 0
 
     async def _delete_objects(self, kind: Kind) -> int:

@@ -268,7 +268,7 @@ def test_names_that_are_taken_are_not_given_again(harbour: Harbour) -> None:
 
     try:
         until(lambda: "NamesAccepted" in conditions(), "no verdict on the names")
-        assert conditions()["NamesAccepted"] == "SingularConflict"
+        assert conditions()["NamesAccepted"] == "ListKindConflict"
         assert conditions()["Established"] == "NotAccepted"
         harbour.kubectl("delete", f"crd/vessels.{harbour.group}")
         until(lambda: conditions()["Established"] == "InitialNamesAccepted", "freed names are not given")

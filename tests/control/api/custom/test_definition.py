@@ -8,7 +8,7 @@ import pytest
 
 from control.api.custom import jsonpath
 from control.api.custom.defining import check_definition, check_definition_update, check_new_definition
-from control.api.custom.definition import accept, names_held
+from control.api.custom.definition import accept, names_held, stored_versions, with_storage_version
 from control.api.custom.jsonpath import JSONPathError
 from control.api.custom.structural import check_structural
 from control.api.patch import copy_json, merge_patch
@@ -177,7 +177,27 @@ def test_a_storage_version_is_remembered() -> None:
     held = {**GOOD, "status": accept(GOOD, {}, NOW)}
     second = {**GOOD["spec"]["versions"][0], "name": "v2"}
     moved = merge_patch(held, {"spec": {"versions": [{**GOOD["spec"]["versions"][0], "storage": False}, second]}})
-    assert accept(moved, {}, NOW)["storedVersions"] == ["v1", "v2"]
+    assert with_storage_version(moved) == ["v1", "v2"]
+    assert accept(moved, {}, NOW)["storedVersions"] == ["v1"]
+    emptied = merge_patch(moved, {"status": {"storedVersions": []}})
+    assert stored_versions(emptied) == with_storage_version(emptied) == ["v2"]
+
+
+def test_names_that_are_free_are_accepted_beside_names_that_are_taken() -> None:
+    taken = {"raft": "others", "rf": "others"}
+    status = accept(GOOD, taken, NOW)
+    assert status["acceptedNames"] == {"plural": "rafts", "kind": "Raft", "listKind": "RaftList"}
+    told = [(entry["status"], entry["reason"], entry["message"]) for entry in status["conditions"]]
+    assert told[0] == ("False", "ShortNamesConflict", '"rf" is already in use')
+    assert told[1] == ("False", "NotAccepted", "not all names are accepted")
+    assert names_held({**GOOD, "status": status}) == dict.fromkeys(("rafts", "kind Raft", "kind RaftList"), "rafts")
+
+
+def test_versions_that_objects_may_be_stored_in_are_missed_at_every_change() -> None:
+    held = {**GOOD, "status": {"storedVersions": ["v9"]}}
+    faults = Faults()
+    check_definition_update(merge_patch(held, {"metadata": {"labels": {"a": "b"}}}), held, faults)
+    assert [cause.field for cause in faults.causes] == ["status.storedVersions[0]"]
 
 
 def test_what_objects_hang_on_may_not_change() -> None:
