@@ -40,6 +40,8 @@ CLONE_NEWNET = 0x40000000
 NETLINK_ROUTE = 0
 NLMSG_ERROR, NLMSG_DONE = 2, 3
 RECEIVE_BYTES = 1 << 18
+NLM_F_DUMP_INTR = 0x10
+DUMP_ATTEMPTS_MAX = 20
 EVENT_BUFFER_BYTES = 4 << 20
 SO_RCVBUFFORCE = 33
 BATCH_MESSAGES_MAX = 100
@@ -163,20 +165,31 @@ class RouteSocket:
                 raise NetlinkError(-negative, f"{request.about}: {os.strerror(-negative)}")
         return None
 
-    def _dump(self, kind: int, body: bytes) -> Iterator[bytes]:
+    def _dump(self, kind: int, body: bytes) -> list[bytes]:
+        """Return the messages of a dump that no change disturbed: a disturbed one may leave out what stands."""
+        for _ in range(DUMP_ATTEMPTS_MAX):
+            found: list[bytes] = []
+            if self._dump_once(kind, body, found):
+                return found
+        raise NetlinkError(errno.EAGAIN, f"dump {kind}: changes while it is read")
+
+    def _dump_once(self, kind: int, body: bytes, found: list[bytes]) -> bool:
         self._sequence += 1
         flags = messages.NLM_F_REQUEST | messages.NLM_F_DUMP
         self._socket.send(HEADER.pack(HEADER.size + len(body), kind, flags, self._sequence, 0) + body)
+        whole = True
         while True:
             for answered, sequence, data in _split(self._socket.recv(RECEIVE_BYTES)):
                 if sequence != self._sequence:
                     continue
+                if HEADER.unpack_from(data)[2] & NLM_F_DUMP_INTR:
+                    whole = False
                 if answered == NLMSG_DONE:
-                    return
+                    return whole
                 if answered == NLMSG_ERROR:
                     (negative,) = struct.unpack_from("=i", data, HEADER.size)
                     raise NetlinkError(-negative, f"dump {kind}: {os.strerror(-negative)}")
-                yield data
+                found.append(data)
 
     def links(self) -> list[Link]:
         """Return all interfaces."""

@@ -21,6 +21,7 @@ from control.api.validation.objects import validate as check_object
 from control.api.validation.tables import NEW_CHECKS
 from control.apiserver import aside
 from control.apiserver.kinds import Kind
+from control.apiserver.scale import SCOPE
 from control.client.client import APPLY_PATCH, JSON_PATCH, MERGE_PATCH, STRATEGIC_MERGE_PATCH
 
 JSON, YAML, PROTOBUF = "application/json", "application/yaml", "application/vnd.kubernetes.protobuf"
@@ -221,10 +222,19 @@ def read_for(kind: Kind, subresource: str, value: Any, validation: str, warnings
 
 def patch_object(kind: Kind, patch_type: str, obj: Object, patch: Any) -> Any:
     """Return an object of a kind changed by a patch; raises ApiError."""
+    return _patched(kind, patch_type, obj, patch, kind.served.definition)
+
+
+def patch_scale(kind: Kind, patch_type: str, obj: Object, patch: Any) -> Any:
+    """Return the Scale of an object of a kind changed by a patch; raises ApiError."""
+    return _patched(kind, patch_type, obj, patch, SCOPE.definition)
+
+
+def _patched(kind: Kind, patch_type: str, obj: Object, patch: Any, definition: str) -> Any:
     if kind.custom is not None and patch_type == STRATEGIC_MERGE_PATCH:
         # Custom resources have no merge keys: clients are told, and take the merge patch.
         raise _unknown_format(tuple(each for each in PATCH_TYPES if each != STRATEGIC_MERGE_PATCH))
-    return apply_patch(patch_type, obj, patch, kind.served.definition)
+    return apply_patch(patch_type, obj, patch, definition)
 
 
 def _unknown_format(accepted: tuple[str, ...]) -> status.ApiError:

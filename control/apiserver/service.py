@@ -278,9 +278,7 @@ class Service:
         if patch_type == APPLY_PATCH:
             return await self._apply(kind, info, patch, context)
         if info.subresource == "scale":
-            patch_scale = ownership.scale_change(
-                context, lambda old: objects.apply_patch(patch_type, old, patch, scale.SCOPE.definition)
-            )
+            patch_scale = ownership.scale_change(context, lambda old: objects.patch_scale(kind, patch_type, old, patch))
             return scale.scale_of(await self._rescale(kind, info, patch_scale, context), kind.scale_paths), False
         self._check_part(info)
 

@@ -16,7 +16,7 @@ from control.client.client import Client
 from control.client.informer import Informer
 from net import messages
 from net.links import Address, Event, Link, Route
-from net.netlink import NetlinkError, RouteEvents, RouteSocket
+from net.netlink import RouteEvents, RouteSocket
 from net.nftables.errors import NftablesError
 from net.routes import kernel, mtu, outside, peers, plan, tunnels
 from net.routes.config import RoutesConfig
@@ -169,7 +169,7 @@ class RoutesServer:
             try:
                 await self._sync(dict(self._peers))
                 failures = 0
-            except (NetlinkError, TunnelError, NftablesError, XtablesError) as error:
+            except (OSError, TunnelError, NftablesError, XtablesError) as error:
                 log.warning("routes are not as wanted, trying again error=%s", error)
                 self._rules.forget()
                 self._forget()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -134,3 +135,39 @@ def test_routes_are_repaired_after_a_storm_of_events() -> None:
         subprocess.run(["ip", "-n", node.name, "-batch", "-"], input=lines.encode(), check=True, timeout=60)
         node.ip("route del 10.244.2.0/24")
         eventually(lambda: "10.244.2.0/24 via" in node.ip("route show 10.244.2.0/24"), 5)
+
+
+class Disturbed:
+    """A socket to the kernel whose dumps lose all that they hold to a change, as often as wished."""
+
+    def __init__(self, real: socket.socket, times: int) -> None:
+        self.send, self.close = real.send, real.close
+        self._real, self._times = real, times
+
+    def recv(self, size: int) -> bytes:
+        data = self._real.recv(size)
+        if not self._times:
+            return data
+        offset = 0
+        while True:
+            if offset >= len(data):
+                data, offset = self._real.recv(size), 0
+            length, kind, flags, sequence, port = netlink.HEADER.unpack_from(data, offset)
+            if kind == netlink.NLMSG_DONE:
+                break
+            offset += (length + 3) & ~3
+        self._times -= 1
+        head = netlink.HEADER.pack(length, kind, flags | netlink.NLM_F_DUMP_INTR, sequence, port)
+        return head + data[offset + netlink.HEADER.size :]
+
+
+@pytest.mark.parametrize(("times", "is_read"), [(1, True), (3, True), (1000, False)], ids=["once", "often", "always"])
+def test_a_dump_that_a_change_disturbed_is_asked_again(place: Namespace, times: int, is_read: bool) -> None:
+    with inside(place.descriptor), RouteSocket() as door:
+        door.batch([messages.put_address(1, "10.9.9.1", 32)])
+        door._socket = Disturbed(door._socket, times)  # type: ignore[assignment]
+        if is_read:
+            assert "10.9.9.1" in {found.address for found in door.addresses()}
+        else:
+            with pytest.raises(NetlinkError, match="changes while it is read"):
+                door.addresses()

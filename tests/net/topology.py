@@ -9,6 +9,7 @@ import socket
 import subprocess
 import threading
 import time
+import traceback
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -165,6 +166,12 @@ def _answer_datagrams(server: socket.socket, name: str) -> None:
             return
 
 
+def _tell_failure(task: asyncio.Task[None]) -> None:
+    """Print why a component ended by itself: what waits for its work would only say that it did not come."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        traceback.print_exception(error)
+
+
 class Node(Namespace):
     """A node: a namespace on the fabric, and a thread in it that runs components on a fake API."""
 
@@ -198,7 +205,9 @@ class Node(Namespace):
         """Start a component that runs until the node is closed."""
 
         async def begin() -> asyncio.Task[None]:
-            return self.loop.create_task(work)
+            task = self.loop.create_task(work)
+            task.add_done_callback(_tell_failure)
+            return task
 
         task = self.call(begin())
         self._tasks.append(task)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,6 +18,8 @@ from control.api.validation.aggregation import check_api_service
 from control.api.validation.faults import Faults
 from control.apiserver import kinds
 from control.apiserver.aggregation import registration, trust
+from control.apiserver.aggregation.aggregator import CHECK_INTERVAL_S, Aggregator
+from control.apiserver.aggregation.backends import Answer
 from control.apiserver.aggregation.documents import (
     DocumentError,
     Published,
@@ -25,7 +28,7 @@ from control.apiserver.aggregation.documents import (
 )
 from control.apiserver.aggregation.proxy import identity
 from control.apiserver.aggregation.registration import Priority
-from control.apiserver.aggregation.services import LOCAL, PASSED, Verdict, judge_service, route_of, with_verdict
+from control.apiserver.aggregation.services import LOCAL, PASSED, Route, Verdict, judge_service, route_of, with_verdict
 from control.apiserver.request import UserInfo
 from control.apiserver.rest.discovery import Discovery
 from lab import pki
@@ -221,3 +224,51 @@ def test_a_bundle_that_is_none_is_found_when_it_is_used() -> None:
     good = route_of(api_service(caBundle=base64.b64encode(b"x").decode()))
     assert good is not None
     assert good.bundle == b"x"
+
+
+class LateServer:
+    """The one server behind an aggregator: what it serves is there, its OpenAPI comes later."""
+
+    def __init__(self) -> None:
+        self.paths: Object = {}
+        self.obj = api_service(insecureSkipTLSVerify=True)
+
+    async def warm(self) -> None:
+        """Know what there is to know."""
+
+    def subscribe(self, resource: Any, changed: Any) -> None:
+        """Tell of no change."""
+
+    def get(self, resource: Any, name: str) -> Object:
+        return self.obj
+
+    def service(self, route: Route) -> tuple[Object, list[Object]]:
+        return {"spec": {"type": "ExternalName", "externalName": "s", "ports": [{"port": 443}]}}, []
+
+    async def ask(self, route: Route, path: str, timeout_s: float) -> Answer:
+        if path == "/openapi/v3":
+            return Answer(200, orjson.dumps({"paths": self.paths}))
+        return Answer(200, orjson.dumps({"kind": "APIResourceList", "resources": []}))
+
+    async def update(self, resource: Any, obj: Object, subresource: str) -> Object:
+        self.obj = obj
+        return obj
+
+
+def test_openapi_that_comes_late_is_found_by_the_next_check() -> None:
+    async def scenario() -> None:
+        server: Any = LateServer()
+        proxy: Any = None
+        aggregator = Aggregator(server, server, kinds.Kinds(()), server, proxy, lambda found: None)
+        route = route_of(server.obj)
+        assert route is not None
+        aggregator.routes["g.io", "v1"] = route
+        assert await aggregator._tend("v1.g.io") == CHECK_INTERVAL_S
+        assert aggregator.document_route("apis/g.io/v1") is None
+        address = {"serverRelativeURL": "/openapi/v3/apis/g.io/v1?hash=A"}
+        server.paths = {"apis/g.io/v1": address}
+        assert await aggregator._tend("v1.g.io") == CHECK_INTERVAL_S
+        assert aggregator.document_route("apis/g.io/v1") == route
+        assert aggregator.openapi == {"apis/g.io/v1": address}
+
+    asyncio.run(scenario())
