@@ -49,10 +49,10 @@ def failure(code: int, reason: str, message: str, details: dict[str, Any] | None
         "status": "Failure",
         "message": message,
         "reason": reason,
-        "code": code,
     }
     if details:
         status["details"] = details
+    status["code"] = code
     return ApiError(status)
 
 

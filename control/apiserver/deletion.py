@@ -49,7 +49,7 @@ def read_options(options: Object | None) -> DeleteWish:
     propagation = options.get("propagationPolicy") or ""
     if options.get("orphanDependents") is not None:
         if propagation:
-            text = "Invalid value: orphanDependents and deletionPropagation cannot be both set"
+            text = "orphanDependents and deletionPropagation cannot be both set"
             raise _invalid("propagationPolicy", f'Invalid value: "{propagation}": {text}')
         propagation = "Orphan" if options["orphanDependents"] else "Background"
     if propagation not in ("", "Foreground", "Background", "Orphan"):

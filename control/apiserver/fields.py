@@ -84,7 +84,7 @@ _PARTS = re.compile(r"(?:[^,\\]|\\.?)+", re.DOTALL)
 def _requirement(part: str, text: str) -> FieldRequirement:
     found = _TERM.fullmatch(part)
     if found is None:
-        raise status.bad_request(f'invalid selector: "{text}"; can\'t understand "{part}"')
+        raise status.bad_request(f"invalid selector: '{text}'; can't understand '{part}'")
     return FieldRequirement(found[1].strip(), _unescaped(found[3]), found[2] != "!=")
 
 

@@ -16,6 +16,7 @@ from control.api.patch import DEPTH_MAX, json_patch, merge_patch, too_deep
 from control.api.protobuf import ProtobufError, decode_body
 from control.api.strategic import strategic_merge_patch
 from control.api.validation.faults import Faults
+from control.api.validation.metadata import check_metadata_update
 from control.api.validation.objects import validate as check_object
 from control.api.validation.tables import NEW_CHECKS
 from control.apiserver import aside
@@ -57,9 +58,18 @@ def _parse_json(body: bytes, about: str) -> Any:
     try:
         value = orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        raise status.bad_request(f"{about}: {error}") from None
+        raise status.bad_request(f"{about}: {_told(error, body)}") from None
     # Counting is cheap, and most bodies have fewer brackets than may stand in each other.
     return value if body.count(b"{") + body.count(b"[") <= DEPTH_MAX else _checked(value)
+
+
+def _told(error: orjson.JSONDecodeError, body: bytes) -> str:
+    """Return what is wrong with JSON, in the words of Go's parser where it is common."""
+    if error.pos >= len(error.doc) or not body:
+        return "unexpected end of JSON input"
+    if error.msg.startswith("unexpected content after document"):
+        return f"invalid character '{error.doc[error.pos]}' after top-level value"
+    return str(error)
 
 
 def _checked(value: Any) -> Any:
@@ -96,6 +106,49 @@ def parse_yaml(body: bytes, repeated: list[str] | None = None) -> Any:
     if repeated is not None:
         repeated.extend(duplicate_fields(body))
     return _checked(value)
+
+
+_UNREAD = "couldn't get version/kind; json parse error"
+_GO_HEAD = r'struct { APIVersion string "json:\"apiVersion,omitempty\""; Kind string "json:\"kind,omitempty\"" }'
+_GO_WORDS = {list: "array", str: "string", bool: "bool", int: "number", float: "number"}
+_QUOTED_BYTES_MAX = 4 << 10
+"""No more of a body is told back to who sent it."""
+
+
+def unrecognized(kind: Kind, error: status.ApiError, body: bytes) -> status.ApiError:
+    """Return the fault of a body that cannot be read as the fault of a request for this kind."""
+    text = error.status["message"]
+    if error.code != 400 or not text.startswith(_UNREAD):
+        return error
+    return status.bad_request(_unrecognized(kind, text, body))
+
+
+def _unrecognized(kind: Kind, text: str, body: bytes) -> str:
+    shown = "<empty>"
+    if body:
+        shown = body[:30].decode("utf-8", "replace") if body[:1] == b"{" else body[:30].hex()
+        shown += " ..." if len(body) > 30 else ""
+    return f"the object provided is unrecognized (must be of type {kind.resource.kind}): {text} ({shown})"
+
+
+def no_object(value: Any) -> str:
+    """Return why a value that is none is no object, as Go tells it."""
+    word = _GO_WORDS.get(type(value), "object")
+    return f"{_UNREAD}: json: cannot unmarshal {word} into Go value of type {_GO_HEAD}"
+
+
+def check_recognized(kind: Kind, value: Any, body: bytes) -> None:
+    """Raise BadRequest where a body does not tell what it is: custom resources are not taken for what they might be."""
+    if value is not None and not isinstance(value, dict):
+        raise status.bad_request(_unrecognized(kind, no_object(value), body))
+    if kind.custom is None:
+        return
+    if value is None or not value.get("kind"):
+        text = f"Object 'Kind' is missing in '{body[:_QUOTED_BYTES_MAX].decode('utf-8', 'replace')}'"
+        raise status.bad_request(_unrecognized(kind, text, body))
+    if not value.get("apiVersion"):
+        text = f"the API version in the data () does not match the expected API version ({kind.resource.api_version})"
+        raise status.bad_request(text)
 
 
 def complete(
@@ -194,7 +247,11 @@ def apply_patch(patch_type: str, obj: Object, patch: Any, definition: str) -> An
     if patch_type == JSON_PATCH:
         return json_patch(obj, patch)
     if not isinstance(patch, dict):
-        raise status.bad_request("json: cannot unmarshal array into Go value of type map[string]interface {}")
+        if patch is None:
+            raise status.bad_request("Invalid JSON Patch")
+        word = _GO_WORDS.get(type(patch), "object")
+        text = f"error decoding patch: json: cannot unmarshal {word} into Go value of type map[string]interface {{}}"
+        raise status.bad_request(text)
     if patch_type == STRATEGIC_MERGE_PATCH and definition:
         return strategic_merge_patch(obj, patch, definition)
     return merge_patch(obj, patch)
@@ -215,6 +272,11 @@ def validate(kind: Kind, obj: Object, old: Object | None, subresource: str = "",
         raise TooLongError
     causes = check_object(kind.resource, obj, old, subresource)
     if kind.custom is not None:
+        if causes and old is not None:
+            # The original checks their metadata twice, and tells it twice.
+            again = Faults()
+            check_metadata_update(obj, old, again)
+            causes = [*causes, *again.causes]
         causes = [*causes, *kind.custom.check(obj, old, most)]
     if causes:
         raise status.invalid(kind.resource.kind, obj["metadata"].get("name") or "", causes, kind.resource.group)

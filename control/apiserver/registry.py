@@ -144,10 +144,16 @@ class Registry(Reads):
             except KeyExistsError:
                 if not base or attempt == CREATE_ATTEMPTS - 1:
                     found = status.already_exists(resource.plural, request.name, resource.group)
+                    if await self._is_ending(kind, namespace, request.name):
+                        found.status["message"] = "object is being deleted: " + found.status["message"]
                     if base:
                         found.status["message"] += NO_UNIQUE_NAME
                     raise found from None
         raise AssertionError("unreachable")
+
+    async def _is_ending(self, kind: Kind, namespace: str, name: str) -> bool:
+        found = await self._stored(kind, namespace, name)
+        return found is not None and bool(orjson.loads(found.value)["metadata"].get("deletionTimestamp"))
 
     async def _admit(self, request: AdmissionRequest) -> None:
         """Let admission change the object; what it may have made of the entries of owners must be readable."""
@@ -363,7 +369,8 @@ def _keep_identity(obj: Object, old: Object) -> None:
     ):  # fmt: skip
         if name in stored:
             metadata[name] = stored[name]
-        else:
+        elif name != "deletionTimestamp" or not metadata.get(name):
+            # That a deletion has begun, nobody may claim: it is left there to be refused.
             metadata.pop(name, None)
     metadata.pop("selfLink", None)
     obj.setdefault("apiVersion", old.get("apiVersion"))

@@ -126,7 +126,7 @@ class Service:
         else:
             allowed = info.verb in kind.verbs and (bool(info.name) or info.verb not in ("update", "patch"))
         if not allowed:
-            raise not_allowed()
+            raise not_allowed() if kind.custom is None else _not_of_custom(kind, info)
 
     # Reading.
 
@@ -378,7 +378,7 @@ def _check_place(kind: Kind, info: RequestInfo) -> None:
     resource = kind.resource
     if resource.namespaced:
         if not info.namespace and info.verb not in ("list", "watch"):
-            raise unknown_path() if info.name else not_allowed()
+            raise unknown_path() if info.name or kind.custom is not None else not_allowed()
     elif info.namespace and not (info.name == info.namespace and (resource.group, resource.plural) == NAMESPACES_NAME):
         raise unknown_path()
 
@@ -386,6 +386,13 @@ def _check_place(kind: Kind, info: RequestInfo) -> None:
 def not_allowed() -> status.ApiError:
     """405 for a verb that is not offered here."""
     return status.failure(405, "MethodNotAllowed", "the server does not allow this method on the requested resource")
+
+
+def _not_of_custom(kind: Kind, info: RequestInfo) -> status.ApiError:
+    """Return the refusal of what custom resources do not offer: all their paths have one handler."""
+    if info.verb in kind.verbs and not info.subresource:
+        return status.bad_request("name must be provided")
+    return status.method_not_supported(kind.resource.plural, info.verb, kind.resource.group)
 
 
 def unknown_path() -> status.ApiError:

@@ -172,7 +172,14 @@ class CustomVersion:
             return Printer((NAME, AGE), lambda obj, now: [name(obj), _age(obj, now)])
         cells = [_cell(column) for column in self.columns]
         columns = tuple(
-            Column(column["name"], column["type"], column.get("priority") or 0, column.get("format") or "")
+            Column(
+                column["name"],
+                column["type"],
+                column.get("priority") or 0,
+                column.get("format") or "",
+                column.get("description")
+                or f"Custom resource definition column (in JSONPath format): {column['jsonPath']}",
+            )
             for column in self.columns
         )
         return Printer((NAME, *columns), lambda obj, now: [name(obj), *(cell(obj, now) for cell in cells)])

@@ -27,6 +27,7 @@ class Column:
     type: str = "string"
     priority: int = 0
     format: str = ""
+    description: str = ""
 
 
 Cells = Callable[[Object, datetime], list[Any]]
@@ -40,7 +41,14 @@ class Printer:
     cells: Cells
 
 
-NAME = Column("Name", format="name")
+NAME = Column(
+    "Name",
+    format="name",
+    description="Name must be unique within a namespace. Is required when creating resources, although some resources "
+    "may allow a client to request the generation of an appropriate name automatically. Name is primarily intended for "
+    "creation idempotence and configuration definition. Cannot be updated. More info: "
+    "https://kubernetes.io/docs/concepts/overview/working-with-objects/names#names",
+)
 AGE = Column("Age")
 CREATED_AT = Column("Created At", "date")
 TEMPLATE = (Column("Containers", priority=1), Column("Images", priority=1))

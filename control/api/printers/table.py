@@ -53,7 +53,7 @@ def column_definitions(shown: Printer) -> list[dict[str, Any]]:
             "name": column.name,
             "type": column.type,
             "format": column.format,
-            "description": "",
+            "description": column.description,
             "priority": column.priority,
         }
         for column in shown.columns

@@ -56,7 +56,7 @@ async def answer_list(exchange: Exchange, shown: list[Object], metadata: Object,
         await _answer_messages(exchange, shown, metadata, kind)
         return
     else:
-        body = {**list_head(kind), "metadata": metadata, "items": shown}
+        body = {**list_head(kind), "metadata": _continued(kind, metadata), "items": shown}
     await write(exchange, 200, body, media)
 
 
@@ -118,6 +118,11 @@ def list_metadata(result: ListResult) -> Object:
     return metadata
 
 
+def _continued(kind: Kind, metadata: Object) -> Object:
+    """Return a list's metadata as the original writes it: lists of custom resources always tell how they go on."""
+    return metadata if kind.custom is None else {"continue": "", **metadata}
+
+
 def list_head(kind: Kind) -> Object:
     """Return kind and apiVersion of a list."""
     return {"kind": f"{kind.resource.kind}List", "apiVersion": kind.resource.api_version}
@@ -125,5 +130,5 @@ def list_head(kind: Kind) -> Object:
 
 def list_bytes(kind: Kind, metadata: Object, items: Iterable[bytes]) -> bytes:
     """Return a list's JSON around its items' own."""
-    head = orjson.dumps({**list_head(kind), "metadata": metadata})
+    head = orjson.dumps({**list_head(kind), "metadata": _continued(kind, metadata)})
     return head[:-1] + b',"items":[' + b",".join(items) + b"]}"

@@ -15,7 +15,7 @@ def encoded(body: Object, media_type: str) -> bytes:
     if media_type == YAML:
         import yaml  # few ask for it
 
-        text = yaml.dump(body, Dumper=yaml.CSafeDumper, sort_keys=False, allow_unicode=True)
+        text = yaml.dump(body, Dumper=yaml.CSafeDumper, sort_keys=True, allow_unicode=True)
         return text.encode()
     if media_type == PROTOBUF:
         try:

@@ -260,9 +260,11 @@ class Exchange:
         retry_after = error.status.get("details", {}).get("retryAfterSeconds")
         if retry_after:
             extra = (*extra, (b"retry-after", str(retry_after).encode()))
-        media_type = choose_error(self.header("accept")).type
+        media = choose_error(self.header("accept"))
+        media_type = media.type
         if media_type == JSON:
-            await self.answer(error.code, orjson.dumps(error.status), JSON_TYPE, extra)
+            told = orjson.dumps(error.status, option=orjson.OPT_INDENT_2 if media.pretty else 0)
+            await self.answer(error.code, told, JSON_TYPE, extra)
             return
         told = encoded({"apiVersion": "v1", "kind": "Status", **error.status}, media_type)
         await self.answer(error.code, told, media_type.encode(), extra)

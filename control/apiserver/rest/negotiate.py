@@ -114,8 +114,13 @@ def choose_stream(header: str, custom: bool = False) -> MediaType:
 
 
 def choose_error(header: str) -> MediaType:
-    """Return the representation of a failure: JSON where a client accepts nothing that there is."""
-    return (_negotiate(header, custom=False) if header else None) or PLAIN
+    """Return the representation of a failure, which has no other form: laid out JSON where a client accepts none."""
+    return _of_error(header) if header else PLAIN
+
+
+@lru_cache(maxsize=512)
+def _of_error(header: str) -> MediaType:
+    return _negotiate(header, custom=False, converts=False) or MediaType(JSON, pretty=True)
 
 
 def not_acceptable(served: Sequence[str]) -> status.ApiError:
@@ -130,8 +135,10 @@ def refuse_transform(wanted: str, what: str, go_type: str) -> status.ApiError:
     return status.failure(406, "NotAcceptable", text)
 
 
-def _negotiate(header: str, custom: bool) -> MediaType | None:
+def _negotiate(header: str, custom: bool, converts: bool = True) -> MediaType | None:
     for entry in parse_accept(header):
+        if entry.converts and not converts:
+            continue
         for media_type in SERVED:
             if _means(entry.type, media_type) and _allowed(entry, media_type, custom):
                 if not entry.converts:

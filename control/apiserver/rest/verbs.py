@@ -95,6 +95,8 @@ class Verbs:
 
     async def _list(self, exchange: Exchange, info: RequestInfo, kind: Kind) -> None:
         media = _media(exchange, kind)
+        if "timeoutSeconds" in exchange.query:
+            number(exchange.parameter("timeoutSeconds"))
         query = _list_query(exchange)
         result = await self._service.page(kind, self._filter(exchange, info, kind), query)
         metadata = list_metadata(result)
@@ -164,9 +166,17 @@ class Verbs:
 
     # Writing.
 
-    async def _body(self, exchange: Exchange, validation: str) -> tuple[Any, list[str]]:
+    async def _body(
+        self, exchange: Exchange, validation: str, kind: Kind, is_scale: bool = False
+    ) -> tuple[Any, list[str]]:
         body = await exchange.body(self._service.config.body_bytes_max)
-        return objects.parse_body(body, exchange.header("content-type"), validation)
+        try:
+            found = objects.parse_body(body, exchange.header("content-type"), validation)
+        except status.ApiError as error:
+            raise objects.unrecognized(kind, error, body) from None
+        if type(found[0]) is not dict or (kind.custom is not None and not is_scale):
+            objects.check_recognized(kind, found[0], body)
+        return found
 
     async def _create(self, exchange: Exchange, user: UserInfo, info: RequestInfo, kind: Kind) -> None:
         media = _media(exchange, kind)
@@ -174,7 +184,7 @@ class Verbs:
         value: Any = None
         duplicates: list[str] = []
         if info.verb == "create":
-            value, duplicates = await self._body(exchange, context.options.field_validation or "Warn")
+            value, duplicates = await self._body(exchange, context.options.field_validation or "Warn", kind)
         made = await self._service.handle(kind, info, value, context, exchange.query)
         if made is not None:
             default = 201 if info.verb == "create" else 200
@@ -189,7 +199,9 @@ class Verbs:
     async def _update(self, exchange: Exchange, user: UserInfo, info: RequestInfo, kind: Kind) -> None:
         media = _media(exchange, kind)
         context = _context(exchange, user, "update")
-        value, duplicates = await self._body(exchange, context.options.field_validation or "Warn")
+        value, duplicates = await self._body(
+            exchange, context.options.field_validation or "Warn", kind, info.subresource == "scale"
+        )
         made = await self._service.handle(kind, info, value, context, exchange.query)
         if made is None:
             made = await self._service.update(kind, info, value, duplicates, context)

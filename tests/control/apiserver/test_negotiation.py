@@ -109,7 +109,7 @@ async def test_metadata_and_subresources_in_protobuf() -> None:
         refused = await api.ask("GET", url, accept=META.format(""))
         assert refused.code == 406
         wrong = "you requested PartialObjectMetadata, but the requested object is a list (*apps.DeploymentList)"
-        assert decode_body(refused.body)["message"] == wrong
+        assert refused.json["message"] == wrong
 
 
 async def _frames(api: Any, url: str, accept: str, wanted: int) -> list[tuple[str, dict[str, Any]]]:
