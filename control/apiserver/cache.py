@@ -39,6 +39,14 @@ DeliveryType = Literal["ADDED", "MODIFIED", "DELETED", "BOOKMARK", "ERROR"]
 _NOTHING: dict[str, str] = {}
 
 
+def read_stored(kind: Kind, value: bytes) -> Object:
+    """Return a stored object; a custom one may have been stored before its definition's last change."""
+    obj: Object = orjson.loads(value)
+    if kind.custom is not None and obj["apiVersion"] == kind.resource.api_version:
+        kind.custom.shape(obj)
+    return obj
+
+
 class Entry:
     """One object at one revision."""
 
@@ -247,7 +255,7 @@ class ResourceCache:
 
     def _entry(self, key: str, value: bytes, revision: int) -> Entry | None:
         try:
-            entry = Entry(self.kind, key, orjson.loads(value), revision)
+            entry = Entry(self.kind, key, read_stored(self.kind, value), revision)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             if isinstance(value, UnreadableValue):
                 self.sealed[key] = value.reason

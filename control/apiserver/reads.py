@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import orjson
-
 from control.api import status
 from control.apiserver import paging
-from control.apiserver.cache import Entry, Filter, ResourceCache
+from control.apiserver.cache import Entry, Filter, ResourceCache, read_stored
 from control.apiserver.etcd import CompactedError, Etcd, FutureRevisionError, KeyValue, Page
 from control.apiserver.feed import Feed
 from control.apiserver.kinds import Kind, Kinds
@@ -61,7 +59,9 @@ class Reads:
         found = await self._stored(kind, namespace, name)
         if found is None:
             raise status.not_found(kind.resource.plural, name, kind.resource.group)
-        return Entry(cache.kind, found.key[len(cache.key_prefix) :], orjson.loads(found.value), found.revision)
+        return Entry(
+            cache.kind, found.key[len(cache.key_prefix) :], read_stored(cache.kind, found.value), found.revision
+        )
 
     async def _stored(self, kind: Kind, namespace: str, name: str) -> KeyValue | None:
         found, _ = await self.store.get(self.kinds.key(kind, namespace, name))
@@ -135,7 +135,9 @@ class Reads:
             page = await self._store_page(prefix, at_once, revision, after, after.removeprefix(cache.key_prefix))
             revision = revision or page.revision
             for item in page.items:
-                entry = Entry(cache.kind, item.key[len(cache.key_prefix) :], orjson.loads(item.value), item.revision)
+                entry = Entry(
+                    cache.kind, item.key[len(cache.key_prefix) :], read_stored(cache.kind, item.value), item.revision
+                )
                 if chosen.matches(entry):
                     entries.append(entry)
                     if 0 < limit == len(entries):

@@ -25,7 +25,7 @@ from control.api.resources import Resource
 from control.api.tracking import keep_readable, same_but_times
 from control.api.validation.faults import Faults
 from control.apiserver import objects, strategy
-from control.apiserver.cache import Entry
+from control.apiserver.cache import Entry, read_stored
 from control.apiserver.custom.conversion import Conversions
 from control.apiserver.etcd import Etcd, KeyExistsError, KeyValue, RevisionMismatchError, TooLargeError
 from control.apiserver.feed import Feed
@@ -212,8 +212,13 @@ class Registry(Reads):
         obj["metadata"]["resourceVersion"] = str(revision)
         if allocation is not None:
             await allocation.commit(obj)
-        if self.kinds.storage(kind) is kind and (cache := self.feed.loaded(kind)) is not None:
+        storage = self.kinds.storage(kind)
+        if storage is kind and (cache := self.feed.loaded(kind)) is not None:
             context.written = cache.written(obj, revision)
+        elif storage is not kind and kind.custom is not None and kind.custom.webhook is None:
+            # What the stored version has no field for is gone.
+            stored = await self.conversions.one(obj, storage)
+            return await self.conversions.one(read_stored(storage, orjson.dumps(stored)), kind)
         return obj
 
     # Changing.
@@ -250,7 +255,7 @@ class Registry(Reads):
     async def _update_once(
         self, kind: Kind, namespace: str, name: str, found: KeyValue, change: Change, context: Context, subresource: str
     ) -> Object:
-        old: Object = orjson.loads(found.value)
+        old = read_stored(self.kinds.storage(kind), found.value)
         old["metadata"]["resourceVersion"] = str(found.revision)
         outdated = False
         if kind.custom is not None:

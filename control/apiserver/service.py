@@ -149,7 +149,7 @@ class Service:
 
     async def deliveries(self, kind: Kind, batch: Batch) -> Batch:
         """Return a watch's events in the version that a kind is served in; one that cannot be so ends them."""
-        if not self.registry.conversions.asks(kind):
+        if not self.registry.conversions.changes(kind):
             return batch
         about = [index for index, delivery in enumerate(batch) if delivery.type not in ("BOOKMARK", "ERROR")]
         try:

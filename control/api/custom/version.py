@@ -96,6 +96,19 @@ class CustomVersion:
         fill_defaults(obj, self.schema)
         return obj, told
 
+    def shape(self, obj: Object) -> Object:
+        """Return an object that was stored, perhaps under an older schema, as this one has it, changed in place."""
+        fill_defaults(self.cut(obj), self.schema)
+        return obj
+
+    def cut(self, obj: Object) -> Object:
+        """Return an object that came from another version without what this one has not, changed in place.
+
+        It gets no defaults: those of the stored version are there, and Kubernetes adds no others.
+        """
+        prune(obj, self.schema)
+        return obj
+
     def read(
         self, value: Object, validation: Literal["Strict", "Warn", "Ignore"], duplicates: list[str] | None = None
     ) -> tuple[Object, list[str]]:

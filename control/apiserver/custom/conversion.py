@@ -16,6 +16,7 @@ import orjson
 from control.api import status
 from control.api.custom.version import Webhook
 from control.api.meta import Object
+from control.api.patch import copy_json
 from control.api.validation.faults import Faults
 from control.api.validation.metadata import check_annotations, check_labels
 from control.apiserver.convert import convert
@@ -54,21 +55,26 @@ class Conversions:
         self._bytes = 0
 
     @staticmethod
-    def asks(kind: Kind) -> bool:
-        """Tell whether a webhook may have to be asked for objects of a kind."""
-        return kind.custom is not None and kind.custom.webhook is not None
+    def changes(kind: Kind) -> bool:
+        """Tell whether stored objects may differ from those of a kind by more than the name of their version."""
+        return kind.custom is not None and kind.custom.converts
 
     async def one(self, obj: Object, kind: Kind) -> Object:
         """Return one object in the kind's version; raises ApiError."""
-        if not self.asks(kind) or obj.get("apiVersion") == kind.resource.api_version:
+        if not self.changes(kind) or obj.get("apiVersion") == kind.resource.api_version:
             return convert(obj, kind.resource)
         return (await self.many([obj], kind))[0]
 
     async def many(self, objects: Sequence[Object], kind: Kind) -> list[Object]:
         """Return objects in the kind's version, in their order; raises ApiError."""
-        if kind.custom is None or kind.custom.webhook is None:
-            return [convert(obj, kind.resource) for obj in objects]
         wanted = kind.resource.api_version
+        if kind.custom is None:
+            return [convert(obj, kind.resource) for obj in objects]
+        if kind.custom.webhook is None:
+            return [
+                obj if obj.get("apiVersion") == wanted else kind.custom.cut(copy_json(convert(obj, kind.resource)))
+                for obj in objects
+            ]
         made = list(objects)
         keys = [_key(obj, kind) for obj in objects]
         missing: list[int] = []
@@ -82,7 +88,7 @@ class Conversions:
         for batch in _batches(missing):
             converted = await self._ask(kind.custom.webhook, kind, [objects[index] for index in batch])
             for index, obj in zip(batch, converted, strict=True):
-                made[index] = obj
+                made[index] = kind.custom.cut(obj)
                 self._remember(keys[index], obj)
         return made
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Mapping
+from hashlib import sha256
 from typing import Any
 
 import orjson
 
+from control.api.resources import Resource
 from control.api.versionorder import preference
 from control.apiserver.aggregation.documents import Published
 from control.apiserver.aggregation.registration import Priority, priority_of
@@ -143,7 +146,7 @@ class Discovery:
             kinds = self._of(group, version)
             if not kinds:
                 return None
-            listed = [row for kind in kinds for row in _plain_resources(kind)]
+            listed = [row for kind in kinds for row in _plain_resources(kind, self._kinds.storage(kind).resource)]
             text = f"{group}/{version}" if group else version
             made = {"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": text, "resources": listed}
             self._made[key] = orjson.dumps(made)
@@ -175,7 +178,13 @@ def _aggregated_resource(kind: Kind) -> dict[str, Any]:
     return made
 
 
-def _plain_resources(kind: Kind) -> list[dict[str, Any]]:
+def _storage_version_hash(stored: Resource) -> str:
+    """Return what tells clients that a kind is now stored in another version."""
+    told = f"{stored.group}/{stored.version}/{stored.kind}"
+    return b64encode(sha256(told.encode()).digest()[:8]).decode()
+
+
+def _plain_resources(kind: Kind, stored: Resource) -> list[dict[str, Any]]:
     resource, served = kind.resource, kind.served
     first: dict[str, Any] = {
         "name": resource.plural,
@@ -188,6 +197,8 @@ def _plain_resources(kind: Kind) -> list[dict[str, Any]]:
         first["shortNames"] = list(served.short_names)
     if served.categories:
         first["categories"] = list(served.categories)
+    if "list" in served.verbs and "create" in served.verbs:
+        first["storageVersionHash"] = _storage_version_hash(stored)
     rows = [first]
     for sub in served.subresources:
         row: dict[str, Any] = {

@@ -156,12 +156,12 @@ class Verbs:
             socket.close()
 
     async def _pump(self, send: Callable[[Batch], Awaitable[None]], watch: Watch, kind: Kind) -> None:
-        asks = self._service.registry.conversions.asks(kind)
+        changes = self._service.registry.conversions.changes(kind)
         async for batch in watch.batches():
-            if asks:
+            if changes:
                 batch = await self._service.deliveries(kind, batch)
             await send(batch)
-            if asks and batch and batch[-1].type == "ERROR":
+            if changes and batch and batch[-1].type == "ERROR":
                 return
 
     # Writing.
