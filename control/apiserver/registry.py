@@ -27,7 +27,7 @@ from control.api.validation.faults import Faults
 from control.apiserver import objects, strategy
 from control.apiserver.cache import Entry, read_stored
 from control.apiserver.custom.conversion import Conversions
-from control.apiserver.etcd import Etcd, KeyExistsError, KeyValue, RevisionMismatchError, TooLargeError
+from control.apiserver.etcd import Etcd, KeyExistsError, KeyValue, RevisionMismatchError, StoreError, TooLargeError
 from control.apiserver.feed import Feed
 from control.apiserver.kinds import Kind
 from control.apiserver.reads import Reads
@@ -152,8 +152,11 @@ class Registry(Reads):
         raise AssertionError("unreachable")
 
     async def _is_ending(self, kind: Kind, namespace: str, name: str) -> bool:
-        found = await self._stored(kind, namespace, name)
-        return found is not None and bool(orjson.loads(found.value)["metadata"].get("deletionTimestamp"))
+        try:
+            found = await self._stored(kind, namespace, name)
+            return found is not None and bool(orjson.loads(found.value)["metadata"].get("deletionTimestamp"))
+        except (status.ApiError, StoreError, ValueError, KeyError, TypeError):
+            return False  # It is there, which is all that is certain: it cannot be read.
 
     async def _admit(self, request: AdmissionRequest) -> None:
         """Let admission change the object; what it may have made of the entries of owners must be readable."""

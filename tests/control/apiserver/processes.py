@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -140,7 +141,10 @@ class Server:
             "users": [{"name": "test", "user": {} if user == "nobody" else credentials}],
             "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
         }
-        path.write_text(yaml.safe_dump(made))
+        # Threads may ask for the same file at once, and read it while another writes.
+        fresh = path.with_suffix(f".{threading.get_ident()}")
+        fresh.write_text(yaml.safe_dump(made))
+        fresh.replace(path)
         return path
 
 
