@@ -34,6 +34,8 @@ CONDITIONS_BUDGET = 2_500_000
 """What the match conditions of one webhook or policy may cost together."""
 _RECURSION = 10_000
 """Trees of expressions are up to 250 deep, and a step on the way down takes more than one call."""
+if sys.getrecursionlimit() < _RECURSION:
+    sys.setrecursionlimit(_RECURSION)
 __all__ = ["CelError", "CompileError", "LimitError"]
 
 
@@ -108,8 +110,6 @@ def _dynamic(variables: tuple[str, ...]) -> Environment:
 
 def compile_in(text: str, environment: Environment) -> Program:
     """Return an expression ready to be run; raises CompileError with all that is wrong with it."""
-    if sys.getrecursionlimit() < _RECURSION:
-        sys.setrecursionlimit(_RECURSION)
     if len(text) > EXPRESSION_CHARACTERS_MAX:
         limit = f"size: {len(text)}, limit {EXPRESSION_CHARACTERS_MAX}"
         raise CelError(f"expression code point size exceeds limit: {limit}")
